@@ -1,0 +1,161 @@
+// The wide coder's C API: arguments checked, exceptions turned into status codes.
+// SPDX-License-Identifier: Apache-2.0
+#include "codec_api.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "blob_frame.h"
+#include "dequantize.h"
+#include "wide_decode.h"
+#include "wide_encode.h"
+#include "wide_format.h"
+
+using toolkit::wide::Segment;
+using toolkit::wide::Tensor;
+
+struct tk_wide_reader {
+  Segment segment;
+};
+
+namespace {
+
+// Runs f, which returns a status, and turns an allocation that failed into one.
+template <class F>
+int32_t guarded(F f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    return TK_ERR_MEMORY;
+  } catch (...) {
+    return TK_ERR_ARGUMENT;
+  }
+}
+
+const Tensor* tensor_of(const tk_wide_reader* reader, int64_t tensor) {
+  if (!reader || tensor < 0 || tensor >= static_cast<int64_t>(reader->segment.tensors.size())) return nullptr;
+  return &reader->segment.tensors[static_cast<size_t>(tensor)];
+}
+
+}  // namespace
+
+int32_t tk_best_isa(void) { return toolkit::wide::best_isa(); }
+
+void tk_free(void* memory) { std::free(memory); }
+
+int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_wide_options* options, uint16_t** words,
+                       int64_t* num_words) {
+  if (!tensors || !options || !words || !num_words || num_tensors < 1 || num_tensors > 65535) return TK_ERR_ARGUMENT;
+  if (options->contexts < 0 || options->contexts > 2 || options->steps < 0 || options->threads < 0) return TK_ERR_ARGUMENT;
+  constexpr int64_t most = 0x7fffffff;
+  int64_t symbols = 0;
+  for (int64_t i = 0; i < num_tensors; ++i) {
+    const tk_tensor& t = tensors[i];
+    if (!t.symbols || t.a < 1 || t.b < 1 || t.c < 1 || t.a > most || t.b > most || t.c > most) return TK_ERR_ARGUMENT;
+    if (t.a > most / t.b || t.a * t.b > most / t.c) return TK_ERR_ARGUMENT;
+    symbols += t.a * t.b * t.c;
+    if (symbols > most / 2) return TK_ERR_ARGUMENT;
+  }
+  return guarded([&]() -> int32_t {
+    const std::vector<uint16_t> body = toolkit::wide::encode_segment(tensors, num_tensors, *options);
+    const auto size = static_cast<int64_t>(body.size()) + toolkit::kFrameWords;
+    auto* const out = static_cast<uint16_t*>(std::malloc(static_cast<size_t>(size) * sizeof(uint16_t)));
+    if (!out) return TK_ERR_MEMORY;
+    std::memcpy(out + toolkit::kFrameWords, body.data(), body.size() * sizeof(uint16_t));
+    toolkit::write_frame(out, size, toolkit::kCoderWide);
+    *words = out;
+    *num_words = size;
+    return TK_OK;
+  });
+}
+
+int32_t tk_wide_open(const uint16_t* words, int64_t num_words, tk_wide_reader** reader) {
+  if (!words || !reader || num_words < 0) return TK_ERR_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    const uint16_t* body = nullptr;
+    int64_t body_words = 0;
+    if (tk_status status = toolkit::check_frame(words, num_words, toolkit::kCoderWide, &body, &body_words)) return status;
+    auto made = std::make_unique<tk_wide_reader>();
+    if (tk_status status = toolkit::wide::parse_segment(body, body_words, false, &made->segment)) return status;
+    *reader = made.release();
+    return TK_OK;
+  });
+}
+
+void tk_wide_close(tk_wide_reader* reader) { delete reader; }
+
+int32_t tk_wide_get_info(const tk_wide_reader* reader, tk_wide_info* info) {
+  if (!reader || !info) return TK_ERR_ARGUMENT;
+  const Segment& s = reader->segment;
+  *info = {static_cast<int64_t>(s.tensors.size()),
+           s.num_lanes,
+           s.num_blocks,
+           s.num_steps,
+           s.num_code_words,
+           static_cast<int64_t>(s.exceptions.size()),
+           s.side_words,
+           s.wide ? 1 : 0,
+           static_cast<int32_t>(s.sets.size())};
+  return TK_OK;
+}
+
+int32_t tk_wide_get_tensor(const tk_wide_reader* reader, int64_t tensor, tk_wide_tensor_info* info) {
+  const Tensor* const t = tensor_of(reader, tensor);
+  if (!t || !info) return TK_ERR_ARGUMENT;
+  const Segment& s = reader->segment;
+  const auto& begin = s.block_begin;
+  *info = {t->a,
+           t->b,
+           t->c,
+           t->k,
+           t->first_lane,
+           t->num_lanes,
+           begin[static_cast<size_t>(t->first_block + t->num_blocks)] - begin[static_cast<size_t>(t->first_block)],
+           t->set,
+           t->low_bits,
+           s.sets[static_cast<size_t>(t->set)].contexts,
+           0};
+  return TK_OK;
+}
+
+int32_t tk_wide_decode_all(const tk_wide_reader* reader, void* out, int64_t out_bytes, int32_t threads, int32_t isa) {
+  if (!reader || !out || threads < 0) return TK_ERR_ARGUMENT;
+  const Segment& s = reader->segment;
+  if (out_bytes != s.num_lanes * s.num_steps * (s.wide ? 2 : 1)) return TK_ERR_ARGUMENT;
+  return guarded([&] { return toolkit::wide::decode_all(s, out, threads, static_cast<tk_isa>(isa)); });
+}
+
+int32_t tk_wide_decode_tensor(const tk_wide_reader* reader, int64_t tensor, void* out, int64_t out_bytes, int32_t threads,
+                              int32_t isa) {
+  const Tensor* const t = tensor_of(reader, tensor);
+  if (!t || !out || threads < 0 || out_bytes != t->size() * (reader->segment.wide ? 2 : 1)) return TK_ERR_ARGUMENT;
+  return guarded(
+      [&] { return toolkit::wide::decode_tensor(reader->segment, *t, out, threads, static_cast<tk_isa>(isa)); });
+}
+
+int32_t tk_wide_decode_dequantize(const tk_wide_reader* reader, int64_t tensor, const tk_dequantize* how, void* out,
+                                  int64_t out_bytes, int32_t threads, int32_t isa) {
+  const Tensor* const t = tensor_of(reader, tensor);
+  if (!t || !how || !out || threads < 0 || !how->scales || how->num_scales < 1 || how->inner < 1) return TK_ERR_ARGUMENT;
+  if (how->num_values < 0 || how->num_values > t->size()) return TK_ERR_ARGUMENT;
+  const int64_t size = toolkit::float_size(how->out_type);
+  if (!size || out_bytes != how->num_values * size) return TK_ERR_ARGUMENT;
+  return guarded([&] {
+    return toolkit::wide::decode_dequantize(reader->segment, *t, *how, out, threads, static_cast<tk_isa>(isa));
+  });
+}
+
+int32_t tk_wide_decode_lookup(const tk_wide_reader* reader, int64_t tensor, const void* codebook, int64_t num_entries,
+                              int64_t offset, int32_t elem_bytes, int64_t num_values, void* out, int64_t out_bytes,
+                              int32_t threads, int32_t isa) {
+  const Tensor* const t = tensor_of(reader, tensor);
+  if (!t || !codebook || !out || num_entries < 1 || threads < 0) return TK_ERR_ARGUMENT;
+  if (elem_bytes != 2 && elem_bytes != 4) return TK_ERR_ARGUMENT;
+  if (num_values < 0 || num_values > t->size() || out_bytes != num_values * elem_bytes) return TK_ERR_ARGUMENT;
+  return guarded([&] {
+    return toolkit::wide::decode_lookup(reader->segment, *t, {codebook, num_entries, offset, elem_bytes}, num_values, out,
+                                        threads, static_cast<tk_isa>(isa));
+  });
+}

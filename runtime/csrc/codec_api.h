@@ -1,0 +1,121 @@
+// C API of the codecs. Everything here works on caller-owned memory and has no dependency on ONNX Runtime or CUDA.
+// SPDX-License-Identifier: Apache-2.0
+#ifndef TOOLKIT_CODEC_API_H
+#define TOOLKIT_CODEC_API_H
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define TK_API __declspec(dllexport)
+#else
+#define TK_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Status codes are frozen: a number never changes its meaning.
+typedef enum {
+  TK_OK = 0,
+  TK_ERR_ARGUMENT = 1,      // the caller's arguments contradict each other
+  TK_ERR_MEMORY = 2,        // an allocation failed
+  TK_ERR_TRUNCATED = 3,     // the blob ends before what its header announces, or goes on after it
+  TK_ERR_MAGIC = 4,         // not a blob of this format
+  TK_ERR_VERSION = 5,       // a format version this library does not know
+  TK_ERR_CODER = 6,         // another coder than the one asked for, or an unknown one
+  TK_ERR_CHECKSUM = 7,      // the CRC-32 differs
+  TK_ERR_HEADER = 8,        // a header or directory field is out of its range
+  TK_ERR_TABLE = 9,         // frequencies, thresholds or code lengths are inconsistent
+  TK_ERR_STREAM = 10,       // code words or states do not decode to the announced symbols
+  TK_ERR_EXCEPTION = 11,    // an exception is out of range or out of order
+} tk_status;
+
+// A short English sentence for a status code; never null.
+TK_API const char* tk_status_text(int32_t status);
+
+// Instruction sets a decoder may use; AUTO takes the best one of this processor.
+typedef enum { TK_ISA_AUTO = 0, TK_ISA_PORTABLE = 1, TK_ISA_AVX2 = 2, TK_ISA_AVX512 = 3 } tk_isa;
+
+// The instruction set that AUTO stands for on this processor.
+TK_API int32_t tk_best_isa(void);
+
+// One tensor of symbols to encode: A x B x C in row-major order (FORMAT.md 2.1).
+typedef struct {
+  const void* symbols;  // int8 or int16
+  int64_t a, b, c;      // dimensions, each at least 1
+} tk_tensor;
+
+typedef struct {
+  int32_t wide;               // 0: int8 symbols, 1: int16
+  int32_t contexts;           // 0: off, 1: chosen per tensor, 2: always on
+  int32_t classes;            // 0: one table per tensor, 1: classes chosen per tensor and axis
+  int32_t steps;              // wanted steps per lane; 0: the default
+  int32_t threads;            // 0: one per core
+  int32_t reserved;
+} tk_wide_options;
+
+// Encodes the tensors into one wide blob. On success *words points to *num_words words that tk_free releases.
+TK_API int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_wide_options* options,
+                              uint16_t** words, int64_t* num_words);
+TK_API void tk_free(void* memory);
+
+// What a wide blob holds. All counts as in FORMAT.md 2.2.
+typedef struct {
+  int64_t num_tensors, num_lanes, num_blocks, num_steps, num_code_words, num_exceptions, side_words;
+  int32_t wide;  // 0: int8 symbols, 1: int16
+  int32_t num_sets;
+} tk_wide_info;
+
+typedef struct {
+  int64_t a, b, c;
+  int64_t rows_per_lane;
+  int64_t first_lane, num_lanes;
+  int64_t code_words;  // code words of its blocks
+  int32_t set, low_bits, contexts, reserved;
+} tk_wide_tensor_info;
+
+// Checks a whole blob (checksum, header, directory, tables), decodes its side information and keeps it for decoding.
+// The words must stay valid and unchanged until tk_wide_close.
+typedef struct tk_wide_reader tk_wide_reader;
+TK_API int32_t tk_wide_open(const uint16_t* words, int64_t num_words, tk_wide_reader** reader);
+TK_API void tk_wide_close(tk_wide_reader* reader);
+TK_API int32_t tk_wide_get_info(const tk_wide_reader* reader, tk_wide_info* info);
+TK_API int32_t tk_wide_get_tensor(const tk_wide_reader* reader, int64_t tensor, tk_wide_tensor_info* info);
+
+// Decodes the matrix of all symbols, [num_lanes, num_steps] row-major, int8 or int16; positions past a lane's end are
+// zero. out_bytes must be num_lanes * num_steps * (wide ? 2 : 1).
+TK_API int32_t tk_wide_decode_all(const tk_wide_reader* reader, void* out, int64_t out_bytes, int32_t threads, int32_t isa);
+
+// Decodes one tensor, A*B*C symbols in row-major order.
+TK_API int32_t tk_wide_decode_tensor(const tk_wide_reader* reader, int64_t tensor, void* out, int64_t out_bytes,
+                                     int32_t threads, int32_t isa);
+
+// Decodes one tensor and dequantises: out[i] = (symbol[i] - zero) * scale, in float32 arithmetic, then rounded to the
+// output type. Scale j belongs to index (i / inner) % count of the flat index i; count = 1 for one scale per tensor.
+typedef enum { TK_FLOAT32 = 1, TK_FLOAT16 = 10, TK_BFLOAT16 = 16 } tk_float_type;  // ONNX's numbers
+typedef struct {
+  const float* scales;         // num_scales
+  const int32_t* zero_points;  // num_scales, or null for zeros
+  int64_t num_scales;
+  int64_t inner;               // elements in a row that share a scale
+  int64_t num_values;          // values to write, at most A*B*C: what a padded last row adds is left out
+  int32_t out_type;            // tk_float_type
+} tk_dequantize;
+TK_API int32_t tk_wide_decode_dequantize(const tk_wide_reader* reader, int64_t tensor, const tk_dequantize* how,
+                                         void* out, int64_t out_bytes, int32_t threads, int32_t isa);
+
+// Decodes one tensor and looks its symbols up: out[i] = codebook[symbol[i] + offset], elements of elem_bytes (2 or 4).
+// A symbol outside the codebook is TK_ERR_STREAM.
+TK_API int32_t tk_wide_decode_lookup(const tk_wide_reader* reader, int64_t tensor, const void* codebook,
+                                     int64_t num_entries, int64_t offset, int32_t elem_bytes, int64_t num_values,
+                                     void* out, int64_t out_bytes, int32_t threads, int32_t isa);
+
+// CRC-32 of FORMAT.md 1.
+TK_API uint32_t tk_crc32(const void* data, int64_t num_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // TOOLKIT_CODEC_API_H

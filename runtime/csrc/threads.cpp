@@ -1,0 +1,43 @@
+// Threads over a range of equal pieces of work.
+// SPDX-License-Identifier: Apache-2.0
+#include "threads.h"
+
+#include <algorithm>
+#include <atomic>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace toolkit {
+
+void parallel_for(int64_t count, int threads, const std::function<void(int64_t, int64_t)>& work) {
+  if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  threads = static_cast<int>(std::min<int64_t>(threads, count));
+  if (threads <= 1) {
+    if (count > 0) work(0, count);
+    return;
+  }
+  // Pieces are handed out on demand, a few to each thread, so that a slow processor does not hold up the rest.
+  const int64_t piece = std::max<int64_t>(1, count / (int64_t{threads} * 4));
+  std::atomic<int64_t> next{0};
+  const auto loop = [&] {
+    for (;;) {
+      const int64_t begin = next.fetch_add(piece);
+      if (begin >= count) return;
+      work(begin, std::min(count, begin + piece));
+    }
+  };
+  std::vector<std::thread> others;
+  others.reserve(static_cast<size_t>(threads - 1));
+  for (int i = 1; i < threads; ++i) {
+    try {
+      others.emplace_back(loop);
+    } catch (const std::system_error&) {
+      break;  // no more threads to be had: those that run do the work
+    }
+  }
+  loop();
+  for (auto& t : others) t.join();
+}
+
+}  // namespace toolkit

@@ -1,0 +1,17 @@
+// Threads over a range of equal pieces of work.
+// SPDX-License-Identifier: Apache-2.0
+#ifndef TOOLKIT_THREADS_H
+#define TOOLKIT_THREADS_H
+
+#include <cstdint>
+#include <functional>
+
+namespace toolkit {
+
+// Calls work(begin, end) on pieces of 0 .. count - 1 from up to `threads` threads (0: one per processor); the calling
+// thread is one of them. `work` must not throw.
+void parallel_for(int64_t count, int threads, const std::function<void(int64_t, int64_t)>& work);
+
+}  // namespace toolkit
+
+#endif  // TOOLKIT_THREADS_H

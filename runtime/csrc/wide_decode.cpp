@@ -1,0 +1,135 @@
+// Decoding of tensors: jobs for the block decoders, threads over blocks, exceptions.
+// SPDX-License-Identifier: Apache-2.0
+#include "wide_decode.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "threads.h"
+#include "wide_kernels.h"
+
+namespace toolkit::wide {
+
+tk_isa best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
+      __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("bmi2"))
+    return TK_ISA_AVX512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) return TK_ISA_AVX2;
+#endif
+  return TK_ISA_PORTABLE;
+}
+
+namespace {
+
+Kernels kernels_for(tk_isa isa) {
+  const tk_isa best = best_isa();
+  if (isa == TK_ISA_AUTO || isa > best) isa = best;
+#if defined(__x86_64__)
+  if (isa == TK_ISA_AVX512) return kernels_avx512();
+  if (isa == TK_ISA_AVX2) return kernels_avx2();
+#endif
+  return kernels_portable();
+}
+
+// What one pair of blocks needs beside the segment, reused from pair to pair.
+struct Scratch {
+  std::vector<int16_t> row_class[2];
+  std::vector<int16_t> col_class;
+};
+
+// `out` is where the block's first lane goes.
+BlockJob make_job(const Segment& s, const Tensor& t, int64_t block, char* out, int64_t lane_stride, Scratch* scratch,
+                  int which) {
+  BlockJob job;
+  const int64_t lane = block * kLanes;  // of the tensor
+  const int64_t lanes = std::min<int64_t>(kLanes, t.num_lanes - lane);
+  job.set = &s.sets[static_cast<size_t>(t.set)];
+  job.words = s.words + s.block_begin[static_cast<size_t>(t.first_block + block)];
+  job.words_end = s.words + s.block_begin[static_cast<size_t>(t.first_block + block) + 1];
+  job.readable_end = s.readable_end;
+  job.states = s.states + 2 * (t.first_lane + lane);
+  job.lanes = static_cast<int>(lanes);
+  job.low_bits = t.low_bits;
+  job.columns = t.c;
+  job.rows = t.k;
+  job.last_rows = lane + lanes == t.num_lanes ? t.rows() - (t.num_lanes - 1) * t.k : t.k;
+  // A block whose only lane is the short one has only that lane's rows.
+  if (job.lanes == 1) job.rows = job.last_rows;
+  job.col_class = t.class_c ? scratch->col_class.data() : nullptr;
+  auto& rows = scratch->row_class[which];
+  rows.assign(static_cast<size_t>(job.rows * kLanes), static_cast<int16_t>(t.base));
+  if (t.class_a || t.class_b) {
+    for (int64_t i = 0; i < lanes; ++i) {
+      const int64_t first = (lane + i) * t.k, count = i + 1 < lanes ? job.rows : job.last_rows;
+      for (int64_t r = 0; r < count; ++r) {
+        const int64_t a = (first + r) / t.b, b = (first + r) % t.b;
+        const int y = t.base + (t.class_a ? t.class_a[a] : 0) + (t.class_b ? t.class_b[b] : 0);
+        rows[static_cast<size_t>(r * kLanes + i)] = static_cast<int16_t>(std::clamp(y, -32000, 32000));
+      }
+    }
+  }
+  job.row_class = rows.data();
+  job.out = out;
+  job.lane_stride = lane_stride;
+  return job;
+}
+
+}  // namespace
+
+tk_status decode_lanes(const Segment& s, const Tensor& t, void* out, int64_t lane_stride, int64_t first_block,
+                       int64_t end_block, int threads, tk_isa isa) {
+  const Kernels kernels = kernels_for(isa);
+  const DecodeBlocks decode = s.wide ? kernels.wide : kernels.narrow;
+  const int64_t pairs = (end_block - first_block + 1) / 2;
+  const int64_t block_bytes = kLanes * lane_stride * (s.wide ? 2 : 1);
+  std::atomic<bool> good{true};
+  parallel_for(pairs, threads, [&](int64_t begin, int64_t end) {
+    Scratch scratch;
+    if (t.class_c) scratch.col_class.assign(t.class_c, t.class_c + t.c);
+    for (int64_t pair = begin; pair < end && good; ++pair) {
+      const int64_t block = first_block + 2 * pair;
+      const int count = block + 1 < end_block ? 2 : 1;
+      BlockJob jobs[2];
+      for (int i = 0; i < count; ++i)
+        jobs[i] = make_job(s, t, block + i, static_cast<char*>(out) + (block + i - first_block) * block_bytes, lane_stride,
+                           &scratch, i);
+      if (!decode(jobs, count)) good = false;
+    }
+  });
+  return good ? TK_OK : TK_ERR_STREAM;
+}
+
+void apply_exceptions(const Segment& s, const Tensor& t, void* out, int64_t lane_stride) {
+  const auto steps = static_cast<uint64_t>(s.num_steps);
+  const auto first = static_cast<uint64_t>(t.first_lane) * steps;
+  auto* const symbols = static_cast<int16_t*>(out);
+  auto e = std::lower_bound(s.exceptions.begin(), s.exceptions.end(), first,
+                            [](const Exception& a, uint64_t index) { return a.index < index; });
+  for (; e != s.exceptions.end() && e->index < first + static_cast<uint64_t>(t.num_lanes) * steps; ++e) {
+    const uint64_t at = e->index - first;
+    symbols[static_cast<int64_t>(at / steps) * lane_stride + static_cast<int64_t>(at % steps)] = e->value;
+  }
+}
+
+tk_status decode_tensor(const Segment& s, const Tensor& t, void* out, int threads, tk_isa isa) {
+  if (tk_status status = decode_lanes(s, t, out, t.lane_stride(), 0, t.num_blocks, threads, isa)) return status;
+  if (s.wide) apply_exceptions(s, t, out, t.lane_stride());
+  return TK_OK;
+}
+
+tk_status decode_all(const Segment& s, void* out, int threads, tk_isa isa) {
+  const int64_t size = s.wide ? 2 : 1;
+  std::memset(out, 0, static_cast<size_t>(s.num_lanes * s.num_steps * size));
+  for (const Tensor& t : s.tensors) {
+    char* const at = static_cast<char*>(out) + t.first_lane * s.num_steps * size;
+    if (tk_status status = decode_lanes(s, t, at, s.num_steps, 0, t.num_blocks, threads, isa)) return status;
+    if (s.wide) apply_exceptions(s, t, at, s.num_steps);
+  }
+  return TK_OK;
+}
+
+}  // namespace toolkit::wide

@@ -1,0 +1,45 @@
+// Block decoders of the wide coder, one per instruction set, behind one interface.
+// SPDX-License-Identifier: Apache-2.0
+#ifndef TOOLKIT_WIDE_KERNELS_H
+#define TOOLKIT_WIDE_KERNELS_H
+
+#include "wide_format.h"
+
+namespace toolkit::wide {
+
+// One block, ready to decode. A lane's symbols go to out + lane * lane_stride, contiguous.
+struct BlockJob {
+  const TableSet* set;
+  const uint16_t* words;         // this block's code words
+  const uint16_t* words_end;
+  const uint16_t* readable_end;  // loads must stay below this
+  const uint16_t* states;        // 2 words a lane
+  const int16_t* row_class;      // [rows per lane][kLanes]: base + class_a + class_b of each lane's row, unclamped
+  const int16_t* col_class;      // [columns] class_c, or null
+  int lanes;                     // 1 .. kLanes
+  int low_bits;
+  int64_t columns;               // C
+  int64_t rows;                  // of a full lane
+  int64_t last_rows;             // of the last lane, 1 .. rows
+  void* out;
+  int64_t lane_stride;           // in symbols
+};
+
+// Decodes `count` (1 or 2) blocks side by side; two hide each other's latency. False where the code words do not end as
+// FORMAT.md 2.6 says: the symbols written are then meaningless, and nothing outside the jobs' ranges was touched.
+using DecodeBlocks = bool (*)(const BlockJob* jobs, int count);
+
+struct Kernels {
+  DecodeBlocks narrow;  // int8 symbols
+  DecodeBlocks wide;    // int16 symbols
+};
+
+Kernels kernels_portable();
+#if defined(__x86_64__)
+Kernels kernels_avx2();
+Kernels kernels_avx512();
+#endif
+
+}  // namespace toolkit::wide
+
+#endif  // TOOLKIT_WIDE_KERNELS_H
