@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "threads.h"
 #include "wide_kernels.h"
@@ -35,72 +37,108 @@ Kernels kernels_for(tk_isa isa) {
   return kernels_portable();
 }
 
-// What one pair of blocks needs beside the segment, reused from pair to pair.
-struct Scratch {
-  std::vector<int16_t> row_class[2];
-  std::vector<int16_t> col_class;
+// A block and where its first lane goes.
+struct Piece {
+  const Tensor* tensor;
+  int64_t block;  // of the tensor
+  char* out;
+  int64_t lane_stride;
 };
 
-// `out` is where the block's first lane goes.
-BlockJob make_job(const Segment& s, const Tensor& t, int64_t block, char* out, int64_t lane_stride, Scratch* scratch,
-                  int which) {
+Mode mode_of(const Segment& s, const Tensor& t) {
+  if (s.sets[static_cast<size_t>(t.set)].contexts > 1) return Mode::kContexts;
+  return t.class_a || t.class_b || t.class_c ? Mode::kClasses : Mode::kOne;
+}
+
+// What a block needs beside the segment; the memory is used again from block to block.
+struct Scratch {
+  std::vector<int16_t> row_class, col_class;
+  const Tensor* columns_of = nullptr;
+};
+
+BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   BlockJob job;
-  const int64_t lane = block * kLanes;  // of the tensor
+  const Tensor& t = *piece.tensor;
+  const int64_t lane = piece.block * kLanes;  // of the tensor
   const int64_t lanes = std::min<int64_t>(kLanes, t.num_lanes - lane);
+  const auto block = static_cast<size_t>(t.first_block + piece.block);
   job.set = &s.sets[static_cast<size_t>(t.set)];
-  job.words = s.words + s.block_begin[static_cast<size_t>(t.first_block + block)];
-  job.words_end = s.words + s.block_begin[static_cast<size_t>(t.first_block + block) + 1];
+  job.words = s.words + s.block_begin[block];
+  job.words_end = s.words + s.block_begin[block + 1];
   job.readable_end = s.readable_end;
   job.states = s.states + 2 * (t.first_lane + lane);
   job.lanes = static_cast<int>(lanes);
+  job.mode = mode_of(s, t);
   job.low_bits = t.low_bits;
   job.columns = t.c;
   job.rows = t.k;
   job.last_rows = lane + lanes == t.num_lanes ? t.rows() - (t.num_lanes - 1) * t.k : t.k;
   // A block whose only lane is the short one has only that lane's rows.
   if (job.lanes == 1) job.rows = job.last_rows;
+  if (t.class_c && scratch->columns_of != &t) {
+    scratch->col_class.assign(t.class_c, t.class_c + t.c);
+    scratch->columns_of = &t;
+  }
   job.col_class = t.class_c ? scratch->col_class.data() : nullptr;
-  auto& rows = scratch->row_class[which];
+  auto& rows = scratch->row_class;
   rows.assign(static_cast<size_t>(job.rows * kLanes), static_cast<int16_t>(t.base));
   if (t.class_a || t.class_b) {
     for (int64_t i = 0; i < lanes; ++i) {
       const int64_t first = (lane + i) * t.k, count = i + 1 < lanes ? job.rows : job.last_rows;
+      int64_t a = first / t.b, b = first % t.b;
       for (int64_t r = 0; r < count; ++r) {
-        const int64_t a = (first + r) / t.b, b = (first + r) % t.b;
         const int y = t.base + (t.class_a ? t.class_a[a] : 0) + (t.class_b ? t.class_b[b] : 0);
         rows[static_cast<size_t>(r * kLanes + i)] = static_cast<int16_t>(std::clamp(y, -32000, 32000));
+        if (++b == t.b) b = 0, ++a;
       }
     }
   }
   job.row_class = rows.data();
-  job.out = out;
-  job.lane_stride = lane_stride;
+  job.out = piece.out;
+  job.lane_stride = piece.lane_stride;
   return job;
+}
+
+void add_pieces(const Segment& s, const Tensor& t, void* out, int64_t lane_stride, int64_t first_block, int64_t end_block,
+                std::vector<Piece>* pieces) {
+  const int64_t block_bytes = kLanes * lane_stride * (s.wide ? 2 : 1);
+  for (int64_t b = first_block; b < end_block; ++b)
+    pieces->push_back({&t, b, static_cast<char*>(out) + (b - first_block) * block_bytes, lane_stride});
+}
+
+tk_status decode_pieces(const Segment& s, std::vector<Piece> pieces, int threads, tk_isa isa) {
+  const Kernels kernels = kernels_for(isa);
+  const DecodeBlocks decode = s.wide ? kernels.wide : kernels.narrow;
+  // Partners have the same mode, and the same length where possible.
+  std::stable_sort(pieces.begin(), pieces.end(), [&](const Piece& p, const Piece& q) {
+    const auto key = [&](const Tensor& t) { return std::pair(mode_of(s, t), -t.lane_stride()); };
+    return key(*p.tensor) < key(*q.tensor);
+  });
+  std::vector<std::pair<size_t, int>> groups;  // first piece, count
+  for (size_t i = 0; i < pieces.size(); i += static_cast<size_t>(groups.back().second)) {
+    const bool two = i + 1 < pieces.size() && mode_of(s, *pieces[i].tensor) == mode_of(s, *pieces[i + 1].tensor);
+    groups.emplace_back(i, two ? 2 : 1);
+  }
+  std::atomic<bool> good{true};
+  parallel_for(static_cast<int64_t>(groups.size()), threads, [&](int64_t begin, int64_t end) {
+    Scratch scratch[2];
+    for (int64_t g = begin; g < end && good; ++g) {
+      const auto [first, count] = groups[static_cast<size_t>(g)];
+      BlockJob jobs[2];
+      for (int i = 0; i < count; ++i) jobs[i] = make_job(s, pieces[first + static_cast<size_t>(i)], &scratch[i]);
+      if (!decode(jobs, count)) good = false;
+    }
+  });
+  return good ? TK_OK : TK_ERR_STREAM;
 }
 
 }  // namespace
 
 tk_status decode_lanes(const Segment& s, const Tensor& t, void* out, int64_t lane_stride, int64_t first_block,
                        int64_t end_block, int threads, tk_isa isa) {
-  const Kernels kernels = kernels_for(isa);
-  const DecodeBlocks decode = s.wide ? kernels.wide : kernels.narrow;
-  const int64_t pairs = (end_block - first_block + 1) / 2;
-  const int64_t block_bytes = kLanes * lane_stride * (s.wide ? 2 : 1);
-  std::atomic<bool> good{true};
-  parallel_for(pairs, threads, [&](int64_t begin, int64_t end) {
-    Scratch scratch;
-    if (t.class_c) scratch.col_class.assign(t.class_c, t.class_c + t.c);
-    for (int64_t pair = begin; pair < end && good; ++pair) {
-      const int64_t block = first_block + 2 * pair;
-      const int count = block + 1 < end_block ? 2 : 1;
-      BlockJob jobs[2];
-      for (int i = 0; i < count; ++i)
-        jobs[i] = make_job(s, t, block + i, static_cast<char*>(out) + (block + i - first_block) * block_bytes, lane_stride,
-                           &scratch, i);
-      if (!decode(jobs, count)) good = false;
-    }
-  });
-  return good ? TK_OK : TK_ERR_STREAM;
+  std::vector<Piece> pieces;
+  add_pieces(s, t, out, lane_stride, first_block, end_block, &pieces);
+  return decode_pieces(s, std::move(pieces), threads, isa);
 }
 
 void apply_exceptions(const Segment& s, const Tensor& t, void* out, int64_t lane_stride) {
@@ -124,11 +162,12 @@ tk_status decode_tensor(const Segment& s, const Tensor& t, void* out, int thread
 tk_status decode_all(const Segment& s, void* out, int threads, tk_isa isa) {
   const int64_t size = s.wide ? 2 : 1;
   std::memset(out, 0, static_cast<size_t>(s.num_lanes * s.num_steps * size));
-  for (const Tensor& t : s.tensors) {
-    char* const at = static_cast<char*>(out) + t.first_lane * s.num_steps * size;
-    if (tk_status status = decode_lanes(s, t, at, s.num_steps, 0, t.num_blocks, threads, isa)) return status;
-    if (s.wide) apply_exceptions(s, t, at, s.num_steps);
-  }
+  std::vector<Piece> pieces;
+  const auto place = [&](const Tensor& t) { return static_cast<char*>(out) + t.first_lane * s.num_steps * size; };
+  for (const Tensor& t : s.tensors) add_pieces(s, t, place(t), s.num_steps, 0, t.num_blocks, &pieces);
+  if (tk_status status = decode_pieces(s, std::move(pieces), threads, isa)) return status;
+  if (s.wide)
+    for (const Tensor& t : s.tensors) apply_exceptions(s, t, place(t), s.num_steps);
   return TK_OK;
 }
 

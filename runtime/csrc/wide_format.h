@@ -29,10 +29,10 @@ inline constexpr uint16_t kFlagWide = 1, kFlagNested = 2;
 // F(q) of FORMAT.md 2.5 for 0 <= q <= kMaxCode.
 uint32_t frequency_of_code(int code);
 
-// A slot of a decoding table: symbol << 24 | frequency << 12 | (slot - cumulative frequency), so that one load gives all
+// A slot of a decoding table: (slot - cumulative frequency) << 20 | frequency << 8 | symbol, so that one load gives all
 // that the step x' = frequency * (x >> 12) + bias needs.
 inline constexpr uint32_t pack_slot(int symbol, uint32_t frequency, uint32_t bias) {
-  return (static_cast<uint32_t>(symbol) << 24) | (frequency << 12) | bias;
+  return bias << 20 | frequency << 8 | (static_cast<uint32_t>(symbol) & 0xff);
 }
 
 // One axis of one tensor's classes: a view into the class stream, null where absent.

@@ -7,6 +7,13 @@
 
 namespace toolkit::wide {
 
+// How the table of a symbol is found.
+enum class Mode {
+  kOne,       // every symbol of the block has the same
+  kClasses,   // by class
+  kContexts,  // by class and context
+};
+
 // One block, ready to decode. A lane's symbols go to out + lane * lane_stride, contiguous.
 struct BlockJob {
   const TableSet* set;
@@ -17,6 +24,7 @@ struct BlockJob {
   const int16_t* row_class;      // [rows per lane][kLanes]: base + class_a + class_b of each lane's row, unclamped
   const int16_t* col_class;      // [columns] class_c, or null
   int lanes;                     // 1 .. kLanes
+  Mode mode;
   int low_bits;
   int64_t columns;               // C
   int64_t rows;                  // of a full lane
@@ -25,7 +33,7 @@ struct BlockJob {
   int64_t lane_stride;           // in symbols
 };
 
-// Decodes `count` (1 or 2) blocks side by side; two hide each other's latency. False where the code words do not end as
+// Decodes `count` (1 or 2) blocks of the same mode side by side; two hide each other's latency. False where the code words do not end as
 // FORMAT.md 2.6 says: the symbols written are then meaningless, and nothing outside the jobs' ranges was touched.
 using DecodeBlocks = bool (*)(const BlockJob* jobs, int count);
 

@@ -28,8 +28,8 @@ TK_HOST_DEVICE inline int context_of(int previous, int t1, int t2) {
 
 // 2.6 step 4, with an entry of pack_slot: returns the symbol, x <- f * (x >> 12) + bias.
 TK_HOST_DEVICE inline int pop_symbol(uint32_t entry, uint32_t* x) {
-  *x = ((entry >> 12) & 0xfff) * (*x >> 12) + (entry & 0xfff);
-  return static_cast<int32_t>(entry) >> 24;
+  *x = ((entry >> 8) & 0xfff) * (*x >> 12) + (entry >> 20);
+  return static_cast<int8_t>(entry);
 }
 
 }  // namespace toolkit::wide
