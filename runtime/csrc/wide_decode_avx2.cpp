@@ -1,5 +1,249 @@
-// The AVX2 block decoder (placeholder until written below).
-#include "wide_kernels.h"
+// The AVX2 block decoder: the 32 states of a block in four registers.
+// SPDX-License-Identifier: Apache-2.0
 #if defined(__x86_64__)
-namespace toolkit::wide { Kernels kernels_avx2(){ return kernels_portable(); } }
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "wide_kernels.h"
+#include "wide_step.h"
+
+namespace toolkit::wide {
+namespace {
+
+constexpr int kVectors = 4;            // of 8 lanes
+constexpr int kLineBytes = 32;         // of each lane, between two transpositions
+constexpr int64_t kStepWords = 72;     // a step's refills load below this from where the pointer stood
+
+// For each set of lanes, where each takes its word from: the lanes of the set in order.
+struct Spread {
+  alignas(32) std::array<std::array<uint32_t, 8>, 256> index{};
+  constexpr Spread() {
+    for (uint32_t m = 0; m < 256; ++m) {
+      uint32_t next = 0;
+      for (uint32_t i = 0; i < 8; ++i)
+        if (m >> i & 1) index[m][i] = next++;
+    }
+  }
+};
+constexpr Spread kSpread;
+
+inline __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+// 8 x 8 transposition of 32-bit elements.
+inline void transpose8(__m256i r[8]) {
+  __m256i t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x20);
+    t[i + 4] = _mm256_permute2x128_si256(r[i], r[i + 4], 0x31);
+  }
+  std::copy_n(t, 8, r);
+}
+
+// The limits of each class, as the 32-bit elements that gathers load.
+struct Limits {
+  alignas(32) int32_t t1[kMaxClasses], t2[kMaxClasses];
+};
+
+template <bool Wide>
+struct State {
+  static constexpr int kPerWord = Wide ? 2 : 4;
+  static constexpr int kLine = kLineBytes / (Wide ? 2 : 1);
+
+  const BlockJob* job;
+  const uint16_t* p;
+  __m256i x[kVectors], packed[kVectors], previous[kVectors], row[kVectors], active[kVectors];
+  int64_t column = 0, row_index = 0, step = 0, steps;
+  alignas(32) uint32_t line[kLineBytes / 4][kLanes];
+
+  void load_row() {
+    const int lanes = row_index < job->last_rows ? job->lanes : job->lanes - 1;
+    for (int v = 0; v < kVectors; ++v) {
+      const auto* from = reinterpret_cast<const __m128i*>(job->row_class + row_index * kLanes + 8 * v);
+      row[v] = _mm256_cvtepi16_epi32(_mm_loadu_si128(from));
+      previous[v] = _mm256_setzero_si256();
+      const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * v));
+      active[v] = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane);
+    }
+  }
+
+  explicit State(const BlockJob* j) : job(j), p(j->words), steps(j->rows * j->columns) {
+    alignas(32) uint32_t start[kLanes];
+    for (int i = 0; i < kLanes; ++i) start[i] = i < j->lanes ? load_u32(j->states + 2 * i) : kStateLow;
+    for (int v = 0; v < kVectors; ++v) {
+      x[v] = load256(start + 8 * v);
+      packed[v] = _mm256_setzero_si256();
+    }
+    load_row();
+  }
+
+  // FORMAT.md 2.6 step 5.
+  inline void refill() {
+    for (int v = 0; v < kVectors; ++v) {
+      const __m256i low = _mm256_cmpeq_epi32(_mm256_srli_epi32(x[v], 16), _mm256_setzero_si256());
+      const __m256i due = _mm256_and_si256(low, active[v]);
+      const auto m = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(due)));
+      const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+      const __m256i spread = _mm256_permutevar8x32_epi32(words, load256(kSpread.index[m].data()));
+      x[v] = _mm256_blendv_epi8(x[v], _mm256_or_si256(_mm256_slli_epi32(x[v], 16), spread), due);
+      p += _mm_popcnt_u32(m);
+    }
+  }
+
+  template <bool Contexts>
+  inline void decode_step(int64_t c, const Limits& limits) {
+    const __m256i low12 = _mm256_set1_epi32(0xfff), zero = _mm256_setzero_si256();
+    const __m256i top = _mm256_set1_epi32(job->set->classes - 1);
+    const __m256i col = _mm256_set1_epi32(job->col_class ? job->col_class[c] : 0);
+    const auto* const slots = reinterpret_cast<const int*>(job->set->slots);
+    __m256i entry[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      const __m256i y = _mm256_min_epi32(_mm256_max_epi32(_mm256_add_epi32(row[v], col), zero), top);
+      __m256i table = y;
+      if constexpr (Contexts) {
+        const __m256i magnitude = _mm256_abs_epi32(previous[v]);
+        const __m256i below1 = _mm256_cmpgt_epi32(_mm256_i32gather_epi32(limits.t1, y, 4), magnitude);
+        const __m256i below2 = _mm256_cmpgt_epi32(_mm256_i32gather_epi32(limits.t2, y, 4), magnitude);
+        // Comparisons are 0 or -1: 2 + below1 + below2 thresholds are reached.
+        const __m256i bin = _mm256_add_epi32(_mm256_set1_epi32(2), _mm256_add_epi32(below1, below2));
+        const __m256i five = _mm256_add_epi32(y, _mm256_slli_epi32(y, 2));
+        table = _mm256_add_epi32(_mm256_add_epi32(five, _mm256_set1_epi32(2)), _mm256_sign_epi32(bin, previous[v]));
+      }
+      const __m256i index = _mm256_or_si256(_mm256_slli_epi32(table, kProbabilityBits), _mm256_and_si256(x[v], low12));
+      entry[v] = _mm256_i32gather_epi32(slots, index, 4);
+    }
+    for (int v = 0; v < kVectors; ++v) {
+      // x' = f * (x >> 12) + bias
+      const __m256i f = _mm256_and_si256(_mm256_srli_epi32(entry[v], 8), low12);
+      const __m256i next = _mm256_add_epi32(_mm256_mullo_epi32(f, _mm256_srli_epi32(x[v], kProbabilityBits)),
+                                            _mm256_srli_epi32(entry[v], 20));
+      x[v] = _mm256_blendv_epi8(x[v], next, active[v]);
+      previous[v] = _mm256_srai_epi32(_mm256_slli_epi32(entry[v], 24), 24);
+    }
+    refill();
+    if constexpr (Wide) {
+      const __m128i n = _mm_cvtsi32_si128(job->low_bits);
+      const __m256i mask = _mm256_set1_epi32((1 << job->low_bits) - 1);
+      for (int v = 0; v < kVectors; ++v) {
+        const __m256i symbol = _mm256_or_si256(_mm256_sll_epi32(previous[v], n), _mm256_and_si256(x[v], mask));
+        x[v] = _mm256_blendv_epi8(x[v], _mm256_srl_epi32(x[v], n), active[v]);
+        packed[v] = _mm256_or_si256(_mm256_srli_epi32(packed[v], 16), _mm256_slli_epi32(symbol, 16));
+      }
+      refill();
+    } else {
+      for (int v = 0; v < kVectors; ++v)
+        packed[v] = _mm256_or_si256(_mm256_srli_epi32(packed[v], 8), _mm256_slli_epi32(entry[v], 24));
+    }
+  }
+
+  // Symbols stand in `packed` with the newest on top: `missing` younger ones have not come.
+  void keep_packed(int64_t at, int missing) {
+    const __m128i shift = _mm_cvtsi32_si128(missing * 32 / kPerWord);
+    for (int v = 0; v < kVectors; ++v) {
+      auto* const to = reinterpret_cast<__m256i*>(line[at % kLine / kPerWord] + 8 * v);
+      _mm256_store_si256(to, _mm256_srl_epi32(packed[v], shift));
+    }
+  }
+
+  // Writes the last `count` symbols of every lane, up to its symbol `step - 1`.
+  void flush(int64_t count) {
+    constexpr int64_t size = Wide ? 2 : 1;
+    const int64_t first = step - count, last_length = job->last_rows * job->columns;
+    for (int v = 0; v < kVectors; ++v) {
+      __m256i r[8];
+      for (int i = 0; i < 8; ++i) r[i] = load256(line[i] + 8 * v);
+      transpose8(r);
+      for (int i = 0; i < 8; ++i) {
+        const int lane = 8 * v + i;
+        if (lane >= job->lanes) return;
+        char* const to = static_cast<char*>(job->out) + (lane * job->lane_stride + first) * size;
+        int64_t n = count;
+        if (lane == job->lanes - 1) n = std::min(n, last_length - first);
+        if (n == kLine)
+          _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), r[i]);
+        else if (n > 0)
+          std::memcpy(to, &r[i], static_cast<size_t>(n * size));
+      }
+    }
+  }
+
+  // Runs up to `n` steps within the row and the line.
+  template <bool Contexts>
+  void run(int64_t n, const Limits& limits) {
+    for (int64_t i = 0; i < n; ++i) {
+      decode_step<Contexts>(column++, limits);
+      if (++step % kPerWord == 0) keep_packed(step - 1, 0);
+    }
+    if (step % kLine == 0) {
+      flush(kLine);
+    } else if (step == steps) {
+      if (step % kPerWord) keep_packed(step, kPerWord - static_cast<int>(step % kPerWord));
+      flush(step % kLine);
+    }
+    if (column == job->columns && step < steps) {
+      column = 0;
+      ++row_index;
+      load_row();
+    }
+  }
+
+  int64_t run_length() const { return std::min(job->columns - column, kLine - step % kLine); }
+};
+
+template <bool Wide, bool Contexts>
+bool decode_block(const BlockJob& job) {
+  State<Wide> s(&job);
+  Limits limits;
+  for (int i = 0; i < kMaxClasses; ++i) limits.t1[i] = job.set->t1[i], limits.t2[i] = job.set->t2[i];
+  while (s.step < s.steps) {
+    const int64_t n = std::min(s.run_length(), (job.readable_end - s.p) / kStepWords);
+    if (n == 0) break;
+    s.template run<Contexts>(n, limits);
+  }
+  if (s.step < s.steps) {
+    // Fewer words are left than a step may load: they go where zeros follow them.
+    uint16_t tail[4 * kStepWords] = {};
+    const uint16_t* const from = s.p;
+    const int64_t left = std::max<int64_t>(job.words_end - from, 0);
+    std::memcpy(tail, from, static_cast<size_t>(std::min(left, kStepWords)) * sizeof(uint16_t));
+    s.p = tail;
+    while (s.step < s.steps) {
+      if (s.p > tail + left) return false;
+      s.template run<Contexts>(1, limits);
+    }
+    s.p = from + (s.p - tail);
+  }
+  if (s.p != job.words_end) return false;
+  const __m256i end = _mm256_set1_epi32(static_cast<int>(kStateLow));
+  for (int v = 0; v < kVectors; ++v)
+    if (_mm256_movemask_epi8(_mm256_cmpeq_epi32(s.x[v], end)) != -1) return false;
+  return true;
+}
+
+template <bool Wide>
+bool decode_blocks(const BlockJob* jobs, int count) {
+  for (int i = 0; i < count; ++i) {
+    const bool contexts = jobs[i].mode == Mode::kContexts;
+    if (!(contexts ? decode_block<Wide, true>(jobs[i]) : decode_block<Wide, false>(jobs[i]))) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Kernels kernels_avx2() { return {decode_blocks<false>, decode_blocks<true>}; }
+
+}  // namespace toolkit::wide
 #endif
