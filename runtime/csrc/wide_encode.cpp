@@ -22,7 +22,7 @@ constexpr size_t kNestedFrom = 600;       // bytes of side information below whi
 
 // What a symbol of a table needs: x -> (x / f) * 4096 + x % f + cum.
 struct Coder {
-  double inverse;   // a little above 1 / f: the quotient of any 32-bit x is exact
+  uint64_t inverse;  // floor(2^64 / f) + 1: the upper half of its product with a 32-bit x is x / f
   uint32_t f, cum;
 };
 
@@ -32,7 +32,8 @@ std::vector<Coder> make_coders(const SetPlan& set) {
     uint32_t cum = 0;
     for (size_t i = t; i < t + 256; ++i) {
       const uint32_t f = set.frequency[i];
-      coders[i] = {f ? (1.0 / f) * (1 + 0x1p-50) : 0.0, f, cum};
+      // 2^64 does not fit: for f = 1 the quotient comes out one too small, which 4095 more in `cum` make good.
+      coders[i] = f == 1 ? Coder{~uint64_t{0}, f, cum + kSlots - 1} : Coder{f ? ~uint64_t{0} / f + 1 : 0, f, cum};
       cum += f;
     }
   }
@@ -44,7 +45,15 @@ struct Block {
   uint32_t states[kLanes];
 };
 
+// Moves the low word of *x in front of `to` where `due`; without a branch, which could not be predicted.
+inline uint16_t* emit(bool due, uint32_t* x, uint16_t* to) {
+  to[-1] = static_cast<uint16_t>(*x);
+  *x >>= due ? 16 : 0;
+  return to - due;
+}
+
 // Codes block `block` of a tensor, backwards. `low` holds the raw low bits by symbol, or null.
+template <int Contexts>
 void encode_block(const TensorPlan& p, const SetPlan& set, const std::vector<Coder>& coders, const uint8_t* low,
                   int64_t block, std::vector<uint16_t>* buffer, Block* out) {
   const int64_t stride = p.k * p.c, lanes_in_tensor = (p.rows() + p.k - 1) / p.k;
@@ -52,40 +61,47 @@ void encode_block(const TensorPlan& p, const SetPlan& set, const std::vector<Cod
   const int lanes = static_cast<int>(std::min<int64_t>(kLanes, lanes_in_tensor - first_lane));
   const auto rows_of = [&](int64_t lane) { return std::min(p.k, p.rows() - lane * p.k); };
   const int64_t steps = rows_of(first_lane) * p.c;
-  buffer->resize(static_cast<size_t>(steps * lanes * (p.low_bits ? 2 : 1)));
+  // One word more than can be due, since emit writes before it decides.
+  buffer->resize(static_cast<size_t>(steps * lanes * (p.low_bits ? 2 : 1) + 1));
   uint16_t* const end = buffer->data() + buffer->size();
   uint16_t* to = end;
   uint32_t x[kLanes];
   std::fill_n(x, kLanes, kStateLow);
   int row_class[kLanes];
+  const Coder* row_table[kLanes];
   const int8_t* const symbols = p.symbols + first_lane * stride;
   const int8_t* const col = p.class_c.empty() ? nullptr : p.class_c.data();
   for (int64_t r = rows_of(first_lane) - 1; r >= 0; --r) {
     int active = lanes;
     while (rows_of(first_lane + active - 1) <= r) --active;
-    for (int i = 0; i < active; ++i) row_class[i] = p.row_class((first_lane + i) * p.k + r);
+    for (int i = 0; i < active; ++i) {
+      row_class[i] = p.row_class((first_lane + i) * p.k + r);
+      row_table[i] = coders.data() + class_of(row_class[i], 0, set.classes) * 256 + 128;
+    }
     for (int64_t c = p.c - 1; c >= 0; --c) {
       const int64_t step = r * p.c + c;
-      const int col_class = col ? col[c] : 0;
       if (low) {
         const uint8_t* const from = low + first_lane * stride + step;
         for (int i = active - 1; i >= 0; --i) {
-          if (p.low_bits && x[i] >> (32 - p.low_bits)) *--to = static_cast<uint16_t>(x[i]), x[i] >>= 16;
+          to = emit((static_cast<uint64_t>(x[i]) << p.low_bits) >> 32, &x[i], to);
           x[i] = x[i] << p.low_bits | from[i * stride];
         }
       }
       const int8_t* const from = symbols + step;
       for (int i = active - 1; i >= 0; --i) {
         const int8_t* const at = from + i * stride;
-        const int y = class_of(row_class[i], col_class, set.classes);
-        int table = y;
-        if (set.contexts > 1)
-          table = y * kMaxContexts + context_of(c ? at[-1] : 0, set.t1[static_cast<size_t>(y)], set.t2[static_cast<size_t>(y)]);
-        const Coder& coder = coders[static_cast<size_t>(table * 256 + *at + 128)];
-        uint32_t s = x[i];
-        if (s >> 20 >= coder.f) *--to = static_cast<uint16_t>(s), s >>= 16;
-        const auto q = static_cast<uint32_t>(s * coder.inverse);
-        x[i] = (q << kProbabilityBits) + (s - q * coder.f) + coder.cum;
+        const Coder* table = row_table[i];
+        if (Contexts > 1) {
+          const int y = class_of(row_class[i], col ? col[c] : 0, set.classes);
+          const int z = context_of(c ? at[-1] : 0, set.t1[static_cast<size_t>(y)], set.t2[static_cast<size_t>(y)]);
+          table = coders.data() + (y * kMaxContexts + z) * 256 + 128;
+        } else if (col) {
+          table = coders.data() + class_of(row_class[i], col[c], set.classes) * 256 + 128;
+        }
+        const Coder coder = table[*at];
+        to = emit(x[i] >> 20 >= coder.f, &x[i], to);
+        const auto q = static_cast<uint32_t>(static_cast<unsigned __int128>(coder.inverse) * x[i] >> 64);
+        x[i] = (q << kProbabilityBits) + (x[i] - q * coder.f) + coder.cum;
       }
     }
   }
@@ -257,8 +273,9 @@ Coded code(std::vector<TensorPlan> plans, const std::vector<Input>* inputs, cons
     for (int64_t i = begin; i < end; ++i) {
       const auto t = static_cast<size_t>(out.block_tensor[static_cast<size_t>(i)]);
       const auto q = static_cast<size_t>(plans[t].set);
-      encode_block(plans[t], out.sets[q], coders[q], inputs ? (*inputs)[t].low.data() : nullptr,
-                   block_in_tensor[static_cast<size_t>(i)], &buffer, &out.blocks[static_cast<size_t>(i)]);
+      const auto encode = out.sets[q].contexts > 1 ? encode_block<kMaxContexts> : encode_block<1>;
+      encode(plans[t], out.sets[q], coders[q], inputs ? (*inputs)[t].low.data() : nullptr,
+             block_in_tensor[static_cast<size_t>(i)], &buffer, &out.blocks[static_cast<size_t>(i)]);
     }
   });
   out.plans = std::move(plans);
@@ -276,6 +293,8 @@ std::vector<uint16_t> lay_out(const Coded& coded, const std::vector<Input>* inpu
   if (inputs)
     for (const auto& in : *inputs) exceptions += static_cast<int64_t>(in.exceptions.size());
   std::vector<uint16_t> w;
+  w.reserve(kHeaderWords + coded.plans.size() * kDirectoryWords + coded.sets.size() + (classes.size() + tables.size()) / 2 + 4 +
+            static_cast<size_t>(exceptions * kExceptionWords + 2 * lanes + words) + 2 * coded.blocks.size());
   w.push_back(static_cast<uint16_t>(coded.plans.size()));
   w.push_back(static_cast<uint16_t>(coded.sets.size()));
   w.push_back(static_cast<uint16_t>((inputs ? kFlagWide : 0) | (nested ? kFlagNested : 0)));
@@ -318,7 +337,6 @@ std::vector<uint16_t> lay_out(const Coded& coded, const std::vector<Input>* inpu
       if (lane % kLanes == kLanes - 1 || lane + 1 == count) ++block;
     }
   }
-  w.reserve(w.size() + static_cast<size_t>(words));
   for (const auto& b : coded.blocks) w.insert(w.end(), b.words.begin(), b.words.end());
   return w;
 }

@@ -223,28 +223,30 @@ void plan_tensor(const ModelOptions& options, TensorPlan* plan) {
 }
 
 void count_symbols(const TensorPlan& plan, const SetPlan& set, Counts* counts) {
-  uint32_t* const n = counts->data() + 128;
+  // Two copies, so that equal symbols in a row do not wait for each other's increments.
+  const size_t size = counts->size();
+  std::vector<uint32_t> copies(2 * size);
+  uint32_t* const n[2] = {copies.data() + 128, copies.data() + size + 128};
   const int8_t* const col = plan.class_c.empty() ? nullptr : plan.class_c.data();
   for (int64_t r = 0; r < plan.rows(); ++r) {
     const int8_t* s = plan.symbols + r * plan.c;
     const int row = plan.row_class(r);
-    if (set.contexts == 1) {
-      if (!col) {
-        uint32_t* const table = n + class_of(row, 0, set.classes) * 256;
-        for (int64_t c = 0; c < plan.c; ++c) ++table[s[c]];
-      } else {
-        for (int64_t c = 0; c < plan.c; ++c) ++n[class_of(row, col[c], set.classes) * 256 + s[c]];
-      }
-    } else {
+    if (set.contexts > 1) {
       int previous = 0;
       for (int64_t c = 0; c < plan.c; ++c) {
         const int y = class_of(row, col ? col[c] : 0, set.classes);
         const int z = context_of(previous, set.t1[static_cast<size_t>(y)], set.t2[static_cast<size_t>(y)]);
         previous = s[c];
-        ++n[(y * kMaxContexts + z) * 256 + previous];
+        ++n[c & 1][(y * kMaxContexts + z) * 256 + previous];
       }
+    } else if (col) {
+      for (int64_t c = 0; c < plan.c; ++c) ++n[c & 1][class_of(row, col[c], set.classes) * 256 + s[c]];
+    } else {
+      const int table = class_of(row, 0, set.classes) * 256;
+      for (int64_t c = 0; c < plan.c; ++c) ++n[c & 1][table + s[c]];
     }
   }
+  for (size_t i = 0; i < size; ++i) (*counts)[i] += copies[i] + copies[size + i];
 }
 
 namespace {
