@@ -1,7 +1,116 @@
+// The frame around every blob, its CRC-32 (slicing by 16), and the texts of the status codes.
+// SPDX-License-Identifier: Apache-2.0
 #include "blob_frame.h"
-uint32_t tk_crc32(const void* d,int64_t n){ static uint32_t T[256]; if(!T[1]) for(uint32_t i=0;i<256;i++){uint32_t c=i;for(int k=0;k<8;k++)c=c&1?0xEDB88320u^(c>>1):c>>1;T[i]=c;} uint32_t c=~0u; auto*p=(const uint8_t*)d; while(n--)c=T[(c^*p++)&255]^(c>>8); return ~c;}
-const char* tk_status_text(int32_t){return "x";}
-namespace toolkit{
-tk_status check_frame(const uint16_t*w,int64_t n,int coder,const uint16_t**b,int64_t*bn){ if(n<6)return TK_ERR_TRUNCATED; if(w[0]!=0x574E)return TK_ERR_MAGIC; if((w[1]&255)!=1)return TK_ERR_VERSION; if((w[1]>>8)!=coder)return TK_ERR_CODER; if((w[4]|(uint32_t)w[5]<<16)!=n)return TK_ERR_TRUNCATED; if((w[2]|(uint32_t)w[3]<<16)!=tk_crc32(w+4,(n-4)*2))return TK_ERR_CHECKSUM; *b=w+6;*bn=n-6;return TK_OK;}
-void write_frame(uint16_t*w,int64_t n,int coder){w[0]=0x574E;w[1]=1|coder<<8;w[4]=n;w[5]=n>>16;uint32_t c=tk_crc32(w+4,(n-4)*2);w[2]=c;w[3]=c>>16;}
+
+#include <array>
+#include <cstring>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "blobs are read as little-endian words in place"
+#endif
+
+namespace toolkit {
+namespace {
+
+using CrcTables = std::array<std::array<uint32_t, 256>, 16>;
+
+// tables[k][b] is the CRC register after byte b and k zero bytes.
+constexpr CrcTables make_crc_tables() {
+  CrcTables tables{};
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    uint32_t crc = byte;
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1u) ? 0xEDB88320u : 0u);
+    tables[0][byte] = crc;
+  }
+  for (size_t k = 1; k < 16; ++k) {
+    for (size_t byte = 0; byte < 256; ++byte) {
+      const uint32_t before = tables[k - 1][byte];
+      tables[k][byte] = (before >> 8) ^ tables[0][before & 0xFF];
+    }
+  }
+  return tables;
 }
+
+constexpr CrcTables kCrc = make_crc_tables();
+
+// The CRC of four bytes followed by 4 * behind bytes of the same group of sixteen.
+inline uint32_t fold(uint32_t word, size_t behind) {
+  const size_t k = 4 * behind;
+  return kCrc[k + 3][word & 0xFF] ^ kCrc[k + 2][(word >> 8) & 0xFF] ^ kCrc[k + 1][(word >> 16) & 0xFF] ^
+         kCrc[k][word >> 24];
+}
+
+uint32_t crc32(const uint8_t* data, int64_t num_bytes) {
+  uint32_t crc = 0xFFFFFFFFu;
+  for (; num_bytes >= 16; num_bytes -= 16, data += 16) {
+    uint32_t part[4];
+    std::memcpy(part, data, sizeof(part));
+    crc = fold(part[0] ^ crc, 3) ^ fold(part[1], 2) ^ fold(part[2], 1) ^ fold(part[3], 0);
+  }
+  for (; num_bytes > 0; --num_bytes, ++data) crc = (crc >> 8) ^ kCrc[0][(crc ^ *data) & 0xFF];
+  return ~crc;
+}
+
+uint32_t read_u32(const uint16_t* words) { return words[0] | (static_cast<uint32_t>(words[1]) << 16); }
+
+void write_u32(uint16_t* words, uint32_t value) {
+  words[0] = static_cast<uint16_t>(value & 0xFFFF);
+  words[1] = static_cast<uint16_t>(value >> 16);
+}
+
+// The checksum covers everything from word 4 on.
+uint32_t frame_checksum(const uint16_t* words, int64_t num_words) {
+  return crc32(reinterpret_cast<const uint8_t*>(words + 4), (num_words - 4) * 2);
+}
+
+}  // namespace
+
+tk_status check_frame(const uint16_t* words, int64_t num_words, int coder, const uint16_t** body,
+                      int64_t* body_words) {
+  if (words == nullptr || body == nullptr || body_words == nullptr || num_words < 0) return TK_ERR_ARGUMENT;
+  if (num_words < kFrameWords) return TK_ERR_TRUNCATED;
+  if (words[0] != kBlobMagic) return TK_ERR_MAGIC;
+  if ((words[1] & 0xFF) != kFormatVersion) return TK_ERR_VERSION;
+  const int found = frame_coder(words);
+  if (found < kCoderWide || found > kCoderFixed || (coder != 0 && found != coder)) return TK_ERR_CODER;
+  if (static_cast<int64_t>(read_u32(words + 4)) != num_words) return TK_ERR_TRUNCATED;
+  if (read_u32(words + 2) != frame_checksum(words, num_words)) return TK_ERR_CHECKSUM;
+  *body = words + kFrameWords;
+  *body_words = num_words - kFrameWords;
+  return TK_OK;
+}
+
+void write_frame(uint16_t* words, int64_t num_words, int coder) {
+  words[0] = kBlobMagic;
+  words[1] = static_cast<uint16_t>(kFormatVersion | (coder << 8));
+  write_u32(words + 4, static_cast<uint32_t>(num_words));
+  write_u32(words + 2, frame_checksum(words, num_words));
+}
+
+}  // namespace toolkit
+
+extern "C" {
+
+uint32_t tk_crc32(const void* data, int64_t num_bytes) {
+  return toolkit::crc32(static_cast<const uint8_t*>(data), data == nullptr ? 0 : num_bytes);
+}
+
+const char* tk_status_text(int32_t status) {
+  switch (status) {
+    case TK_OK: return "no error";
+    case TK_ERR_ARGUMENT: return "the arguments contradict each other";
+    case TK_ERR_MEMORY: return "out of memory";
+    case TK_ERR_TRUNCATED: return "the blob is shorter or longer than its header announces";
+    case TK_ERR_MAGIC: return "not a blob of compressed weights";
+    case TK_ERR_VERSION: return "the blob has a format version that this library does not know";
+    case TK_ERR_CODER: return "the blob is of another coder than the one expected";
+    case TK_ERR_CHECKSUM: return "the checksum differs: the blob is damaged";
+    case TK_ERR_HEADER: return "a header field of the blob is out of its range";
+    case TK_ERR_TABLE: return "the code tables of the blob are inconsistent";
+    case TK_ERR_STREAM: return "the code words do not decode to the announced symbols";
+    case TK_ERR_EXCEPTION: return "an exception of the blob is out of range or out of order";
+    default: return "unknown status code";
+  }
+}
+
+}  // extern "C"
