@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` set everything up in .venv; they need Python 3.11 or newer and a C++17 compiler.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet
+STAMPS := .make
+SOURCES := $(wildcard runtime/csrc/*.cpp runtime/csrc/*.h)
+DRIVER := build/sanitize/toolkit_fuzz_driver
+
+.PHONY: demo test test-real lint types sanitize bench clean
+
+demo: $(STAMPS)/models
+	$(BIN)/python -m benchmarks.demo
+
+test: $(STAMPS)/test
+	$(BIN)/python -m pytest -m "not real" tests
+
+test-real: $(STAMPS)/test
+	$(BIN)/python -m pytest -m real tests
+
+lint: $(STAMPS)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(SOURCES) $(wildcard tests/sanitize/*.cpp)
+
+types: $(STAMPS)/lint
+	$(BIN)/mypy
+
+bench: $(STAMPS)/bench
+	$(BIN)/python -m benchmarks
+
+sanitize: $(DRIVER) $(STAMPS)/test
+	TOOLKIT_FUZZ_DRIVER=$(abspath $(DRIVER)) $(BIN)/python -m pytest tests/test_sanitizer_corpus.py
+
+clean:
+	rm -rf .venv $(STAMPS) build dist
+
+# Build tools come from the build requirements, so that the machine's own cmake does not matter.
+$(STAMPS)/tools: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) "scikit-build-core" cmake ninja
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/install: $(STAMPS)/tools CMakeLists.txt $(SOURCES)
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(STAMPS)/models: $(STAMPS)/install
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[models]"
+	touch $@
+
+$(STAMPS)/test: $(STAMPS)/install
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[test,models]"
+	touch $@
+
+$(STAMPS)/bench: $(STAMPS)/install
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[bench,models]"
+	touch $@
+
+$(STAMPS)/lint: $(STAMPS)/install
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[lint,test]"
+	touch $@
+
+$(DRIVER): $(STAMPS)/tools CMakeLists.txt $(SOURCES) tests/sanitize/decode_corpus.cpp
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DTOOLKIT_SANITIZE=ON -DTOOLKIT_WERROR=ON
+	$(BIN)/cmake --build build/sanitize

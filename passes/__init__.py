@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graph passes that compress ONNX models: ir.Model in, ir.Model out."""
+
+from __future__ import annotations
+
+from passes.clean_up import CleanUp
+from passes.embed_functions import EmbedFunctions
+from passes.encode_weights import EncodedWeight, EncodeResult, EncodeWeights
+from passes.errors import ModelError, SchemeError, SettingsError
+from passes.fit_weight import fit_weight
+from passes.lift_weights import LiftWeights
+from passes.model_file import LoadedModel, read_model, write_model
+from passes.model_writer import model_to_proto
+from passes.select_weights import Weight, coder_view, select_weights
+from passes.settings import Recipe, Rule, WeightSettings
+from passes.symbol_packing import PackingLimits
+
+__all__ = [
+    "CleanUp",
+    "EmbedFunctions",
+    "EncodeResult",
+    "EncodeWeights",
+    "EncodedWeight",
+    "LiftWeights",
+    "LoadedModel",
+    "ModelError",
+    "PackingLimits",
+    "Recipe",
+    "Rule",
+    "SchemeError",
+    "SettingsError",
+    "Weight",
+    "WeightSettings",
+    "coder_view",
+    "fit_weight",
+    "model_to_proto",
+    "read_model",
+    "select_weights",
+    "write_model",
+]

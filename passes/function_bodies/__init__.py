@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Function bodies of the toolkit's operators, in standard ONNX operators only.
+
+A model that carries them runs on stock ONNX Runtime. They use operators and types that mean the same
+from opset 13 on; ONNX Runtime inlines them under the model's opset, which they therefore declare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import onnx
+
+from passes.function_bodies.decode_dequantize import decode_dequantize
+from passes.function_bodies.decode_lookup import decode_lookup
+from passes.function_bodies.decode_wide import decode_wide, wide_side
+from passes.function_bodies.take_range import take_range
+from passes.function_bodies.take_tensor import take_tensor
+from passes.function_bodies.wide_loop import wide_loop
+from passes.function_bodies.wide_tensor import wide_tensor
+
+OLDEST_OPSET = 13
+
+_BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
+    "DecodeDequantize": decode_dequantize,
+    "DecodeLookup": decode_lookup,
+    "DecodeWide": decode_wide,
+    "DecodeWide16": partial(decode_wide, wide=True),
+    "TakeRange": take_range,
+    "TakeTensor": take_tensor,
+    "WideLoop": partial(wide_loop, wide=False),
+    "WideLoop16": partial(wide_loop, wide=True),
+    "WideSide": wide_side,
+    "WideTensor": wide_tensor,
+}
+_CALLS: dict[str, tuple[str, ...]] = {
+    "DecodeDequantize": ("WideTensor",),
+    "DecodeLookup": ("WideTensor",),
+    "DecodeWide": ("WideLoop", "WideSide"),
+    "DecodeWide16": ("WideLoop", "WideLoop16", "WideSide"),
+    "WideTensor": ("DecodeWide16",),
+}
+
+
+def function_bodies(
+    names: set[str], opset: int, *, zero_points: bool = False
+) -> list[onnx.FunctionProto]:
+    """The functions of these names and those that they call, in order of name.
+
+    Args:
+        names: operators of the toolkit's domain.
+        opset: the model's opset of the standard domain, 13 or more.
+        zero_points: DecodeDequantize nodes have a third input.
+
+    Raises:
+        ValueError: an unknown name, or an opset below 13.
+    """
+    if opset < OLDEST_OPSET:
+        raise ValueError(f"function bodies need opset {OLDEST_OPSET} or more, found {opset}")
+    unknown = sorted(names - _BODIES.keys())
+    if unknown:
+        raise ValueError(f"no function body for {', '.join(unknown)}")
+    wanted: set[str] = set()
+    open_names = sorted(names)
+    while open_names:
+        name = open_names.pop()
+        if name not in wanted:
+            wanted.add(name)
+            open_names += _CALLS.get(name, ())
+    bodies = dict(_BODIES, DecodeDequantize=partial(decode_dequantize, zero_point=zero_points))
+    return [bodies[name](opset) for name in sorted(wanted)]

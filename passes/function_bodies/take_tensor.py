@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`toolkit.TakeTensor`: one tensor out of the matrix of a segment."""
+
+from __future__ import annotations
+
+import onnx
+
+from passes.function_bodies.body_builder import BodyBuilder
+
+
+def add_cut(b: BodyBuilder, symbols: str, lane: str, lanes: str, steps: str, shape: str) -> str:
+    """Reshape(symbols[lane : lane + lanes, 0 : steps] as a vector, cut to prod(shape), shape).
+
+    lane, lanes and steps are int64 [1], shape is int64 [rank].
+    """
+    corner = b.op("Concat", lane, b.ints(0), axis=0)
+    part = b.op("Slice", symbols, corner, b.op("Concat", b.op("Add", lane, lanes), steps, axis=0))
+    return add_shaped(b, b.flat(part), b.ints(0), shape)
+
+
+def add_shaped(b: BodyBuilder, stream: str, first: str, shape: str) -> str:
+    """Reshape(stream[first : first + prod(shape)], shape); first is int64 [1]."""
+    end = b.op("Add", first, b.op("ReduceProd", shape))
+    return b.op("Reshape", b.slice(stream, first, end), shape)
+
+
+def take_tensor(opset: int) -> onnx.FunctionProto:
+    """TakeTensor(symbols [L, T]){lane, lanes, steps, shape} -> symbols [shape]."""
+    b = BodyBuilder(1)
+    place = [b.flat(b.attribute(name, "value_int")) for name in ("lane", "lanes", "steps")]
+    output = add_cut(b, b.inputs[0], *place, b.attribute("shape", "value_ints"))
+    return b.function("TakeTensor", [output], opset, ["lane", "lanes", "steps", "shape"])

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lossless coding: floats as byte planes, 8-bit integers as symbols; decodes to the very same
+bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from passes.errors import SchemeError
+from passes.schemes.entropy import entropy_bits
+from runtime.planes import join_planes, split_planes
+
+# Bits per element above which a plane is stored as bytes: coding would hardly save anything.
+_MAX_CODED_BITS = 7.9
+
+
+@dataclass(frozen=True, eq=False)
+class LosslessParameters:
+    """A float tensor as byte planes, the one of sign and exponent first (FORMAT.md, lossless
+    floats).
+
+    Attributes:
+        planes: uint8 arrays of the weight's shape, one per byte of its type.
+        coded: For each plane whether it is worth entropy coding; the first one always is.
+        dtype: float32, float16 or bfloat16.
+    """
+
+    planes: tuple[np.ndarray, ...]
+    coded: tuple[bool, ...]
+    dtype: np.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerParameters:
+    """An 8-bit integer tensor as int8 symbols: value = symbol + ``offset`` (128 for uint8)."""
+
+    symbols: np.ndarray
+    offset: int
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class Lossless:
+    """Fits float32, float16 and bfloat16 arrays to byte planes, int8 and uint8 arrays to
+    symbols."""
+
+    def fit(self, weight: np.ndarray) -> LosslessParameters | IntegerParameters:
+        """Takes any values, NaN and infinity included; SchemeError for an empty array or another
+        type."""
+        if weight.size == 0:
+            raise SchemeError("the tensor is empty")
+        if weight.dtype == np.int8:
+            return IntegerParameters(weight, 0, weight.dtype)
+        if weight.dtype == np.uint8:
+            return IntegerParameters((weight ^ np.uint8(128)).view(np.int8), 128, weight.dtype)
+        if weight.dtype.name not in ("float32", "float16", "bfloat16"):
+            raise SchemeError(f"lossless: no coding for type {weight.dtype.name}")
+        contiguous = np.ascontiguousarray(weight).reshape(weight.shape)
+        planes = tuple(np.asarray(p).reshape(weight.shape) for p in split_planes(contiguous))
+        coded = (True, *(_worth_coding(plane) for plane in planes[1:]))
+        return LosslessParameters(planes, coded, weight.dtype)
+
+
+def decode(parameters: LosslessParameters | IntegerParameters) -> np.ndarray:
+    """The array that was fitted, bit for bit."""
+    if isinstance(parameters, IntegerParameters):
+        values = parameters.symbols.astype(np.int16) + parameters.offset
+        return values.astype(parameters.dtype)
+    joined = join_planes(list(parameters.planes), parameters.dtype)
+    return np.asarray(joined).reshape(parameters.planes[0].shape)
+
+
+def bits(parameters: LosslessParameters | IntegerParameters) -> float:
+    """Estimated bits: the entropy of what is coded, 8 per element of each other plane."""
+    if isinstance(parameters, IntegerParameters):
+        return entropy_bits(parameters.symbols)
+    pairs = zip(parameters.planes, parameters.coded, strict=True)
+    return sum(entropy_bits(plane) if coded else 8.0 * plane.size for plane, coded in pairs)
+
+
+def _worth_coding(plane: np.ndarray) -> bool:
+    """Whether the entropy and a table of one byte per value leave a gain."""
+    span = int(plane.max()) - int(plane.min()) + 1
+    return entropy_bits(plane) + 8 * span < _MAX_CODED_BITS * plane.size

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings per weight, and recipes: rules in YAML that say which weight gets which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from passes.errors import SettingsError, one_line
+from passes.select_weights import Role, Weight
+
+Scheme = Literal["uniform", "codebook", "lossless", "keep"]
+Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw"]
+
+
+class WeightSettings(BaseModel):
+    """How one weight is compressed.
+
+    ``uniform`` takes exactly one of ``bits`` (2 to 16), ``step`` (absolute) and ``relative_step``
+    (a multiple of the root mean square); ``codebook`` takes ``entries`` (1 to 256); ``lossless``
+    keeps every bit; ``keep`` leaves the weight as it is. ``coder`` is how the integer symbols are
+    stored.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scheme: Scheme = "uniform"
+    bits: int | None = Field(default=None, ge=2, le=16)
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    relative_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    symmetric: bool = True
+    granularity: Literal["tensor", "row", "group"] = "tensor"
+    group_size: int = Field(default=32, ge=2)
+    entries: int = Field(default=16, ge=1, le=256)
+    coder: Coder = "auto"
+
+    @model_validator(mode="after")
+    def _one_resolution(self) -> Self:
+        given = [n for n in ("bits", "step", "relative_step") if getattr(self, n) is not None]
+        if self.scheme == "uniform" and len(given) != 1:
+            found = "none" if not given else " and ".join(given)
+            raise ValueError(
+                f"uniform needs exactly one of bits, step and relative_step, not {found}"
+            )
+        if self.scheme != "uniform" and given:
+            raise ValueError(f"{given[0]} belongs to scheme uniform, not {self.scheme}")
+        return self
+
+
+class Rule(BaseModel):
+    """Settings for the weights that fulfil every condition given.
+
+    ``match`` is a glob on the name, ``op_type`` an operator that uses the weight, ``min_size`` a
+    number of elements.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str = "*"
+    op_type: str | None = None
+    role: Role | None = None
+    min_size: int = Field(default=0, ge=0)
+    settings: WeightSettings
+
+    def applies(self, weight: Weight) -> bool:
+        """Whether ``weight`` fulfils every condition."""
+        return (
+            fnmatchcase(weight.name, self.match)
+            and (self.op_type is None or self.op_type in weight.op_types)
+            and (self.role is None or self.role == weight.role)
+            and weight.num_elements >= self.min_size
+        )
+
+
+class Recipe(BaseModel):
+    """An ordered list of rules; the first that applies decides.
+
+    A weight that no rule names gets ``default``, an already quantised one (role ``integer``) is
+    coded losslessly and a ``minor`` one gets ``minor``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1]
+    rules: tuple[Rule, ...] = ()
+    default: WeightSettings = WeightSettings(scheme="uniform", bits=8)
+    minor: WeightSettings = WeightSettings(scheme="keep")
+
+    _source: str = PrivateAttr(default="recipe")
+    _lines: tuple[int, ...] = PrivateAttr(default=())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Recipe:
+        """Reads a YAML file; SettingsError names the file and the line of what is wrong."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: cannot read the recipe: {one_line(error)}") from error
+        return cls.parse(text, source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, source: str = "recipe") -> Recipe:
+        """Reads YAML text; ``source`` names it in errors."""
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"{source}:{mark.line + 1}" if mark else source
+            problem = getattr(error, "problem", None) or one_line(error)
+            raise SettingsError(f"{place}: not YAML: {problem}") from error
+        if not isinstance(data, dict):
+            raise SettingsError(
+                f"{source}:1: a recipe is a mapping with the keys version and rules"
+            )
+        try:
+            recipe = cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            line = _line_of(root, first["loc"])
+            where = ".".join(str(part) for part in first["loc"])
+            message = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{source}:{line}: {where}: {message}") from error
+        recipe._source = source
+        recipe._lines = tuple(_line_of(root, ("rules", i)) for i in range(len(recipe.rules)))
+        return recipe
+
+    def assign(self, weights: Iterable[Weight]) -> dict[str, WeightSettings]:
+        """Settings for every weight by name; SettingsError for a rule that applies to none of
+        them."""
+        listed = list(weights)
+        for index, rule in enumerate(self.rules):
+            if not any(rule.applies(weight) for weight in listed):
+                line = (
+                    f":{self._lines[index]}" if index < len(self._lines) else f", rule {index + 1}"
+                )
+                raise SettingsError(
+                    f"{self._source}{line}: the rule matches no weight (match {rule.match!r}, "
+                    f"op_type {rule.op_type}, role {rule.role}, min_size {rule.min_size})"
+                )
+        return {weight.name: self._settings_of(weight) for weight in listed}
+
+    def _settings_of(self, weight: Weight) -> WeightSettings:
+        for rule in self.rules:
+            if rule.applies(weight):
+                return rule.settings
+        if weight.role == "integer":
+            return WeightSettings(scheme="lossless")
+        return self.minor if weight.role == "minor" else self.default
+
+
+def _line_of(node: Any, location: tuple[int | str, ...]) -> int:
+    """The 1-based line of the deepest YAML node on the way to ``location``."""
+    line = node.start_mark.line + 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pairs = {key.value: (key, value) for key, value in node.value}
+            if part not in pairs:
+                break
+            line, node = pairs[part][0].start_mark.line + 1, pairs[part][1]
+        elif (
+            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
+        ):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return int(line)

@@ -1,0 +1,182 @@
+// The shell around the custom op ABI: attributes, inputs, outputs and errors.
+// SPDX-License-Identifier: Apache-2.0
+#include "ort_kernel.h"
+
+#include <atomic>
+
+namespace toolkit::ort {
+namespace {
+
+std::atomic<const OrtApi*> g_api{nullptr};
+
+struct InfoRelease {
+  void operator()(OrtTensorTypeAndShapeInfo* info) const { ReleaseTensorTypeAndShape::call(api(), info); }
+};
+using InfoPointer = std::unique_ptr<OrtTensorTypeAndShapeInfo, InfoRelease>;
+
+// True on success; an error is released and only means "absent" to the caller.
+bool succeeded(OrtStatus* status) {
+  if (status == nullptr) return true;
+  ReleaseStatus::call(api(), status);
+  return false;
+}
+
+Shape dimensions(const OrtTensorTypeAndShapeInfo* info) {
+  size_t rank = 0;
+  check(GetDimensionsCount::call(api(), info, &rank));
+  Shape shape(rank);
+  if (rank > 0) check(GetDimensions::call(api(), info, shape.data(), rank));
+  return shape;
+}
+
+}  // namespace
+
+const OrtApi* api() { return g_api.load(std::memory_order_relaxed); }
+
+void set_api(const OrtApi* table) { g_api.store(table, std::memory_order_relaxed); }
+
+void check(OrtStatus* status) {
+  if (status == nullptr) return;
+  const std::string text = GetErrorMessage::call(api(), status);
+  ReleaseStatus::call(api(), status);
+  throw std::runtime_error(text);
+}
+
+int64_t element_count(const Shape& shape) {
+  int64_t count = 1;
+  for (const int64_t dimension : shape) {
+    if (dimension < 0 || __builtin_mul_overflow(count, dimension, &count))
+      throw std::runtime_error("a shape has a negative dimension or too many elements");
+  }
+  return count;
+}
+
+TensorView view_of(const OrtValue* value) {
+  TensorView view;
+  if (value == nullptr) return view;
+  view.value = value;
+  OrtTensorTypeAndShapeInfo* raw = nullptr;
+  check(GetTensorTypeAndShape::call(api(), value, &raw));
+  const InfoPointer info(raw);
+  int type = kUndefined;
+  check(GetTensorElementType::call(api(), raw, &type));
+  view.type = static_cast<ElementType>(type);
+  view.shape = dimensions(raw);
+  view.count = element_count(view.shape);
+  void* data = nullptr;
+  check(GetTensorMutableData::call(api(), const_cast<OrtValue*>(value), &data));
+  view.data = data;
+  return view;
+}
+
+std::string KernelInfo::node_name() const {
+  size_t size = 0;
+  succeeded(KernelInfoGetNodeName::call(api(), info_, nullptr, &size));
+  if (size < 2) return "";
+  std::string name(size, '\0');
+  if (!succeeded(KernelInfoGetNodeName::call(api(), info_, name.data(), &size))) return "";
+  name.resize(size - 1);
+  return name;
+}
+
+int64_t KernelInfo::integer(const char* name) const {
+  int64_t value = 0;
+  if (!succeeded(KernelInfoGetInt64::call(api(), info_, name, &value)))
+    throw std::runtime_error("attribute '" + std::string(name) + "' is missing or not an integer");
+  return value;
+}
+
+int64_t KernelInfo::integer(const char* name, int64_t fallback) const {
+  int64_t value = fallback;
+  return succeeded(KernelInfoGetInt64::call(api(), info_, name, &value)) ? value : fallback;
+}
+
+Shape KernelInfo::integers(const char* name) const {
+  size_t count = 0;
+  Shape values;
+  // An empty list may be reported as an error or as zero values; a missing attribute only as an error.
+  bool present = succeeded(KernelInfoGetInt64Array::call(api(), info_, name, nullptr, &count));
+  if (present && count > 0) {
+    if (count > kMaxRank) throw std::runtime_error("attribute '" + std::string(name) + "' has too many values");
+    values.resize(count);
+    present = succeeded(KernelInfoGetInt64Array::call(api(), info_, name, values.data(), &count));
+  }
+  if (!present) throw std::runtime_error("attribute '" + std::string(name) + "' is missing or not a list of integers");
+  return values;
+}
+
+TensorView KernelInfo::constant_input(size_t index) const {
+  int is_constant = 0;
+  const OrtValue* value = nullptr;
+  if (!succeeded(KernelInfoConstantInput::call(api(), info_, index, &is_constant, &value)) || is_constant == 0)
+    return {};
+  return view_of(value);
+}
+
+size_t KernelContext::input_count() const {
+  size_t count = 0;
+  check(KernelContextInputCount::call(api(), context_, &count));
+  return count;
+}
+
+TensorView KernelContext::input(size_t index) const {
+  if (index >= input_count()) return {};
+  const OrtValue* value = nullptr;
+  check(KernelContextGetInput::call(api(), context_, index, &value));
+  return view_of(value);
+}
+
+void* KernelContext::output(const Shape& shape) const {
+  OrtValue* value = nullptr;
+  check(KernelContextGetOutput::call(api(), context_, 0, shape.data(), shape.size(), &value));
+  void* data = nullptr;
+  check(GetTensorMutableData::call(api(), value, &data));
+  return data;
+}
+
+ElementType ShapeContext::input_type(size_t index) const {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(ShapeInferInputTypeShape::call(api(), context_, index, &info));
+  int type = kUndefined;
+  check(GetTensorElementType::call(api(), info, &type));
+  return static_cast<ElementType>(type);  // the context owns the info
+}
+
+Shape ShapeContext::input_shape(size_t index) const {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(ShapeInferInputTypeShape::call(api(), context_, index, &info));
+  return dimensions(info);
+}
+
+const OrtOpAttr* ShapeContext::attribute(const char* name) const {
+  const OrtOpAttr* attribute = nullptr;
+  check(ShapeInferGetAttribute::call(api(), context_, name, &attribute));
+  return attribute;
+}
+
+int64_t ShapeContext::integer(const char* name) const {
+  int64_t value = 0;
+  size_t needed = 0;
+  check(ReadOpAttr::call(api(), attribute(name), kAttributeInt, &value, sizeof value, &needed));
+  return value;
+}
+
+Shape ShapeContext::integers(const char* name) const {
+  Shape values(kMaxRank);
+  size_t needed = 0;
+  check(ReadOpAttr::call(api(), attribute(name), kAttributeInts, values.data(), values.size() * sizeof(int64_t),
+                         &needed));
+  values.resize(needed / sizeof(int64_t));
+  return values;
+}
+
+void ShapeContext::set_output(ElementType type, const Shape& shape) const {
+  OrtTensorTypeAndShapeInfo* raw = nullptr;
+  check(CreateTensorTypeAndShape::call(api(), &raw));
+  const InfoPointer info(raw);
+  check(SetTensorElementType::call(api(), raw, type));
+  check(SetDimensions::call(api(), raw, shape.data(), shape.size()));
+  check(ShapeInferSetOutput::call(api(), context_, 0, raw));
+}
+
+}  // namespace toolkit::ort

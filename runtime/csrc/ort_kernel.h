@@ -1,0 +1,191 @@
+// A thin, exception-free shell around the custom op ABI: a kernel class with a signature becomes an OrtCustomOp.
+// SPDX-License-Identifier: Apache-2.0
+//
+// A kernel class K has
+//   K(const KernelInfo&, int threads)          reads attributes and constant inputs; throws on a bad node or blob
+//   void compute(KernelContext&) const         runs the op; throws on bad input
+//   static void infer(ShapeContext&)           sets the output's type and shape where the attributes fix them
+// Exceptions end in guarded(), which turns them into an OrtStatus; none crosses the C boundary.
+#ifndef TOOLKIT_ORT_KERNEL_H
+#define TOOLKIT_ORT_KERNEL_H
+
+#include <exception>
+#include <limits>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ort_abi.h"
+
+namespace toolkit::ort {
+
+// The API of the runtime that loaded this library; set once by RegisterCustomOps before any op can run.
+const OrtApi* api();
+void set_api(const OrtApi* table);
+
+inline constexpr size_t kMaxRank = 32;
+
+using Shape = std::vector<int64_t>;
+
+// Releases a status and throws its text; does nothing on success.
+void check(OrtStatus* status);
+
+// Runs a callable and turns whatever it throws into a status.
+template <typename Callable>
+OrtStatus* guarded(Callable&& callable) noexcept {
+  try {
+    callable();
+    return nullptr;
+  } catch (const std::bad_alloc&) {
+    return CreateStatus::call(api(), kFail, "toolkit: out of memory");
+  } catch (const std::exception& error) {
+    return CreateStatus::call(api(), kInvalidArgument, error.what());
+  } catch (...) {
+    return CreateStatus::call(api(), kFail, "toolkit: unknown error");
+  }
+}
+
+// Number of elements; throws where a dimension is negative or the product overflows.
+int64_t element_count(const Shape& shape);
+
+struct TensorView {
+  const OrtValue* value = nullptr;
+  ElementType type = kUndefined;
+  Shape shape;
+  int64_t count = 0;
+  const void* data = nullptr;
+
+  explicit operator bool() const { return value != nullptr; }
+  template <typename T>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
+};
+
+TensorView view_of(const OrtValue* value);
+
+// What a node says about itself when its kernel is made.
+class KernelInfo {
+ public:
+  explicit KernelInfo(const OrtKernelInfo* info) : info_(info) {}
+  std::string node_name() const;
+  int64_t integer(const char* name) const;                    // throws where absent
+  int64_t integer(const char* name, int64_t fallback) const;  // fallback where absent
+  Shape integers(const char* name) const;                     // throws where absent
+  TensorView constant_input(size_t index) const;              // empty unless the input is a constant initializer
+
+ private:
+  const OrtKernelInfo* info_;
+};
+
+class KernelContext {
+ public:
+  explicit KernelContext(OrtKernelContext* context) : context_(context) {}
+  size_t input_count() const;
+  TensorView input(size_t index) const;  // empty where an optional input is absent
+  void* output(const Shape& shape) const;
+
+ private:
+  OrtKernelContext* context_;
+};
+
+class ShapeContext {
+ public:
+  explicit ShapeContext(OrtShapeInferContext* context) : context_(context) {}
+  ElementType input_type(size_t index) const;
+  Shape input_shape(size_t index) const;  // -1 for an unknown dimension
+  int64_t integer(const char* name) const;
+  Shape integers(const char* name) const;
+  void set_output(ElementType type, const Shape& shape) const;
+
+ private:
+  const OrtOpAttr* attribute(const char* name) const;
+  OrtShapeInferContext* context_;
+};
+
+// A name may stand for one set of types only, so inputs of several types, and outputs whose type follows from them, are
+// kUndefined here: ONNX Runtime then takes the output's type from Kernel::infer.
+struct Signature {
+  const char* name;
+  std::vector<std::pair<ElementType, Characteristic>> inputs;
+  ElementType output;
+};
+
+// An op of the domain: what ONNX Runtime sees, and behind it what the callbacks need.
+struct Op : OrtCustomOp {
+  Signature signature;
+  int threads = 0;
+};
+
+template <typename Kernel>
+std::unique_ptr<Op> make_op(Signature signature, int threads) {
+  auto op = std::make_unique<Op>();
+  static_cast<OrtCustomOp&>(*op) = OrtCustomOp{};
+  op->signature = std::move(signature);
+  op->threads = threads;
+  op->version = kApiVersion;
+  op->GetName = [](const OrtCustomOp* base) { return static_cast<const Op*>(base)->signature.name; };
+  op->GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+  op->GetInputTypeCount = [](const OrtCustomOp* base) { return static_cast<const Op*>(base)->signature.inputs.size(); };
+  op->GetInputType = [](const OrtCustomOp* base, size_t index) -> int {
+    return static_cast<const Op*>(base)->signature.inputs[index].first;
+  };
+  op->GetInputCharacteristic = [](const OrtCustomOp* base, size_t index) -> int {
+    return static_cast<const Op*>(base)->signature.inputs[index].second;
+  };
+  op->GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
+  op->GetOutputType = [](const OrtCustomOp* base, size_t) -> int {
+    return static_cast<const Op*>(base)->signature.output;
+  };
+  op->GetOutputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return kRequired; };
+  op->GetInputMemoryType = [](const OrtCustomOp*, size_t) -> int { return 0; };
+  op->GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
+  op->GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
+  op->GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 1; };
+  op->GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 1; };
+  op->GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  op->GetEndVersion = [](const OrtCustomOp*) { return std::numeric_limits<int>::max(); };
+  op->CreateKernelV2 = [](const OrtCustomOp* base, const OrtApi*, const OrtKernelInfo* info, void** kernel) {
+    *kernel = nullptr;
+    return guarded([&] {
+      const KernelInfo node(info);
+      const Op& made = *static_cast<const Op*>(base);
+      try {
+        *kernel = new Kernel(node, made.threads);
+      } catch (const std::runtime_error& error) {
+        throw std::runtime_error("toolkit." + std::string(made.signature.name) + " node '" + node.node_name() +
+                                 "': " + error.what());
+      }
+    });
+  };
+  op->KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
+    return guarded([&] {
+      KernelContext run(context);
+      static_cast<const Kernel*>(kernel)->compute(run);
+    });
+  };
+  op->KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+  op->InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) {
+    return guarded([&] {
+      ShapeContext shapes(context);
+      Kernel::infer(shapes);
+    });
+  };
+  return op;
+}
+
+using OpList = std::vector<std::unique_ptr<Op>>;
+
+// Each adds the ops of one file.
+void add_wide_ops(OpList& ops, int threads);
+void add_fused_ops(OpList& ops, int threads);
+void add_small_ops(OpList& ops, int threads);
+void add_take_ops(OpList& ops, int threads);
+void add_join_ops(OpList& ops, int threads);
+
+}  // namespace toolkit::ort
+
+#endif  // TOOLKIT_ORT_KERNEL_H

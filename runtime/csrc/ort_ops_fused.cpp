@@ -1,0 +1,189 @@
+// The ops DecodeDequantize and DecodeLookup: one tensor of a wide blob straight to floating point.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "half_float.h"
+#include "ort_reader.h"
+
+namespace toolkit::ort {
+namespace {
+
+// What both ops share: the blob, which tensor of it, and the shape it gets.
+class TensorOfBlob {
+ public:
+  explicit TensorOfBlob(const KernelInfo& info)
+      : blob(info), tensor(info.integer("tensor")), shape(info.integers("shape")), count(element_count(shape)) {
+    if (blob.constant() != nullptr) check(*blob.constant());
+  }
+
+  ReaderPointer open(const KernelContext& context) const {
+    ReaderPointer reader = blob.open(context);
+    check(*reader);
+    return reader;
+  }
+
+  std::string name() const { return "decoding tensor " + std::to_string(tensor); }
+
+  BlobInput blob;
+  int64_t tensor;
+  Shape shape;
+  int64_t count;
+
+ private:
+  void check(const Reader& reader) const {
+    const tk_wide_tensor_info info = reader.tensor(tensor);
+    const int64_t available = info.a * info.b * info.c;
+    if (count < 1 || count > available)
+      throw std::runtime_error("the shape has " + std::to_string(count) + " elements, tensor " +
+                               std::to_string(tensor) + " of the blob has " + std::to_string(available));
+  }
+};
+
+// Bytes of an output value; throws on a type that the fused ops do not write.
+int64_t float_bytes(ElementType type) {
+  if (type == kFloat32) return 4;
+  if (type == kFloat16) return 2;
+  throw std::runtime_error("element type " + std::to_string(type) + ", expected float32 or float16");
+}
+
+// The output has the type of input 1, the scale or the codebook, and the shape of the attribute.
+void infer_floats(ShapeContext& shapes) {
+  const ElementType type = shapes.input_type(1);
+  float_bytes(type);
+  shapes.set_output(type, shapes.integers("shape"));
+}
+
+std::vector<float> floats_of(const TensorView& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.count));
+  if (tensor.type == kFloat32)
+    std::copy_n(tensor.as<float>(), values.size(), values.begin());
+  else
+    std::transform(tensor.as<uint16_t>(), tensor.as<uint16_t>() + tensor.count, values.begin(), float_from_half);
+  return values;
+}
+
+std::vector<int32_t> integers_of(const TensorView& tensor) {
+  std::vector<int32_t> values(static_cast<size_t>(tensor.count));
+  if (tensor.type == kInt8)
+    std::copy_n(tensor.as<int8_t>(), values.size(), values.begin());
+  else if (tensor.type == kInt16)
+    std::copy_n(tensor.as<int16_t>(), values.size(), values.begin());
+  else
+    throw std::runtime_error("zero_point must be int8 or int16");
+  return values;
+}
+
+// blob uint16 [n], scale float32 or float16 [, zero_point int8 or int16 of scale's shape] -> scale's type, [shape].
+// Attributes tensor, shape, axis (1) and block_size (0) mean what they mean in DequantizeLinear.
+class DecodeDequantize {
+ public:
+  DecodeDequantize(const KernelInfo& info, int threads)
+      : source_(info), axis_(info.integer("axis", 1)), block_(info.integer("block_size", 0)), threads_(threads) {
+    if (block_ < 0) throw std::runtime_error("block_size is negative");
+  }
+
+  void compute(KernelContext& context) const {
+    const ReaderPointer reader = source_.open(context);
+    const TensorView scale = context.input(1);
+    const TensorView zero_point = context.input(2);
+    const int64_t num_bytes = source_.count * float_bytes(scale.type);
+    if (zero_point && zero_point.shape != scale.shape) throw std::runtime_error("zero_point and scale differ in shape");
+    std::vector<float> scales = floats_of(scale);
+    std::vector<int32_t> zeros = zero_point ? integers_of(zero_point) : std::vector<int32_t>();
+    const int64_t inner = spread(scale.shape, scales, zeros);
+    tk_dequantize how{};
+    how.scales = scales.data();
+    how.zero_points = zeros.empty() ? nullptr : zeros.data();
+    how.num_scales = static_cast<int64_t>(scales.size());
+    how.inner = inner;
+    how.num_values = source_.count;
+    how.out_type = scale.type;
+    void* out = context.output(source_.shape);
+    check_codec(tk_wide_decode_dequantize(reader->get(), source_.tensor, &how, out, num_bytes, threads_, TK_ISA_AUTO),
+                source_.name());
+  }
+
+  static void infer(ShapeContext& shapes) { infer_floats(shapes); }
+
+ private:
+  // Brings the scales into the codec's form, where scale j belongs to the flat indices i with (i / inner) % count = j,
+  // and returns inner. Blocks that do not follow the flat order are spread to one scale per index along the axis.
+  int64_t spread(const Shape& scale_shape, std::vector<float>& scales, std::vector<int32_t>& zeros) const {
+    const Shape& shape = source_.shape;
+    if (block_ == 0 && scales.size() == 1 && scale_shape.size() <= 1) return 1;
+    const auto rank = static_cast<int64_t>(shape.size());
+    const int64_t axis = axis_ < 0 ? axis_ + rank : axis_;
+    if (axis < 0 || axis >= rank)
+      throw std::runtime_error("axis " + std::to_string(axis_) + " is not an axis of shape");
+    const int64_t length = shape[static_cast<size_t>(axis)];
+    const int64_t inner = element_count(Shape(shape.begin() + axis + 1, shape.end()));
+    if (block_ == 0) {
+      if (scale_shape != Shape{length}) throw std::runtime_error("scale must have one value per index of the axis");
+      return inner;
+    }
+    Shape wanted = shape;
+    const int64_t blocks = (length + block_ - 1) / block_;
+    wanted[static_cast<size_t>(axis)] = blocks;
+    if (scale_shape != wanted) throw std::runtime_error("scale must have one value per block of the axis");
+    if (inner == 1 && length % block_ == 0) return block_;
+    scales = expand(scales, length, blocks, inner);
+    if (!zeros.empty()) zeros = expand(zeros, length, blocks, inner);
+    return 1;
+  }
+
+  template <typename T>
+  std::vector<T> expand(const std::vector<T>& values, int64_t length, int64_t blocks, int64_t inner) const {
+    std::vector<T> expanded;
+    expanded.reserve(static_cast<size_t>(source_.count));
+    for (int64_t outer = 0; outer < source_.count / (length * inner); ++outer) {
+      for (int64_t index = 0; index < length; ++index) {
+        const auto row = values.begin() + (outer * blocks + index / block_) * inner;
+        expanded.insert(expanded.end(), row, row + inner);
+      }
+    }
+    return expanded;
+  }
+
+  TensorOfBlob source_;
+  int64_t axis_;
+  int64_t block_;
+  int threads_;
+};
+
+// blob uint16 [n], codebook float32 or float16 [entries] -> codebook[symbol + offset], codebook's type, [shape].
+class DecodeLookup {
+ public:
+  DecodeLookup(const KernelInfo& info, int threads)
+      : source_(info), offset_(info.integer("offset", 0)), threads_(threads) {}
+
+  void compute(KernelContext& context) const {
+    const ReaderPointer reader = source_.open(context);
+    const TensorView codebook = context.input(1);
+    if (codebook.shape.size() != 1) throw std::runtime_error("codebook must have one dimension");
+    const int64_t size = float_bytes(codebook.type);
+    void* out = context.output(source_.shape);
+    check_codec(tk_wide_decode_lookup(reader->get(), source_.tensor, codebook.data, codebook.count, offset_,
+                                      static_cast<int32_t>(size), source_.count, out, source_.count * size, threads_,
+                                      TK_ISA_AUTO),
+                source_.name());
+  }
+
+  static void infer(ShapeContext& shapes) { infer_floats(shapes); }
+
+ private:
+  TensorOfBlob source_;
+  int64_t offset_;
+  int threads_;
+};
+
+}  // namespace
+
+void add_fused_ops(OpList& ops, int threads) {
+  ops.push_back(make_op<DecodeDequantize>(
+      {"DecodeDequantize", {{kUint16, kRequired}, {kUndefined, kRequired}, {kUndefined, kOptional}}, kUndefined},
+      threads));
+  ops.push_back(
+      make_op<DecodeLookup>({"DecodeLookup", {{kUint16, kRequired}, {kUndefined, kRequired}}, kUndefined}, threads));
+}
+
+}  // namespace toolkit::ort

@@ -1,0 +1,67 @@
+// The op JoinFloat: byte planes back to the very same floating-point numbers.
+// SPDX-License-Identifier: Apache-2.0
+#include <array>
+
+#include "ort_kernel.h"
+
+namespace toolkit::ort {
+namespace {
+
+// u is the number's bit pattern rotated left by one, so that its top byte is the whole exponent; the planes are the
+// bytes of u from the top. Returns the bit pattern: u rotated right by one.
+template <typename Bits>
+void join(const std::array<const uint8_t*, sizeof(Bits)>& planes, int64_t count, Bits* out) {
+  constexpr int kBits = 8 * sizeof(Bits);
+  for (int64_t i = 0; i < count; ++i) {
+    Bits u = static_cast<uint8_t>(planes[0][i] ^ 0x80u);  // plane 0 is stored as byte - 128
+    for (size_t plane = 1; plane < sizeof(Bits); ++plane) u = static_cast<Bits>(u << 8 | planes[plane][i]);
+    out[i] = static_cast<Bits>(u >> 1 | u << (kBits - 1));
+  }
+}
+
+// plane0 int8 [shape], plane1 uint8 [shape] (, plane2, plane3 for float32) -> attribute to's type, [shape]
+class JoinFloat {
+ public:
+  JoinFloat(const KernelInfo& info, int /*threads*/) : to_(type_of(info.integer("to"))) {}
+
+  void compute(KernelContext& context) const {
+    const TensorView first = context.input(0);
+    if (to_ == kFloat32)
+      run<uint32_t>(context, first);
+    else
+      run<uint16_t>(context, first);
+  }
+
+  static void infer(ShapeContext& shapes) { shapes.set_output(type_of(shapes.integer("to")), shapes.input_shape(0)); }
+
+ private:
+  static ElementType type_of(int64_t to) {
+    if (to != kFloat32 && to != kFloat16 && to != kBfloat16)
+      throw std::runtime_error("JoinFloat: attribute 'to' is " + std::to_string(to) + ", expected 1, 10 or 16");
+    return static_cast<ElementType>(to);
+  }
+
+  template <typename Bits>
+  static void run(KernelContext& context, const TensorView& first) {
+    std::array<const uint8_t*, sizeof(Bits)> planes{first.as<uint8_t>()};
+    for (size_t plane = 1; plane < sizeof(Bits); ++plane) {
+      const TensorView view = context.input(plane);
+      if (!view || view.shape != first.shape)
+        throw std::runtime_error("JoinFloat: plane " + std::to_string(plane) + " is missing or has another shape");
+      planes[plane] = view.as<uint8_t>();
+    }
+    join(planes, first.count, static_cast<Bits*>(context.output(first.shape)));
+  }
+
+  ElementType to_;
+};
+
+}  // namespace
+
+void add_join_ops(OpList& ops, int threads) {
+  ops.push_back(make_op<JoinFloat>(
+      {"JoinFloat", {{kInt8, kRequired}, {kUint8, kRequired}, {kUint8, kOptional}, {kUint8, kOptional}}, kUndefined},
+      threads));
+}
+
+}  // namespace toolkit::ort

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shared library of codecs and ONNX Runtime ops. Only this module loads it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import CodecError, LibraryError, Status
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+THREADS_KEY = "toolkit.threads"
+"""Session configuration entry: threads of one decoding op; absent or "0" means one per core."""
+
+_FILE_NAMES = {"win32": "toolkit_ops.dll", "darwin": "libtoolkit_ops.dylib"}
+
+_i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
+
+
+class TensorToEncode(ctypes.Structure):
+    """`tk_tensor`: A x B x C symbols in row-major order."""
+
+    _fields_ = [("symbols", _pointer), ("a", _i64), ("b", _i64), ("c", _i64)]
+
+
+class WideOptions(ctypes.Structure):
+    """`tk_wide_options`."""
+
+    _fields_ = [
+        ("wide", _i32),
+        ("contexts", _i32),
+        ("classes", _i32),
+        ("steps", _i32),
+        ("threads", _i32),
+        ("reserved", _i32),
+    ]
+
+
+class WideInfo(ctypes.Structure):
+    """`tk_wide_info`: the counts of FORMAT.md 2.2."""
+
+    _fields_ = [
+        ("num_tensors", _i64),
+        ("num_lanes", _i64),
+        ("num_blocks", _i64),
+        ("num_steps", _i64),
+        ("num_code_words", _i64),
+        ("num_exceptions", _i64),
+        ("side_words", _i64),
+        ("wide", _i32),
+        ("num_sets", _i32),
+    ]
+
+
+class WideTensorInfo(ctypes.Structure):
+    """`tk_wide_tensor_info`."""
+
+    _fields_ = [
+        ("a", _i64),
+        ("b", _i64),
+        ("c", _i64),
+        ("rows_per_lane", _i64),
+        ("first_lane", _i64),
+        ("num_lanes", _i64),
+        ("code_words", _i64),
+        ("set", _i32),
+        ("low_bits", _i32),
+        ("contexts", _i32),
+        ("reserved", _i32),
+    ]
+
+
+class Dequantize(ctypes.Structure):
+    """`tk_dequantize`."""
+
+    _fields_ = [
+        ("scales", _pointer),
+        ("zero_points", _pointer),
+        ("num_scales", _i64),
+        ("inner", _i64),
+        ("num_values", _i64),
+        ("out_type", _i32),
+    ]
+
+
+_words, _out_words = [_pointer, _i64], [ctypes.POINTER(_pointer), ctypes.POINTER(_i64)]
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "tk_status_text": (ctypes.c_char_p, [_i32]),
+    "tk_best_isa": (_i32, []),
+    "tk_crc32": (ctypes.c_uint32, [_pointer, _i64]),
+    "tk_free": (None, [_pointer]),
+    "tk_wide_encode": (
+        _i32,
+        [ctypes.POINTER(TensorToEncode), _i64, ctypes.POINTER(WideOptions), *_out_words],
+    ),
+    "tk_wide_open": (_i32, [*_words, ctypes.POINTER(_pointer)]),
+    "tk_wide_close": (None, [_pointer]),
+    "tk_wide_get_info": (_i32, [_pointer, ctypes.POINTER(WideInfo)]),
+    "tk_wide_get_tensor": (_i32, [_pointer, _i64, ctypes.POINTER(WideTensorInfo)]),
+    "tk_wide_decode_all": (_i32, [_pointer, _pointer, _i64, _i32, _i32]),
+    "tk_wide_decode_tensor": (_i32, [_pointer, _i64, _pointer, _i64, _i32, _i32]),
+    "tk_wide_decode_dequantize": (
+        _i32,
+        [_pointer, _i64, ctypes.POINTER(Dequantize), _pointer, _i64, _i32, _i32],
+    ),
+    "tk_wide_decode_lookup": (
+        _i32,
+        [_pointer, _i64, _pointer, _i64, _i64, _i32, _i64, _pointer, _i64, _i32, _i32],
+    ),
+    "tk_small_info": (_i32, [*_words, ctypes.POINTER(_i32), ctypes.POINTER(_i64)]),
+    "tk_small_decode": (_i32, [*_words, _pointer, _i64]),
+}
+
+
+def library_path() -> str:
+    """Return the path of the shared library, for `register_custom_ops_library` of any host.
+
+    Raises:
+        LibraryError: the package was installed without it.
+    """
+    path = Path(__file__).with_name(_FILE_NAMES.get(sys.platform, "libtoolkit_ops.so"))
+    if not path.is_file():
+        raise LibraryError(
+            f"{path} is missing: install the package with `pip install .`, which builds it"
+        )
+    return str(path)
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """Load the shared library and declare its functions.
+
+    The global interpreter lock is released while a function runs.
+
+    Raises:
+        LibraryError: the library is missing or cannot be loaded.
+    """
+    path = library_path()
+    try:
+        library = ctypes.CDLL(path)
+        for name, (result, arguments) in _SIGNATURES.items():
+            declare(library, name, result, arguments)
+    except (OSError, AttributeError) as error:
+        raise LibraryError(f"{path} cannot be loaded: {error}") from error
+    return library
+
+
+def declare(library: ctypes.CDLL, name: str, result: Any, arguments: list[Any]) -> None:
+    """Give the function `name` of the library its result and argument types."""
+    function = getattr(library, name)
+    function.restype = result
+    function.argtypes = arguments
+
+
+def check(status: int, what: str) -> None:
+    """Raise `CodecError` "<what>: <text>" unless the status is OK."""
+    if status == Status.OK:
+        return
+    if status == Status.MEMORY:
+        raise MemoryError(what)
+    text = load().tk_status_text(status).decode()
+    raise CodecError(f"{what}: {text}", Status(status))
+
+
+def register(options: onnxruntime.SessionOptions) -> None:
+    """Register the op library with session options, so that sessions made with them run its ops.
+
+    The ops use as many threads as `intra_op_num_threads` says at this moment (0: one per core),
+    unless the session configuration entry `toolkit.threads` was set before. Register an options
+    object once: ONNX Runtime refuses a session whose options name a domain of ops twice.
+
+    Raises:
+        LibraryError: the library is missing or ONNX Runtime is too old for it.
+    """
+    try:
+        options.get_session_config_entry(THREADS_KEY)
+    except RuntimeError:
+        options.add_session_config_entry(THREADS_KEY, str(options.intra_op_num_threads))
+    path = library_path()
+    try:
+        options.register_custom_ops_library(path)
+    except Exception as error:  # the classes of ONNX Runtime's errors share no other base
+        raise LibraryError(f"{path} cannot be registered: {error}") from error
