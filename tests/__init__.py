@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests."""
+"""Tests; run them with `make test`."""

@@ -118,8 +118,8 @@ def fit_table(histogram: Ints) -> _Table:
     low, high = int(present[0]), int(present[-1])
     if low == high:
         low, high = (low - 1, high) if high == 255 else (low, high + 1)
-    if high - low + 1 > 255:
-        raise ValueError("a table cannot hold both -128 and 127")
+    if high - low + 1 >= 255:
+        low, high = 0, 255  # 255 symbols cannot be stored, 256 can
     counts = histogram[low : high + 1]
     top = int(np.argmax(counts))
     share = counts * 4096 / counts.sum()

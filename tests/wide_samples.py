@@ -86,7 +86,7 @@ def wide_tensors() -> list[Tensor]:
 def samples() -> Iterator[Sample]:
     """Every sample; names are unique."""
     yield Sample("one_symbol", [Tensor(np.zeros((1, 1, 1), np.int8))])
-    yield Sample("extremes", [Tensor(np.array([[[-128, 126, 0], [3, -128, 126]]], np.int8))])
+    yield Sample("extremes", [Tensor(np.array([[[-128, 127, 0], [3, -128, 127]]], np.int8))])
     yield Sample("constant", [Tensor(np.full((40, 1, 6), -128, np.int8), rows_per_lane=3)])
     yield Sample("one_table", [Tensor(laplace((64, 1, 20), 4), rows_per_lane=1)])
     for name, contexts in (("plain", (1, 1)), ("contexts", (5, 5)), ("both", (5, 1))):

@@ -12,9 +12,13 @@ from functools import partial
 
 import onnx
 
+from passes.function_bodies.decode_adaptive import decode_adaptive
 from passes.function_bodies.decode_dequantize import decode_dequantize
+from passes.function_bodies.decode_fixed import decode_fixed
+from passes.function_bodies.decode_huffman import decode_huffman
 from passes.function_bodies.decode_lookup import decode_lookup
 from passes.function_bodies.decode_wide import decode_wide, wide_side
+from passes.function_bodies.join_float import join_float, join_half
 from passes.function_bodies.take_range import take_range
 from passes.function_bodies.take_tensor import take_tensor
 from passes.function_bodies.wide_loop import wide_loop
@@ -23,10 +27,15 @@ from passes.function_bodies.wide_tensor import wide_tensor
 OLDEST_OPSET = 13
 
 _BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
+    "DecodeAdaptive": decode_adaptive,
     "DecodeDequantize": decode_dequantize,
+    "DecodeFixed": decode_fixed,
+    "DecodeHuffman": decode_huffman,
     "DecodeLookup": decode_lookup,
     "DecodeWide": decode_wide,
     "DecodeWide16": partial(decode_wide, wide=True),
+    "JoinFloat": join_float,
+    "JoinHalf": join_half,
     "TakeRange": take_range,
     "TakeTensor": take_tensor,
     "WideLoop": partial(wide_loop, wide=False),

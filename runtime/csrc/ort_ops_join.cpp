@@ -60,8 +60,10 @@ class JoinFloat {
 
 void add_join_ops(OpList& ops, int threads) {
   ops.push_back(make_op<JoinFloat>(
-      {"JoinFloat", {{kInt8, kRequired}, {kUint8, kRequired}, {kUint8, kOptional}, {kUint8, kOptional}}, kUndefined},
+      {"JoinFloat", {{kInt8, kRequired}, {kUint8, kRequired}, {kUint8, kRequired}, {kUint8, kRequired}}, kUndefined},
       threads));
+  // A function body has a fixed number of inputs, so the two-plane types have a name of their own.
+  ops.push_back(make_op<JoinFloat>({"JoinHalf", {{kInt8, kRequired}, {kUint8, kRequired}}, kUndefined}, threads));
 }
 
 }  // namespace toolkit::ort

@@ -27,7 +27,9 @@ class DecodeSmall {
     std::copy(symbols.begin(), symbols.end(), static_cast<int16_t*>(out));
   }
 
-  static void infer(ShapeContext& shapes) { shapes.set_output(kInt16, {-1}); }
+  // The size stands in the blob. ONNX Runtime takes two sizes given as -1 for equal and would share their memory, so
+  // none is given; the type is the op's own.
+  static void infer(ShapeContext& /*shapes*/) {}
 
  private:
   // These streams are small and sequential: a constant blob is decoded once, when the kernel is made, which also finds

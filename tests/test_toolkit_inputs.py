@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs: made from signatures, or read and checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from toolkit.calibration import read_calibration
+from toolkit.errors import InputError
+from toolkit.index_bounds import index_bounds
+from toolkit.inputs import MAX_FEEDS, Sizes, make_feed, model_inputs, resolve_shapes
+from toolkit.signature import InputSpec
+from tests.toolkit_models import embedding
+
+IDS = InputSpec("input_ids", "int64", ("batch", "sequence"))
+MASK = InputSpec("attention_mask", "int64", ("batch", "sequence"))
+IMAGE = InputSpec("image", "float", (None, 3, 32, 32))
+
+
+def test_token_ids_stay_below_the_table_they_index(tmp_path: Path) -> None:
+    bounds = index_bounds(ir.load(embedding(tmp_path / "m.onnx", rows=37)))
+    assert bounds == {"ids": 37}
+    feed = make_feed([InputSpec("ids", "int64", ("batch", "sequence"))], Sizes(), bounds, 0)
+    assert feed["ids"].max() < 37
+    assert feed["ids"].min() >= 0
+
+
+def test_a_symbol_has_one_size_and_sums_add_up() -> None:
+    past = InputSpec("past", "float", ("batch", 2, "past_length", 4))
+    total = InputSpec("mask", "int64", ("batch", "past_length + sequence"))
+    shapes = resolve_shapes([IDS, past, total], Sizes())
+    assert shapes["mask"][1] == shapes["past"][2] + shapes["input_ids"][1]
+
+
+def test_masks_are_ones_images_lie_in_0_1_and_feeds_repeat() -> None:
+    first = make_feed([IDS, MASK, IMAGE], Sizes(), {}, 0)
+    again = make_feed([IDS, MASK, IMAGE], Sizes(), {}, 0)
+    other = make_feed([IDS, MASK, IMAGE], Sizes(), {}, 1)
+    assert (first["attention_mask"] == 1).all()
+    assert 0 <= first["image"].min() <= first["image"].max() <= 1
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["image"], other["image"])
+
+
+def test_other_sizes_are_tried_until_the_model_runs() -> None:
+    def picky(feed):  # type: ignore[no-untyped-def]
+        if feed["image"].shape[0] != 1:
+            raise RuntimeError("batch must be 1")
+
+    made = model_inputs([IMAGE], None, {}, picky)
+    assert made.generated
+    assert 2 <= len(made.feeds) <= MAX_FEEDS
+    assert "no calibration data" in made.notes[0]
+
+
+def test_a_model_that_never_runs_asks_for_calibration() -> None:
+    def refuse(feed):  # type: ignore[no-untyped-def]
+        raise RuntimeError("first\nsecond line")
+
+    with pytest.raises(InputError, match="--calibration.*first second line"):
+        model_inputs([IMAGE], None, {}, refuse)
+
+
+def test_inputs_of_odd_types_ask_for_calibration() -> None:
+    with pytest.raises(InputError, match="bfloat16"):
+        model_inputs([InputSpec("x", "bfloat16", (2,))], None, {}, lambda feed: None)
+
+
+def good(count: int = 2) -> dict[str, np.ndarray]:
+    mask = np.ones((count, 5), bool)
+    return {"input_ids": np.zeros((count, 5), np.int64), "attention_mask": mask}
+
+
+def test_an_npz_is_read_and_widened(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **good())
+    [feed] = read_calibration(tmp_path / "a.npz", [IDS, MASK], 9)
+    assert feed["attention_mask"].dtype == np.int64
+
+
+def test_folders_hold_feeds_in_files_or_in_folders(tmp_path: Path) -> None:
+    for index in range(3):
+        np.savez(tmp_path / f"{index}.npz", **good(index + 1))
+    (tmp_path / "more").mkdir()
+    for name, array in good(4).items():
+        np.save(tmp_path / "more" / f"{name}.npy", array)
+    feeds = read_calibration(tmp_path, [IDS, MASK], 9)
+    assert [len(feed["input_ids"]) for feed in feeds] == [1, 2, 3, 4]
+    assert len(read_calibration(tmp_path, [IDS, MASK], 2)) == 2
+
+
+def test_samples_stacked_for_a_model_of_batch_one_are_taken_apart(tmp_path: Path) -> None:
+    spec = InputSpec("x", "float", (1, 4))
+    np.save(tmp_path / "any.npy", np.arange(12, dtype=np.float64).reshape(3, 4))
+    feeds = read_calibration(tmp_path / "any.npy", [spec], 9)
+    assert [feed["x"].shape for feed in feeds] == [(1, 4)] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attention_mask": None}, "has no array for the input attention_mask"),
+        ({"extra": np.zeros(2)}, "extra is no input of the model"),
+        ({"input_ids": np.zeros((2, 5, 1), np.int64)}, r"input_ids has shape \[2, 5, 1\]"),
+        ({"input_ids": np.zeros((2, 5), np.float32)}, "input_ids has type float32"),
+        ({"input_ids": np.zeros((2, 6), np.int64)}, "dimension sequence is 6 in input_ids and 5"),
+    ],
+)
+def test_what_does_not_match_is_named(tmp_path: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
+    arrays = {name: value for name, value in {**good(), **change}.items() if value is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=message) as found:
+        read_calibration(tmp_path / "a.npz", [IDS, MASK], 9)
+    assert "\n" not in str(found.value)
+    assert "a.npz" in str(found.value)
+
+
+def test_files_that_are_none_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"a\.npz: is no readable"):
+        read_calibration(tmp_path / "a.npz", [IDS, MASK], 9)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no \.npz"):
+        read_calibration(tmp_path / "empty", [IDS], 9)
+    with pytest.raises(InputError, match="no such calibration"):
+        read_calibration(tmp_path / "missing", [IDS], 9)

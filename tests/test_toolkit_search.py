@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The search on laws that are known, and the allocation against its theory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from toolkit.allocation import Allocation, fill_sensitivity
+from toolkit.fidelity import Fidelity
+from toolkit.rate_curve import rate_curve
+from toolkit.search import Measures, search_fidelity, search_size
+from toolkit.sensitivity import measure_sensitivity
+from toolkit.targets import Target
+
+RNG = np.random.default_rng(0)
+CURVES = {
+    "a": rate_curve(RNG.standard_normal(20_000).astype(np.float32)),
+    "b": rate_curve(0.01 * RNG.standard_normal(80_000).astype(np.float32)),
+}
+TRUE = {"a": 3.0, "b": 0.2}
+
+
+def outputs(steps, scatter: float = 0.0, seed: int = 0) -> Fidelity:  # type: ignore[no-untyped-def]
+    noise = sum(TRUE[name] * CURVES[name].mse_at(step) for name, step in steps.items())
+    rng = np.random.default_rng([seed, int(1e6 * steps["a"])])
+    db = -10 * math.log10(noise) + scatter * rng.standard_normal()
+    return Fidelity([], db, 10 ** (-db / 20), True)
+
+
+def measures(allocation: Allocation, scatter: float = 0.0) -> Measures:
+    return Measures(
+        lambda steps: outputs(steps, scatter),
+        lambda steps: 1000 + allocation.bits(steps) / 8,
+        lambda steps: int(1200 + 1.03 * allocation.bits(steps) / 8),
+    )
+
+
+@pytest.mark.parametrize("target", [12.0, 25.0, 45.0])
+@pytest.mark.parametrize("start", [-9.0, -3.0, 2.0])
+def test_the_search_stops_just_above_the_target(target: float, start: float) -> None:
+    allocation = Allocation(CURVES)
+    found = search_fidelity(allocation, Target("min_sqnr", target), measures(allocation), start)
+    assert found.reached
+    assert found.fidelity is not None
+    assert target <= found.fidelity.sqnr_db <= target + 0.6
+    assert len(found.trace) <= 10
+
+
+def test_a_lucky_draw_is_not_taken() -> None:
+    allocation = Allocation(CURVES)
+    goal = Target("min_sqnr", 25.0)
+    calm = search_fidelity(allocation, goal, measures(allocation))
+    wild = search_fidelity(allocation, goal, measures(allocation, scatter=4.0))
+    assert wild.fidelity is not None
+    assert wild.fidelity.sqnr_db >= 25.0
+    assert abs(wild.knob - calm.knob) < 1.2
+
+
+def test_an_unreachable_target_gives_no_steps() -> None:
+    lost = Fidelity([], -math.inf, math.inf, False)
+    allocation = Allocation(CURVES)
+    hopeless = Measures(lambda s: lost, lambda s: 1.0, lambda s: 1)
+    found = search_fidelity(allocation, Target("min_sqnr", 25.0), hopeless)
+    assert found.steps is None
+    assert not found.reached
+
+
+def test_exact_outputs_end_at_the_coarsest_step() -> None:
+    exact = Fidelity([], math.inf, 0.0, True)
+    allocation = Allocation(CURVES)
+    blind = Measures(lambda s: exact, lambda s: 1.0, lambda s: 1)
+    assert search_fidelity(allocation, Target("min_sqnr", 25.0), blind).knob == 2.5
+
+
+def test_max_error_is_a_target_too() -> None:
+    allocation = Allocation(CURVES)
+    found = search_fidelity(allocation, Target("max_error", 0.05), measures(allocation))
+    assert found.fidelity is not None
+    assert 0.046 <= found.fidelity.max_relative_error <= 0.05
+
+
+@pytest.mark.parametrize("size", [20_000, 60_000])
+def test_the_file_is_as_large_as_allowed(size: int) -> None:
+    allocation = Allocation(CURVES)
+    found = search_size(allocation, Target("target_size", size), measures(allocation))
+    assert found.reached
+    assert found.steps is not None
+    written = measures(allocation).write(found.steps)
+    assert 0.98 * size <= written <= size
+
+
+def test_a_size_out_of_reach_is_said_so() -> None:
+    allocation = Allocation(CURVES)
+    found = search_size(allocation, Target("target_size", 1300.0), measures(allocation))
+    assert not found.reached
+    assert found.steps is not None
+
+
+def test_steps_by_sensitivity_follow_the_law_at_high_rate() -> None:
+    allocation = Allocation(CURVES, sensitivity=TRUE)
+    steps = allocation.steps(-6.0)
+    slopes = {n: TRUE[n] * (steps[n] / CURVES[n].rms) ** 2 / CURVES[n].size for n in CURVES}
+    assert slopes["a"] == pytest.approx(slopes["b"], rel=0.25)
+
+
+def test_steps_by_sensitivity_take_fewer_bits_for_the_same_outputs() -> None:
+    uniform, weighted = Allocation(CURVES), Allocation(CURVES, sensitivity=TRUE)
+    goal = Target("min_sqnr", 30.0)
+    plain = search_fidelity(uniform, goal, measures(uniform))
+    better = search_fidelity(weighted, goal, measures(weighted))
+    assert plain.steps is not None
+    assert better.steps is not None
+    assert weighted.bits(better.steps) < 0.97 * uniform.bits(plain.steps)
+
+
+def test_weights_that_were_not_measured_get_the_mean() -> None:
+    filled = fill_sensitivity(CURVES, {"a": 4.0})
+    assert filled["b"] / CURVES["b"].size == pytest.approx(4.0 / CURVES["a"].size)
+    assert fill_sensitivity(CURVES, {"a": 0.0}) == {}
+
+
+def test_draws_that_are_mere_noise_are_pulled_to_the_mean() -> None:
+    from toolkit.fidelity import OutputFidelity
+
+    def fidelity(db: float) -> Fidelity:
+        output = OutputFidelity("y", "float", 10, db, 0.0, 0.0, 1.0, 0.0)
+        return Fidelity([output], db, 0.0, True)
+
+    names = [f"w{i}" for i in range(12)]
+    curves = {name: CURVES["a"] for name in names}
+    steps = dict.fromkeys(names, 0.1)
+    rng = np.random.default_rng(3)
+    noisy, count = measure_sensitivity(
+        curves, steps, lambda n, s, d: fidelity(30 + 8 * rng.standard_normal()), fidelity(20.0), 9.0
+    )
+    clear, _ = measure_sensitivity(
+        curves, steps, lambda n, s, d: fidelity(20.0 + 3 * names.index(n)), fidelity(20.0), 9.0
+    )
+    assert count == 12
+    assert np.std(np.log(list(noisy.values()))) < 0.9
+    assert np.std(np.log(list(clear.values()))) > 2.0

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns a trained ONNX model into a much smaller ONNX file, and proves what that cost."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.compare_models import Comparison, compare
+    from toolkit.compress_model import compress
+    from toolkit.errors import InputError, OutputError, VerificationError
+    from toolkit.expand_model import expand
+    from toolkit.inspect_model import inspect
+    from toolkit.report import Report
+
+__all__ = [
+    "Comparison",
+    "InputError",
+    "OutputError",
+    "Report",
+    "VerificationError",
+    "compare",
+    "compress",
+    "expand",
+    "inspect",
+]
+
+_HOMES = {
+    "Comparison": "toolkit.compare_models",
+    "InputError": "toolkit.errors",
+    "OutputError": "toolkit.errors",
+    "Report": "toolkit.report",
+    "VerificationError": "toolkit.errors",
+    "compare": "toolkit.compare_models",
+    "compress": "toolkit.compress_model",
+    "expand": "toolkit.expand_model",
+    "inspect": "toolkit.inspect_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use: numpy and onnxruntime take their time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chooses the quantisation step of every weight from one knob: reverse water-filling.
+
+With D the noise in the outputs and R the bits, minimising D + lambda R over all steps puts every
+weight at the same slope dD/dR. At high rate D_t = s_t step_t^2 and R_t = -n_t log2 step_t, hence
+step_t^2 ~ n_t / s_t; at low rate the measured curves of `rate_curve` take the place of both laws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from toolkit.rate_curve import FINE, RateCurve
+
+RECURRENT_FACTOR = 0.5
+"""Steps of recurrent weights in uniform mode, relative to the others: they meet their own error."""
+
+MINOR_OCTAVES = 5.0
+"""Biases and norm parameters get steps 2^5 finer: they are few, and every sample meets them."""
+
+FINEST, COARSEST = -12.0, 2.5
+"""Range of the knob, log2 of step / RMS."""
+
+MAX_SYMBOL = 32_000
+"""Largest magnitude of a symbol: steps never fall below peak / MAX_SYMBOL."""
+
+
+@dataclass
+class Allocation:
+    """Steps for every weight as functions of the knob.
+
+    `curves` by weight name; `roles` likewise, missing ones count as ordinary. `sensitivity` holds
+    the noise in the outputs (noise energy / signal energy) per unit of relative weight error, by
+    name, minor weights may be missing;
+    empty means uniform mode, where each step is `2**knob * RMS`, recurrent weights finer.
+    """
+
+    curves: Mapping[str, RateCurve]
+    roles: Mapping[str, str] = field(default_factory=dict)
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+    _shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.sensitivity:
+            self._shift = self._centre()
+
+    @property
+    def mode(self) -> str:
+        return "sensitivity" if self.sensitivity else "uniform"
+
+    def steps(self, knob: float) -> dict[str, float]:
+        """Absolute step of every weight at `knob`, log2 of a typical step / RMS; larger is
+        coarser."""
+        relative = {name: self._relative(name, knob) for name in self.curves}
+        return {
+            name: max(curve.rms * 2.0 ** relative[name], curve.peak / MAX_SYMBOL, 1e-30)
+            for name, curve in self.curves.items()
+        }
+
+    def bits(self, steps: Mapping[str, float]) -> float:
+        """Estimated bits of all weights at the given steps, by zeroth-order entropy."""
+        return sum(c.bits_at(steps[name]) * c.size for name, c in self.curves.items())
+
+    def _relative(self, name: str, knob: float) -> float:
+        """log2 of step / RMS of one weight."""
+        role = self.roles.get(name, "")
+        if role == "minor":
+            return knob - MINOR_OCTAVES
+        if self.sensitivity:
+            return self._solve(name, knob + self._shift)
+        return knob + (float(np.log2(RECURRENT_FACTOR)) if role == "recurrent" else 0.0)
+
+    def _solve(self, name: str, level: float) -> float:
+        """log2 of the relative step that minimises D + lambda R, lambda = 4**level."""
+        curve = self.curves[name]
+        share = self.sensitivity[name] / max(curve.size, 1)
+        if level + 0.5 * np.log2(1 / share) < FINE[0] - 2:  # below the curve: the high-rate law
+            return float(level + 0.5 * np.log2(1 / share))
+        cost = np.log2(share) - 2 * level
+        total = np.exp2(np.clip(np.log2(curve.mse) + cost, -200, 200)) + curve.bits
+        best = int(np.argmin(total))
+        if best == 0:
+            return float(min(FINE[0], level + 0.5 * np.log2(1 / share)))
+        return float(FINE[best])
+
+    def _centre(self) -> float:
+        """Shift that makes the mean log2 relative step, weighted by size, about the knob."""
+        known = [name for name in self.curves if name in self.sensitivity]
+        sizes = np.array([self.curves[name].size for name in known], float)
+        shares = np.array([self.sensitivity[n] / max(self.curves[n].size, 1) for n in known])
+        return -float(np.average(0.5 * np.log2(1 / shares), weights=np.maximum(sizes, 1)))
+
+
+def fill_sensitivity(
+    curves: Mapping[str, RateCurve], measured: Mapping[str, float]
+) -> dict[str, float]:
+    """A sensitivity for every weight, from those that were measured.
+
+    Weights that were not measured, and those without any effect on these inputs (a branch not
+    taken, a unit that never fires: other inputs may reach them), get the measured ones' geometric
+    mean of sensitivity per value, and no weight less than 1/64 of it: a weight that hardly matters
+    on these inputs may matter on others.
+    """
+    per_value = {
+        name: value / curves[name].size for name, value in measured.items() if value > 0
+    }
+    if not per_value:
+        return {}
+    logs = np.log2(np.array(list(per_value.values())))
+    weights = np.array([curves[name].size for name in per_value], float)
+    centre = float(np.average(logs, weights=weights))
+    return {
+        name: curve.size
+        * 2.0 ** float(max(np.log2(per_value[name]), centre - 6.0))
+        if name in per_value
+        else curve.size * 2.0**centre
+        for name, curve in curves.items()
+    }

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line. Exit codes: 0 done, 1 a target was not reached, 2 bad input, 70 a bug.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from toolkit.errors import InputError, OutputError, one_line
+
+NOT_REACHED, BAD_INPUT, BUG, INTERRUPTED = 1, 2, 70, 130
+
+PATH = click.Path()
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+JOBS_OPTION = click.option("--jobs", type=int, help="Threads; one per core by default.")
+
+
+class Bytes(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A number of bytes: 14300000, 14.3MB (10^6) or 13.6MiB (2^20)."""
+
+    name = "bytes"
+    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
+             "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower().replace("_", "").replace(",", "")
+        number = text.rstrip("bkmgi ")
+        factor = self.units.get(text[len(number) :].strip())
+        try:
+            if factor is not None:
+                return int(float(number) * factor)
+        except (ValueError, OverflowError):
+            pass
+        self.fail(f"{value!r} is no number of bytes, write for example 14300000 or 14.3MB")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="toolkit", message="%(version)s")
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
+    """Turns a trained ONNX model into a much smaller ONNX file, and proves what that cost."""
+    context.obj = debug
+
+
+@main.command("compress")
+@click.argument("model", type=PATH)
+@click.option("-o", "--output", type=PATH, help="The result; NAME.compressed.onnx by default.")
+@click.option("--recipe", type=PATH, help="Settings per weight, a YAML file.")
+@click.option("--bits", type=int, help="Uniform quantisation of all weights, 2 to 16 bits.")
+@click.option("--lossless", is_flag=True, help="Keep every bit of every weight.")
+@click.option("--min-sqnr", type=float, help="Least signal-to-noise ratio of the outputs, dB.")
+@click.option("--max-error", type=float, help="Largest output error, as a share of its peak.")
+@click.option("--target-ratio", type=float, help="So many times smaller.")
+@click.option("--target-size", type=Bytes(), help="So many bytes, e.g. 14300000 or 14.3MB.")
+@click.option("--calibration", type=PATH, help="Real inputs: .npz file, or folder of .npz/.npy.")
+@click.option("--report", type=PATH, help="Write an HTML report here.")
+@click.option("--portable/--no-portable", default=None,
+              help="Embed the decoder as standard operators; by default where it takes under 1 %.")
+@click.option("--dry-run", is_flag=True, help="Do everything but write nothing.")
+@JOBS_OPTION
+@JSON_OPTION
+@click.pass_context
+def compress_command(
+    context: click.Context, /, model: str, as_json: bool, portable: bool | None, **options: Any
+) -> None:
+    """Make MODEL smaller.
+
+    Without an option the outputs keep a fixed fidelity, and the coarsest quantisation that does so
+    is found by really running the model.
+    """
+    with reported(context):
+        from toolkit.compress_model import compress
+        from toolkit.console import progress_line
+
+        way = {None: "auto", True: "always", False: "never"}[portable]
+        with progress_line(as_json) as progress:
+            report = compress(model, **options, portable=way, progress=progress)  # type: ignore[arg-type]
+        if as_json:
+            click.echo(report.to_json())
+        else:
+            from toolkit.printing import print_report
+
+            print_report(report)
+        sys.exit(report.exit_code)
+
+
+@main.command("expand")
+@click.argument("model", type=PATH)
+@click.option("-o", "--output", type=PATH, help="The result; NAME.expanded.onnx by default.")
+@JOBS_OPTION
+@JSON_OPTION
+@click.pass_context
+def expand_command(
+    context: click.Context, model: str, output: str | None, jobs: int | None, as_json: bool
+) -> None:
+    """Turn compressed MODEL back into plain ONNX."""
+    with reported(context):
+        from toolkit.expand_model import expand
+
+        found = expand(model, output, jobs=jobs)
+        text = (
+            f"{found.model} -> {found.output}: {found.compressed_bytes} -> {found.expanded_bytes} "
+            f"bytes, {found.num_weights} weights decoded"
+        )
+        _show(found.as_dict(), as_json, lambda: click.echo(text))
+
+
+@main.command("inspect")
+@click.argument("model", type=PATH)
+@JSON_OPTION
+@click.pass_context
+def inspect_command(context: click.Context, model: str, as_json: bool) -> None:
+    """Show where the bytes of MODEL are, tensor by tensor."""
+    with reported(context):
+        from toolkit.inspect_model import inspect
+        from toolkit.printing import print_inspection
+
+        found = inspect(model)
+        _show(found.as_dict(), as_json, lambda: print_inspection(found))
+
+
+@main.command("compare")
+@click.argument("first", type=PATH)
+@click.argument("second", type=PATH)
+@click.option("--calibration", type=PATH, help="Real inputs: .npz file, or folder of .npz/.npy.")
+@JOBS_OPTION
+@JSON_OPTION
+@click.pass_context
+def compare_command(
+    context: click.Context,
+    first: str,
+    second: str,
+    calibration: str | None,
+    jobs: int | None,
+    as_json: bool,
+) -> None:
+    """Run FIRST and SECOND on the same inputs: fidelity, size, latency."""
+    with reported(context):
+        from toolkit.compare_models import compare
+        from toolkit.printing import print_comparison
+
+        found = compare(first, second, calibration=calibration, jobs=jobs)
+        _show(found.as_dict(), as_json, lambda: print_comparison(found))
+
+
+@main.command("doctor")
+@JSON_OPTION
+@click.pass_context
+def doctor_command(context: click.Context, as_json: bool) -> None:
+    """Check versions, providers, the op library and the processor."""
+    with reported(context):
+        from toolkit.console import print_table
+        from toolkit.doctor import examine
+
+        found = examine()
+        rows = [(f.name, "ok" if f.good else "PROBLEM", f.detail) for f in found]
+        _show(
+            [f.as_dict() for f in found],
+            as_json,
+            lambda: print_table(("what", "state", "found"), rows),
+        )
+        sys.exit(0 if all(f.good for f in found) else NOT_REACHED)
+
+
+def _show(values: Any, as_json: bool, plain: Callable[[], None]) -> None:
+    if as_json:
+        from toolkit.report import to_json
+
+        click.echo(to_json(values))
+    else:
+        plain()
+
+
+@contextmanager
+def reported(context: click.Context) -> Iterator[None]:
+    """Turns errors into one line on stderr and an exit code; with `--debug` lets them through."""
+    debug = bool(context.obj)
+    try:
+        yield
+    except (InputError, OutputError) as error:
+        if debug:
+            raise
+        _fail(BAD_INPUT, f"error: {one_line(error, 600)}")
+    except KeyboardInterrupt:
+        _fail(INTERRUPTED, "interrupted, nothing written")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail(BAD_INPUT, "error: not enough memory for this model")
+    except OSError as error:
+        if debug:
+            raise
+        from toolkit.output_file import write_failure
+
+        name = error.filename or "a file"
+        _fail(BAD_INPUT, f"error: {one_line(write_failure(_path(name), error))}")
+    except Exception as error:
+        if debug:
+            raise
+        _fail(
+            BUG,
+            f"internal error, please report: {type(error).__name__}: {one_line(error)} "
+            "(run again as `toolkit --debug ...` for the traceback)",
+        )
+
+
+def _path(name: Any) -> Any:
+    from pathlib import Path
+
+    return Path(os.fsdecode(name))
+
+
+def _fail(code: int, text: str) -> None:
+    click.echo(text, err=True)
+    sys.exit(code)
+
+
+def entry() -> None:
+    """The console script. A termination request cleans up as an interrupt does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    main(prog_name="toolkit")

@@ -1,0 +1,440 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compress`: a trained ONNX file in, a smaller one out, with proof of what it cost."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolkit.errors import InputError, OutputError, VerificationError
+from toolkit.fidelity import Fidelity, compare_outputs
+from toolkit.memory import release_memory
+from toolkit.output_file import beside, check_output, publish
+from toolkit.report import Report, TensorRow
+from toolkit.search import SearchResult, TracePoint
+from toolkit.targets import Target, choose_target
+from toolkit.versions import versions
+
+if TYPE_CHECKING:
+    from passes.embed_functions import Portable
+    from passes.settings import Recipe, WeightSettings
+    from toolkit.pipeline import Finished, Source
+    from toolkit.quantiser_search import Prepared
+
+Progress = Callable[[str, str], None]
+PathLike = str | os.PathLike[str]
+
+
+def compress(
+    model: PathLike,
+    output: PathLike | None = None,
+    *,
+    recipe: PathLike | Recipe | None = None,
+    bits: int | None = None,
+    lossless: bool = False,
+    min_sqnr: float | None = None,
+    max_error: float | None = None,
+    target_ratio: float | None = None,
+    target_size: int | None = None,
+    calibration: PathLike | None = None,
+    report: PathLike | None = None,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    portable: Literal["auto", "always", "never"] = "auto",
+    progress: Progress | None = None,
+) -> Report:
+    """Compresses a model and proves what it cost.
+
+    Args:
+        model: path of the ONNX file.
+        output: path of the result; `NAME.compressed.onnx` beside the model where None.
+        recipe: settings by rules, a YAML file or `passes.Recipe`. With a target, the weights that
+            no rule names are searched; without one they get the recipe's default.
+        bits: uniform quantisation of all weights with so many bits, 2 to 16, instead of a search.
+        lossless: keep every bit of every weight.
+        min_sqnr: least signal-to-noise ratio of each output, in dB.
+        max_error: largest error of an output element, as a share of the output's largest magnitude.
+        target_ratio: bytes of the original / bytes of the result, above 1.
+        target_size: bytes of the result.
+        calibration: real inputs, an .npz file or a folder; made from the signature where None.
+        report: path of an HTML report to write.
+        dry_run: do all of the work and write nothing.
+        jobs: threads; one per core where None.
+        portable: embed the decoder as functions of standard operators ("auto": where they take
+            under 1 % of the file).
+        progress: called with a stage and a detail.
+
+    Returns:
+        The report. Where a target is not reached the nearest result is still written, where the
+        file did not become smaller nothing is.
+
+    Raises:
+        InputError: something given cannot be used; one line, nothing written.
+        OutputError: the result cannot be written; nothing half-written remains.
+        VerificationError: the written file is wrong, which is a bug; nothing remains.
+    """
+    job = _Job(
+        Path(model),
+        Path(output) if output is not None else default_output(Path(model)),
+        Path(calibration) if calibration is not None else None,
+        Path(report) if report is not None else None,
+        dry_run,
+        jobs or os.cpu_count() or 1,
+        portable,
+        progress or (lambda stage, detail: None),
+    )
+    _check_options(bits, lossless, recipe, jobs)
+    job.check_paths()
+    with job.timed("read"):
+        from toolkit.pipeline import read_source
+
+        source = read_source(job.model)
+    if not source.weights:
+        raise InputError(
+            f"{job.model}: nothing compressible, no float or 8-bit weight of an operator that "
+            "multiplies with it"
+        )
+    searching = not (bits or lossless)
+    target = choose_target(
+        source.num_bytes, min_sqnr=min_sqnr, max_error=max_error, target_ratio=target_ratio,
+        target_size=target_size, fixed=not searching or recipe is not None,
+    )
+    if not searching and target.kind != "fixed":
+        option = "--lossless" if lossless else "--bits"
+        raise InputError(f"{option}: cannot be combined with a target")
+    settings = _settings(source, recipe, bits, lossless, target)
+    command = _command(job, recipe, bits, lossless, min_sqnr, max_error, target_ratio, target_size)
+    return job.run(source, target, settings, command, _label(recipe, bits, lossless))
+
+
+def default_output(model: Path) -> Path:
+    """`NAME.compressed.onnx` beside the model."""
+    return model.with_name(model.name.removesuffix(".onnx") + ".compressed.onnx")
+
+
+@dataclass
+class _Job:
+    model: Path
+    output: Path
+    calibration: Path | None
+    report: Path | None
+    dry_run: bool
+    threads: int
+    portable: Portable
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        self.progress(stage, "")
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.seconds[stage] = round(spent, 3)
+
+    def check_paths(self) -> None:
+        if not self.model.exists():
+            raise InputError(f"{self.model}: no such file")
+        if not self.model.is_file():
+            raise InputError(f"{self.model}: is no file")
+        if not self.dry_run:
+            check_output(self.output, [self.model])
+        if self.report is not None:
+            check_output(self.report, [self.model, self.output])
+
+    def run(
+        self,
+        source: Source,
+        target: Target,
+        settings: dict[str, WeightSettings | None],
+        command: str,
+        label: dict[str, Any],
+    ) -> Report:
+        from passes.settings import WeightSettings
+        from toolkit.quantiser_search import choose_steps, prepare, searchable
+
+        notes = list(source.notes)
+        notes += [f"{name}: holds NaN or infinity, kept lossless" for name in source.odd]
+        names = searchable(source, settings) if target.kind != "fixed" else []
+        fixed = {name: how for name, how in settings.items() if how is not None}
+        with self.timed("inputs"):
+            prepared = prepare(source, names, self.calibration, self.threads)
+        notes += prepared.notes
+        original_bytes = source.num_bytes
+        result: SearchResult | None = None
+        if names:
+            with self.timed("search"):
+                result = choose_steps(
+                    source, prepared, fixed, target, self.portable, self.report is not None,
+                    self.progress,
+                )
+            if result.steps is None:
+                notes.append(
+                    f"no quantisation keeps an {target.text}: all weights are kept lossless"
+                )
+            for name in names:
+                step = result.steps[name] if result.steps else None
+                exact = WeightSettings(scheme="lossless")
+                fixed[name] = WeightSettings(step=step) if step else exact
+        feeds, ignored = prepared.feeds, prepared.ignored
+        _release(prepared)
+        release_memory()
+        with self.timed("encode"):
+            finished, digests, rows = self._encode(source, fixed)
+        notes += finished.notes
+        with self.timed("write"), self._place() as temporary:
+            size = self._write(finished, temporary)
+            if size >= original_bytes and not self.dry_run:
+                notes.append("the result would not be smaller than the original: nothing written")
+            with self.timed("verify"):
+                try:
+                    fidelity, stock = self._verify(temporary, feeds, ignored, finished, digests)
+                except VerificationError as error:
+                    text = str(error).replace(str(temporary), str(self.output))
+                    raise VerificationError(text) from error
+            reached = _reached(target, fidelity, size)
+            if target.kind == "min_sqnr" and target.is_default and result and not result.steps:
+                reached = True
+            written = size < original_bytes and not self.dry_run
+            if written:
+                publish(temporary, self.output)
+        self.seconds["total"] = round(sum(v for k, v in self.seconds.items() if k != "verify"), 3)
+        trace = result.trace if result is not None else []
+        if result is not None and result.steps is not None:
+            _correct(trace, result, size, fidelity)
+        summary = Report(
+            str(self.model), str(self.output) if written else None, original_bytes, size,
+            target.text, reached, written, fidelity, stock,
+            result.fidelity if result is not None else None,
+            rows, trace, label, command, dict(self.seconds), _unique(notes), finished.functions,
+            versions(),
+        )
+        if self.report is not None:
+            from toolkit.output_file import write_text
+            from toolkit.report_html import render
+
+            write_text(self.report, render(summary))
+        return summary
+
+    def _encode(
+        self, source: Source, fixed: dict[str, WeightSettings]
+    ) -> tuple[Finished, dict[str, str], list[TensorRow]]:
+        from toolkit.pipeline import finish, fit_all
+        from toolkit.tensor_rows import tensor_rows
+        from toolkit.verify import fitted_digests
+
+        fitted = fit_all(source, fixed)
+        digests = fitted_digests(fitted)
+        quality = weight_quality(source, fitted)
+        finished = finish(source.model, fitted, self.portable)
+        rows = tensor_rows(finished, fitted, quality)
+        source.weights.clear()
+        return finished, digests, rows
+
+    @contextmanager
+    def _place(self) -> Iterator[Path]:
+        """Where the file is written before it is verified."""
+        if self.dry_run:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / self.output.name
+        else:
+            with beside(self.output) as temporary:
+                yield temporary
+
+    def _write(self, finished: Finished, temporary: Path) -> int:
+        from passes.errors import ModelError
+        from passes.model_file import write_model
+
+        try:
+            return int(write_model(finished.model, temporary))
+        except ModelError as error:
+            text = str(error).replace(str(temporary), str(self.output))
+            raise OutputError(text) from error
+
+    def _verify(
+        self,
+        path: Path,
+        feeds: list[Any],
+        ignored: list[str],
+        finished: Finished,
+        digests: dict[str, str],
+    ) -> tuple[Fidelity, Fidelity | None]:
+        from toolkit.verify import check_weights, run_compressed, run_original, run_stock
+
+        release_memory()
+        encoded = {row.name for row in finished.encoded}
+        kept = [name for name in digests if name not in encoded]
+        original = run_original(self.model, feeds, self.threads)
+        release_memory()
+        if not encoded:
+            return compare_outputs(original, run_stock(path, feeds, self.threads), ignored), None
+        check_weights(path, digests, kept, self.threads)
+        release_memory()
+        fidelity = compare_outputs(original, run_compressed(path, feeds, self.threads), ignored)
+        stock = None
+        if finished.functions:
+            stock = compare_outputs(original, run_stock(path, feeds, self.threads), ignored)
+        return fidelity, stock
+
+
+def weight_quality(source: Source, fitted: dict[str, Any]) -> dict[str, float]:
+    """SQNR in dB of every fitted weight itself."""
+    import numpy as np
+
+    from passes.schemes import decode
+
+    quality = {}
+    for name, parameters in fitted.items():
+        before = source.weights[name].array()
+        if before.dtype.kind in "iu" or name in source.odd:
+            quality[name] = math.inf
+            continue
+        signal = noise = 0.0
+        after = decode(parameters).reshape(-1)
+        flat = before.reshape(-1)
+        for start in range(0, flat.size, 1 << 20):
+            part = flat[start : start + (1 << 20)].astype(np.float64)
+            error = after[start : start + (1 << 20)].astype(np.float64) - part
+            signal += float(np.vdot(part, part))
+            noise += float(np.vdot(error, error))
+        quality[name] = 10 * math.log10(signal / noise) if noise and signal else math.inf
+    return quality
+
+
+def _release(prepared: Prepared) -> None:
+    """Lets go of the arrays and the session of a search: they are as large as the model."""
+    prepared.arrays.clear()
+    prepared.reference.clear()
+    del prepared.evaluator
+
+
+def _check_options(
+    bits: int | None, lossless: bool, recipe: object | None, jobs: int | None
+) -> None:
+    given = [
+        name for name, on in
+        (("--bits", bits is not None), ("--lossless", lossless), ("--recipe", recipe is not None))
+        if on
+    ]
+    if len(given) > 1:
+        raise InputError(f"{given[0]} and {given[1]}: give only one of them")
+    if bits is not None and not 2 <= bits <= 16:
+        raise InputError(f"--bits: expected 2 to 16, found {bits}")
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs: expected at least 1, found {jobs}")
+
+
+def _settings(
+    source: Source,
+    recipe: PathLike | Recipe | None,
+    bits: int | None,
+    lossless: bool,
+    target: Target,
+) -> dict[str, WeightSettings | None]:
+    """Settings of every weight; None for those that the search decides."""
+    from passes.errors import SettingsError
+    from passes.settings import Recipe, WeightSettings
+
+    keep, exact = WeightSettings(scheme="keep"), WeightSettings(scheme="lossless")
+    settings: dict[str, WeightSettings | None] = {}
+    if recipe is not None:
+        try:
+            rules = recipe if isinstance(recipe, Recipe) else Recipe.read(Path(recipe))
+            assigned = rules.assign(source.weights.values())
+        except SettingsError as error:
+            raise InputError(str(error)) from error
+        for name, weight in source.weights.items():
+            ruled = target.kind == "fixed" or any(rule.applies(weight) for rule in rules.rules)
+            settings[name] = assigned[name] if ruled or weight.role == "integer" else None
+    else:
+        for name, weight in source.weights.items():
+            if lossless or weight.role == "integer":
+                settings[name] = exact
+            elif weight.role == "minor":
+                settings[name] = keep if bits else None
+            else:
+                settings[name] = WeightSettings(bits=bits) if bits else None
+    for name in source.odd:
+        settings[name] = exact
+    return settings
+
+
+def _reached(target: Target, fidelity: Fidelity, size: int) -> bool:
+    if target.kind == "target_size":
+        return size <= target.value
+    return target.kind == "fixed" or target.meets_fidelity(fidelity)
+
+
+def _correct(
+    trace: list[TracePoint], result: SearchResult, size: int, fidelity: Fidelity
+) -> None:
+    """Brings estimated sizes to the scale of the file that was really written."""
+    chosen = [p for p in trace if p.knob == result.knob and not p.measured]
+    offset = size - chosen[-1].num_bytes if chosen else 0.0
+    for point in trace:
+        if not point.measured:
+            point.num_bytes = max(point.num_bytes + offset, 1.0)
+    trace.append(
+        TracePoint(
+            "result", result.knob, size, True, fidelity.sqnr_db, fidelity.max_relative_error,
+            fidelity.healthy,
+        )
+    )
+
+
+def _label(
+    recipe: object | None, bits: int | None, lossless: bool
+) -> dict[str, Any]:
+    if lossless:
+        return {"scheme": "lossless"}
+    if bits is not None:
+        return {"scheme": "uniform", "bits": bits}
+    if recipe is not None:
+        return {"recipe": str(recipe) if isinstance(recipe, str | os.PathLike) else "given object"}
+    return {"scheme": "uniform, one step per weight, steps found by search"}
+
+
+def _command(
+    job: _Job,
+    recipe: object | None,
+    bits: int | None,
+    lossless: bool,
+    min_sqnr: float | None,
+    max_error: float | None,
+    target_ratio: float | None,
+    target_size: int | None,
+) -> str:
+    """The command line that repeats this run."""
+    parts = ["toolkit", "compress", str(job.model), "--output", str(job.output)]
+    options: dict[str, Any] = {
+        "--recipe": recipe if isinstance(recipe, str | os.PathLike) else None,
+        "--bits": bits,
+        "--min-sqnr": min_sqnr,
+        "--max-error": max_error,
+        "--target-ratio": target_ratio,
+        "--target-size": target_size,
+        "--calibration": job.calibration,
+        "--report": job.report,
+    }
+    for option, value in options.items():
+        if value is not None:
+            parts += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    if lossless:
+        parts.append("--lossless")
+    if job.portable != "auto":
+        parts.append("--portable" if job.portable == "always" else "--no-portable")
+    return shlex.join(parts)
+
+
+def _unique(notes: list[str]) -> list[str]:
+    return list(dict.fromkeys(notes))

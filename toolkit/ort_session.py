@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain onnxruntime sessions on the CPU, quiet, and their outputs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+FATAL_ONLY = 4
+
+
+def quiet_options(threads: int = 0, lean: bool = True) -> onnxruntime.SessionOptions:
+    """Session options without log output; `threads` 0 takes one per core. `lean` sessions come and
+    go: no memory arena, no second, packed copy of the weights."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(FATAL_ONLY)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL_ONLY
+    options.intra_op_num_threads = threads
+    if lean:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def open_session(
+    path: Path, threads: int = 0, lean: bool = True
+) -> onnxruntime.InferenceSession:
+    """A stock session of a file. Raises `InputError` naming the file where ONNX Runtime refuses."""
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), quiet_options(threads, lean), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise InputError(
+            f"{path}: ONNX Runtime cannot load the model ({one_line(error)})"
+        ) from error
+
+
+def run_named(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:
+    """All outputs of one run by name."""
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feed)), strict=True))

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order in which the passes run: read, fit, encode, embed functions, clean up, count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.errors import InputError
+from toolkit.memory import release_memory
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from passes.embed_functions import Portable
+    from passes.encode_weights import EncodedWeight
+    from passes.schemes import Parameters
+    from passes.select_weights import Weight
+    from passes.settings import WeightSettings
+
+CHUNK = 1 << 18
+"""Values that are quantised at a time in a search."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Source:
+    """A model that was read: `num_bytes` of its files, `weights` worth compressing by name, and
+    `odd`, the names of those that hold NaN or infinity."""
+
+    path: Path
+    model: ir.Model
+    num_bytes: int
+    notes: list[str]
+    weights: dict[str, Weight]
+    odd: list[str]
+
+
+def read_source(path: Path) -> Source:
+    """Reads a model and selects its weights. Raises `InputError` naming what is wrong."""
+    from passes.errors import ModelError
+    from passes.model_file import read_model
+    from passes.select_weights import select_weights
+
+    try:
+        loaded = read_model(path)
+    except ModelError as error:
+        raise InputError(str(error)) from error
+    _detach(loaded.model)
+    release_memory()
+    weights = {weight.name: weight for weight in select_weights(loaded.model)}
+    odd = [
+        name for name, weight in weights.items()
+        if weight.role != "integer" and not np.isfinite(weight.array()).all()
+    ]
+    return Source(path, loaded.model, loaded.num_bytes, list(loaded.notes), weights, odd)
+
+
+def _detach(model: ir.Model) -> None:
+    """Copies tensors out of the parsed protobuf, which keeps all of its memory until the last of
+    them is gone and copies a tensor at each access. External data stays memory-mapped."""
+    import onnx_ir as ir
+
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or isinstance(tensor, (ir.ExternalTensor, ir.Tensor)):
+            continue
+        if tensor.dtype == ir.DataType.STRING:
+            continue
+        value.const_value = ir.Tensor(
+            np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name
+        )
+
+
+def quantised_values(array: Array, step: float, threads: int = 2) -> Array:
+    """The values that `array` decodes to after uniform quantisation with one `step`: scheme
+    `Uniform` on chunks, which needs little memory beside the result."""
+    from passes.schemes import Uniform, decode
+
+    scheme = Uniform(step=step)
+    flat = array.reshape(-1)
+    result = np.empty_like(flat)
+
+    def fill(start: int) -> None:
+        part = slice(start, start + CHUNK)
+        result[part] = decode(scheme.fit(flat[part]))
+
+    starts = range(0, flat.size, CHUNK)
+    if len(starts) == 1:
+        fill(0)
+    else:
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            list(pool.map(fill, starts))
+    return result.reshape(array.shape)
+
+
+def fit_all(
+    source: Source, settings: Mapping[str, WeightSettings]
+) -> dict[str, Parameters]:
+    """Parameters of every weight that is not kept. Raises `InputError` naming the weight."""
+    from passes.errors import SchemeError
+    from passes.fit_weight import fit_weight
+
+    fitted: dict[str, Parameters] = {}
+    for name, how in settings.items():
+        weight = source.weights[name]
+        try:
+            parameters = fit_weight(weight.array(), how, weight.channel_axis)
+        except SchemeError as error:
+            raise InputError(f"{source.path}: weight {name}: {error}") from error
+        if parameters is not None:
+            fitted[name] = parameters
+    return fitted
+
+
+@dataclass
+class Finished:
+    """A compressed model in memory: its rows per weight, and what the passes said."""
+
+    model: ir.Model
+    encoded: list[EncodedWeight]
+    shared_bytes: int
+    notes: list[str]
+    functions: list[str]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the model as one file."""
+        import onnx_ir as ir
+
+        return int(ir.to_proto(self.model).ByteSize())
+
+
+def finish(
+    model: ir.Model, plan: Mapping[str, WeightSettings | Parameters], portable: Portable
+) -> Finished:
+    """Encodes the weights of `plan`, cleans up and embeds function bodies. Changes `model`."""
+    from passes.clean_up import CleanUp
+    from passes.embed_functions import EmbedFunctions
+    from passes.encode_weights import EncodeWeights
+    from passes.operators import DOMAIN
+
+    result = EncodeWeights(plan).call(model)
+    CleanUp()(model)
+    EmbedFunctions(portable)(model)
+    functions = sorted(name for domain, name, *_ in model.functions if domain == DOMAIN)
+    return Finished(
+        model, list(result.encoded), result.shared_bytes, list(result.notes), functions
+    )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prints the results of the commands for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.console import db_text, print_table, shape_text, share_text, size_text
+
+if TYPE_CHECKING:
+    from toolkit.compare_models import Comparison
+    from toolkit.fidelity import Fidelity
+    from toolkit.inspect_model import Inspection
+    from toolkit.report import Report
+
+MAX_ROWS = 12
+
+
+def print_report(report: Report) -> None:
+    """The end of every compression: sizes, what it cost, what to know."""
+    rows = [
+        (row.name, shape_text(row.shape), f"{row.scheme}, {row.coder}",
+         size_text(row.original_bytes), size_text(row.num_bytes), f"{row.bits_per_weight:.2f}",
+         db_text(row.weight_sqnr_db))
+        for row in report.tensors[:MAX_ROWS]
+    ]
+    headers = ("weight", "shape", "form", "before", "after", "bits/weight", "weight SQNR")
+    print_table(headers, rows)
+    if len(report.tensors) > MAX_ROWS:
+        print(f"... and {len(report.tensors) - MAX_ROWS} more weights")
+    print_fidelity(report.fidelity)
+    print(
+        f"size: {size_text(report.original_bytes)} -> {size_text(report.compressed_bytes)} "
+        f"({report.original_bytes} -> {report.compressed_bytes} bytes, "
+        f"{report.ratio:.2f} x smaller)"
+    )
+    print(f"target: {report.target}: {'reached' if report.reached else 'NOT reached'}")
+    ways = ["load mode"] + (["stock ONNX Runtime"] if report.stock_fidelity else [])
+    print(f"verified in: {' and '.join(ways)}, {report.seconds.get('total', 0):.1f} s in all")
+    for note in report.notes:
+        print(f"note: {note}")
+    if report.written:
+        print(f"written: {report.output}")
+    elif report.shrunk:
+        print("dry run: nothing written")
+    else:
+        print("nothing written: the result would not be smaller")
+
+
+def print_fidelity(fidelity: Fidelity) -> None:
+    """One line per output, its worst slice beside it."""
+    rows = []
+    for output in fidelity.outputs:
+        worst = output.worst_slices[0] if output.worst_slices else None
+        slice_text = f"{db_text(worst.sqnr_db)} axis {worst.axis}, {worst.index}" if worst else "–"
+        rows.append(
+            (output.name, db_text(output.sqnr_db), slice_text, f"{output.max_abs_error:.3g}",
+             f"{output.cosine:.6f}" if output.kind == "float" else share_text(output.agreement),
+             share_text(output.top1_agreement))
+        )
+    print_table(("output", "SQNR", "worst slice", "max error", "cosine", "top-1"), rows)
+    for problem in fidelity.problems:
+        print(f"problem: {problem}")
+
+
+def print_inspection(found: Inspection) -> None:
+    """A row per tensor."""
+    kind = "compressed" if found.compressed else "plain"
+    functions = f", functions {', '.join(found.functions)}" if found.functions else ""
+    print(f"{found.model}: {kind}, {size_text(found.num_bytes)}, opset {found.opset}{functions}")
+    rows = [
+        (t.name, shape_text(t.shape), t.dtype, t.scheme, size_text(t.num_bytes),
+         f"{t.bits_per_weight:.2f}", f"{t.entropy:.2f}", share_text(t.share))
+        for t in found.tensors
+    ]
+    headers = ("tensor", "shape", "type", "form", "bytes", "bits/weight", "entropy", "share")
+    print_table(headers, rows)
+
+
+def print_comparison(found: Comparison) -> None:
+    """Sizes and latencies side by side, then the fidelity."""
+    rows = [
+        (found.first, size_text(found.first_bytes), f"{found.first_ms:.2f} ms"),
+        (found.second, size_text(found.second_bytes), f"{found.second_ms:.2f} ms"),
+    ]
+    print_table(("file", "size", "latency"), rows)
+    print_fidelity(found.fidelity)
+    print(f"ratio: {found.ratio:.2f}")
+    for note in found.notes:
+        print(f"note: {note}")

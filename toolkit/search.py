@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the coarsest quantisation that keeps a fidelity, or the finest that fits a size.
+
+One knob sets the steps of all weights (`allocation`); every candidate is really run. Noise in the
+outputs falls by about 6 dB per unit of the knob. What is returned was itself evaluated and met the
+target.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from toolkit.allocation import COARSEST, FINEST, Allocation
+from toolkit.fidelity import Fidelity
+from toolkit.targets import Target
+
+DB_PER_KNOB = 20.0 * math.log10(2.0)
+KNOB_TOLERANCE = 1 / 64
+DB_TOLERANCE = 0.25
+MAX_EVALUATIONS = 10
+NEAR = 0.6
+"""Draws at most so far from the typical knob count for it."""
+APART = 1 / 32
+"""Least distance of two draws, so that their errors differ."""
+LEEWAY = 0.02
+"""How far above the typical knob a passing draw may lie."""
+CALM_DB = 0.8
+"""With draws this close together there is no luck to guard against."""
+ENOUGH = 5
+"""Draws near the typical knob that suffice where they scatter."""
+MAX_EXCESS = 40.0
+UNHEALTHY_DB = 2.0
+"""What a dead slice counts as, in dB below the target, whatever the whole outputs say."""
+START_KNOB = -3.0
+SIZE_TOLERANCE = 0.004
+"""A file within this share below the target size is near enough."""
+
+Steps = Mapping[str, float]
+
+
+@dataclass
+class TracePoint:
+    """One candidate of the search. `num_bytes` is of the whole file, measured by really writing it
+    where `measured`, else estimated from entropy. Infinite figures are exact or lost outputs."""
+
+    stage: str
+    knob: float
+    num_bytes: float
+    measured: bool
+    sqnr_db: float | None = None
+    max_relative_error: float | None = None
+    healthy: bool | None = None
+
+
+@dataclass
+class SearchResult:
+    """The chosen steps. `steps` is None where no quantisation keeps the target. `reached` tells
+    whether `target` was met; `fidelity` is that of the chosen candidate."""
+
+    steps: dict[str, float] | None
+    knob: float
+    reached: bool
+    fidelity: Fidelity | None
+    trace: list[TracePoint] = field(default_factory=list)
+
+
+@dataclass
+class Measures:
+    """What a search may ask for, for given steps: `fidelity` runs the model, `estimate` gives the
+    bytes of the file from entropy, `write` encodes it and counts."""
+
+    fidelity: Callable[[Steps], Fidelity]
+    estimate: Callable[[Steps], float]
+    write: Callable[[Steps], int]
+    progress: Callable[[str], None] = lambda text: None
+
+
+def search_fidelity(
+    allocation: Allocation,
+    target: Target,
+    measures: Measures,
+    start: float = START_KNOB,
+    tolerance_db: float = DB_TOLERANCE,
+    max_evaluations: int = MAX_EVALUATIONS,
+) -> SearchResult:
+    """Coarsest steps whose outputs meet `target` (`min_sqnr` or `max_error`).
+
+    One candidate is one draw of the quantisation error. Where the outputs are few numbers (a
+    classifier of two classes) draws scatter by 10 dB, and taking the coarsest one that happened to
+    pass would take the luckiest. So the knob is sought at which the *typical* candidate meets the
+    target: the median over the draws near it, each moved along the slope of 6 dB per unit. What is
+    returned is a candidate near that knob which was itself seen to meet the target; where outputs
+    are many numbers there is no scatter and two or three draws suffice.
+    """
+    trace: list[TracePoint] = []
+    draws: list[_Draw] = []
+    knob = min(max(start, FINEST), COARSEST)
+    while len(draws) < max_evaluations:
+        steps = allocation.steps(knob)
+        fidelity = measures.fidelity(steps)
+        trace.append(_point(allocation.mode, knob, measures.estimate(steps), fidelity))
+        measures.progress(f"step 2^{knob:+.2f} RMS: {fidelity.sqnr_db:.1f} dB")
+        draws.append(_draw(knob, target, fidelity))
+        centre = _centre(draws)
+        if _settled(draws, centre, tolerance_db):
+            break
+        knob = _next(draws, centre)
+    centre = _centre(draws)
+    passing = [draw for draw in draws if draw.passes]
+    typical = [draw for draw in passing if draw.knob <= centre + LEEWAY]
+    chosen = max(typical or passing, key=lambda draw: draw.knob, default=None)
+    if chosen is None:
+        return SearchResult(None, FINEST, False, None, trace)
+    steps = allocation.steps(chosen.knob)
+    return SearchResult(steps, chosen.knob, True, chosen.fidelity, trace)
+
+
+@dataclass
+class _Draw:
+    knob: float
+    excess: float  # dB above the target, kept within +-MAX_EXCESS
+    passes: bool
+    fidelity: Fidelity
+
+
+def _draw(knob: float, target: Target, fidelity: Fidelity) -> _Draw:
+    passes = target.meets_fidelity(fidelity)
+    excess = min(max(target.excess(fidelity), -MAX_EXCESS), MAX_EXCESS)
+    if not passes:
+        excess = min(excess, -0.01 if fidelity.healthy else -UNHEALTHY_DB)
+    return _Draw(knob, excess, passes, fidelity)
+
+
+def _centre(draws: list[_Draw]) -> float:
+    """Knob at which the median draw meets the target, from the draws nearest to it."""
+    centre = min(draws, key=lambda draw: abs(draw.excess))
+    knob = centre.knob + centre.excess / DB_PER_KNOB
+    for _ in range(3):
+        near = [draw for draw in draws if abs(draw.knob - knob) <= NEAR]
+        if len(near) < 3:
+            near = sorted(draws, key=lambda draw: abs(draw.knob - knob))[:3]
+        knob = median(draw.knob + draw.excess / DB_PER_KNOB for draw in near)
+    return knob
+
+
+def _settled(draws: list[_Draw], centre: float, tolerance_db: float) -> bool:
+    last = draws[-1]
+    if last.passes and last.knob >= COARSEST:
+        return True
+    if not last.passes and last.knob <= FINEST:
+        return True
+    near = [draw for draw in draws if abs(draw.knob - centre) <= NEAR]
+    passing = [d for d in near if d.passes and d.knob <= centre + LEEWAY]
+    if not passing:
+        return False
+    best = max(passing, key=lambda draw: draw.knob)
+    spread = max(abs(d.knob + d.excess / DB_PER_KNOB - centre) for d in near) * DB_PER_KNOB
+    if len(near) >= 2 and spread <= CALM_DB and best.excess <= max(tolerance_db, spread):
+        return True
+    return len(near) >= ENOUGH and centre - best.knob <= NEAR / 4
+
+
+def _next(draws: list[_Draw], centre: float) -> float:
+    """The next knob to try: the centre itself, or a little beside it where that was tried."""
+    last = draws[-1]
+    aim = min(max(centre - 0.01, last.knob - 3.0), last.knob + 3.0)
+    below = [draw for draw in draws if draw.knob <= centre + LEEWAY]
+    stuck = sum(not draw.passes for draw in below if abs(draw.knob - centre) <= NEAR)
+    if stuck >= 3:
+        aim = min(draw.knob for draw in below) - APART
+    while any(abs(draw.knob - aim) < APART for draw in draws):
+        aim -= APART
+    return min(max(aim, FINEST), COARSEST)
+
+
+def search_size(allocation: Allocation, target: Target, measures: Measures) -> SearchResult:
+    """Finest steps whose file is at most `target.value` bytes.
+
+    Entropy gives the first guess; each file that is really written corrects the estimate.
+    """
+    trace: list[TracePoint] = []
+    correction = 1.0
+    fits: tuple[float, int] | None = None
+    too_large: float | None = None
+    for _ in range(6):
+        knob = _knob_for(allocation, measures, target.value / correction)
+        if fits and knob >= fits[0] - KNOB_TOLERANCE / 4:
+            break
+        if too_large is not None and knob <= too_large:
+            knob = min(too_large + KNOB_TOLERANCE, COARSEST)
+        steps = allocation.steps(knob)
+        size = measures.write(steps)
+        measures.progress(f"step 2^{knob:+.2f} RMS: {size:,} bytes")
+        trace.append(TracePoint(allocation.mode, knob, size, True))
+        correction = size / max(measures.estimate(steps), 1.0)
+        if size <= target.value:
+            if fits is None or knob < fits[0]:
+                fits = (knob, size)
+            if size >= target.value * (1 - SIZE_TOLERANCE) or knob <= FINEST:
+                break
+        else:
+            too_large = max(knob, too_large if too_large is not None else -math.inf)
+            if knob >= COARSEST:
+                break
+    knob = fits[0] if fits else COARSEST
+    steps = allocation.steps(knob)
+    fidelity = measures.fidelity(steps)
+    for point in trace:
+        if point.knob == knob:
+            _add_fidelity(point, fidelity)
+    return SearchResult(steps, knob, fits is not None, fidelity, trace)
+
+
+def _knob_for(allocation: Allocation, measures: Measures, num_bytes: float) -> float:
+    """Finest knob whose estimate is at most `num_bytes`."""
+    low, high = FINEST, COARSEST
+    if measures.estimate(allocation.steps(low)) <= num_bytes:
+        return low
+    while high - low > 1 / 512:
+        middle = (low + high) / 2
+        if measures.estimate(allocation.steps(middle)) <= num_bytes:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def curve_points(
+    allocation: Allocation, knob: float, measures: Measures, seconds: float,
+    offsets: tuple[float, ...] = (-1.0, 1.0, -2.0, 2.0, -3.5, 0.0),
+) -> list[TracePoint]:
+    """Points around the chosen one for the picture of rate against fidelity, nearest first, as many
+    as `seconds` allow."""
+    points: list[TracePoint] = []
+    stop = time.monotonic() + seconds
+    for offset in offsets:
+        at = knob + offset
+        if time.monotonic() > stop or not FINEST <= at <= COARSEST:
+            continue
+        steps = allocation.steps(at)
+        points.append(_point("curve", at, measures.estimate(steps), measures.fidelity(steps)))
+        measures.progress(f"curve: {points[-1].sqnr_db:.1f} dB")
+    return points
+
+
+def _point(stage: str, knob: float, num_bytes: float, fidelity: Fidelity) -> TracePoint:
+    point = TracePoint(stage, knob, num_bytes, False)
+    _add_fidelity(point, fidelity)
+    return point
+
+
+def _add_fidelity(point: TracePoint, fidelity: Fidelity) -> None:
+    point.sqnr_db = fidelity.sqnr_db
+    point.max_relative_error = fidelity.max_relative_error
+    point.healthy = fidelity.healthy

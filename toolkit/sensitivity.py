@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures how much each weight's quantisation error shows in the outputs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+from toolkit.allocation import fill_sensitivity
+from toolkit.fidelity import Fidelity
+from toolkit.rate_curve import RateCurve
+
+COVERED = 0.995
+"""Weights are measured, the largest first, until they hold this share of all values."""
+
+DRAWS = 2
+RATIO = 0.9
+"""Each weight is drawn twice, on one half of the feeds each, with steps in this ratio."""
+
+Alone = Callable[[str, float, int], Fidelity]
+
+
+def measure_sensitivity(
+    curves: Mapping[str, RateCurve],
+    steps: Mapping[str, float],
+    alone: Alone,
+    together: Fidelity,
+    seconds: float,
+    progress: Callable[[str], None] = lambda text: None,
+) -> tuple[dict[str, float], int]:
+    """Noise in the outputs per unit of relative weight error, for every weight.
+
+    `alone(name, step, draw)` runs the model with that one weight quantised, on the share of feeds
+    number `draw` of two; `together` is the fidelity with all weights at `steps`. Weights are
+    measured from the largest on until `seconds` are over; `fill_sensitivity` gives the others the
+    mean. Outputs that are near their limit when all are quantised count more. Returns the
+    sensitivities and the number of weights measured, no more than 0 of them where it failed.
+    """
+    weights = _output_weights(together)
+    stop = time.monotonic() + seconds
+    total = sum(curve.size for curve in curves.values())
+    order = sorted(curves, key=lambda name: -curves[name].size)
+    draws: dict[str, list[float]] = {}
+    for draw in range(DRAWS):
+        seen = 0
+        for index, name in enumerate(order):
+            if time.monotonic() > stop or seen >= COVERED * total:
+                break
+            seen += curves[name].size
+            step = steps[name] * RATIO**draw
+            noise = _noise(alone(name, step, draw), weights)
+            if noise is not None:
+                error = max(curves[name].mse_at(step), 1e-30)
+                draws.setdefault(name, []).append(noise / error)
+            progress(f"draw {draw + 1}, weight {index + 1} of {len(order)}: {name}")
+    return fill_sensitivity(curves, _shrunk(curves, draws)), len(draws)
+
+
+def _shrunk(
+    curves: Mapping[str, RateCurve], draws: Mapping[str, list[float]]
+) -> dict[str, float]:
+    """One figure per weight, drawn towards the mean as far as the draws are noise.
+
+    On a log scale, the variance of the difference of two draws is twice the noise of one; what is
+    left of the variance between weights is real (empirical Bayes).
+    """
+    logs = {
+        name: [math.log(value / curves[name].size) for value in values if value > 0]
+        for name, values in draws.items()
+    }
+    pairs = [values for values in logs.values() if len(values) == DRAWS]
+    if len(pairs) < 2:
+        return {name: math.fsum(values) / len(values) for name, values in draws.items()}
+    noise = statistics.fmean((a - b) ** 2 for a, b in pairs) / 4  # of the mean of two draws
+    means = {name: math.fsum(values) / len(values) for name, values in logs.items() if values}
+    centre = statistics.fmean(means.values())
+    between = statistics.pvariance(means.values())
+    keep = max(0.0, 1.0 - noise / between) if between > 0 else 0.0
+    shrunk = {
+        name: curves[name].size * math.exp(centre + keep * (mean - centre))
+        for name, mean in means.items()
+    }
+    return {name: shrunk.get(name, 0.0) for name in draws}
+
+
+def _noise(fidelity: Fidelity, weights: Mapping[str, float]) -> float | None:
+    """Noise over signal, averaged over the outputs with their weights; None where one is lost."""
+    total = 0.0
+    for output in fidelity.outputs:
+        weight = weights.get(output.name, 0.0)
+        if weight and output.problem:
+            return None
+        if weight:
+            total += weight * 10.0 ** (-output.sqnr_db / 10.0)
+    return total
+
+
+def _output_weights(together: Fidelity) -> dict[str, float]:
+    """A weight for every output that drives the search: its own noise relative to the worst's."""
+    counted = [o for o in together.outputs if o.name not in together.ignored and not o.problem]
+    driving = [o for o in counted if o.kind == "float"] or counted
+    noise = {o.name: 10.0 ** (-o.sqnr_db / 10.0) for o in driving}
+    worst = max(noise.values(), default=0.0)
+    return {name: value / worst if worst else 1.0 for name, value in noise.items()}

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a written file again, from the disk, in every way it runs, and looks at its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.calibration import Feed
+from toolkit.errors import VerificationError, one_line
+from toolkit.ort_session import open_session, quiet_options, run_named
+
+if TYPE_CHECKING:
+    import onnx
+
+    from passes.schemes import Parameters
+
+Outputs = list[dict[str, Any]]
+
+
+def digest(array: npt.NDArray[Any]) -> str:
+    """A digest of type, shape and bits."""
+    head = f"{array.dtype.name}{list(array.shape)}".encode()
+    body = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return hashlib.blake2b(body.data, digest_size=16, key=head[:64]).hexdigest()
+
+
+def fitted_digests(fitted: Mapping[str, Parameters]) -> dict[str, str]:
+    """Digests of the weights that the parameters stand for."""
+    from passes.schemes import decode
+
+    return {name: digest(decode(parameters)) for name, parameters in fitted.items()}
+
+
+def check_weights(
+    path: Path, expected: Mapping[str, str], skipped: Sequence[str], threads: int = 0
+) -> int:
+    """Decodes the weights of a compressed file and compares them with the digests of what was
+    fitted, by name. Names in `skipped` stayed as they were. Returns the number of weights compared.
+    Raises `VerificationError` naming the first that differs or is missing."""
+    missing = set(expected) - set(skipped)
+    compared = 0
+    for name, value in decoded_weights(path, threads):
+        if name in missing:
+            missing.discard(name)
+            compared += 1
+            if digest(value) != expected[name]:
+                raise VerificationError(f"{path}: weight {name} does not decode to what was fitted")
+    if missing:
+        raise VerificationError(f"{path}: weight {sorted(missing)[0]} is not in the written file")
+    return compared
+
+
+def decoded_weights(path: Path, threads: int = 0) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Name and value of every weight that the decode chains of a file make."""
+    parts = split_file(path)
+    if parts is None:
+        return
+    decoder, _ = parts
+    yield from zip(
+        [output.name for output in decoder.graph.output],
+        run_decoder(decoder, threads),
+        strict=True,
+    )
+
+
+def split_file(path: Path) -> tuple[onnx.ModelProto, onnx.ModelProto] | None:
+    """The decoder and the rest of a compressed file (`runtime.graph_rewrite.cut`), None for a file
+    with nothing to decode. External data is loaded."""
+    import onnx
+
+    from runtime.graph_rewrite import cut, prepare
+
+    parts = cut(prepare(onnx.load(str(path))))
+    return (parts.decoder, parts.rest) if parts is not None else None
+
+
+def run_decoder(decoder: onnx.ModelProto, threads: int = 0) -> list[npt.NDArray[Any]]:
+    """All outputs of a decoder with the op library registered, fused as load mode runs it; changes
+    `decoder`. bfloat16 comes as ml_dtypes."""
+    import onnx
+    import onnxruntime
+
+    import runtime
+    from runtime.graph_fuse import fuse
+
+    fuse(decoder, "")
+    options = quiet_options(threads)
+    options.enable_mem_reuse = False  # each weight is an output: there is nothing to reuse
+    runtime.register(options)
+    session = onnxruntime.InferenceSession(
+        decoder.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    values = session.run_with_ort_values([output.name for output in session.get_outputs()], {})
+    arrays = []
+    for value in values:
+        if value.element_type() == onnx.TensorProto.BFLOAT16:
+            import ml_dtypes
+
+            arrays.append(_bfloat16_bits(value).view(ml_dtypes.bfloat16))
+        else:
+            arrays.append(value.numpy())
+    return arrays
+
+
+def _bfloat16_bits(value: Any) -> npt.NDArray[np.uint16]:
+    """The bits of a bfloat16 OrtValue, uint16, copied from its memory."""
+    import ctypes
+
+    shape = tuple(value.shape())
+    count = int(np.prod(shape))
+    words = ctypes.string_at(value.data_ptr(), 2 * count)
+    return np.frombuffer(words, np.uint16).reshape(shape)
+
+
+def run_original(path: Path, feeds: Sequence[Feed], threads: int = 0) -> Outputs:
+    """Outputs of the original file on stock ONNX Runtime."""
+    session = open_session(path, threads)
+    return [run_named(session, feed) for feed in feeds]
+
+
+def run_compressed(
+    path: Path,
+    feeds: Sequence[Feed],
+    threads: int = 0,
+    mode: Literal["load", "stream"] = "load",
+) -> Outputs:
+    """Outputs of a compressed file through `runtime.InferenceSession`."""
+    import runtime
+
+    def make() -> Any:
+        return runtime.InferenceSession(
+            str(path), quiet_options(threads), providers=["CPUExecutionProvider"], mode=mode
+        )
+
+    return _run(path, make, feeds, f"{mode} mode")
+
+
+def run_stock(path: Path, feeds: Sequence[Feed], threads: int = 0) -> Outputs:
+    """Outputs of a compressed file on stock ONNX Runtime, by its function bodies."""
+    return _run(path, lambda: open_session(path, threads), feeds, "stock ONNX Runtime")
+
+
+def _run(path: Path, make: Callable[[], Any], feeds: Sequence[Feed], way: str) -> Outputs:
+    try:
+        session = make()
+        return [run_named(session, feed) for feed in feeds]
+    except Exception as error:  # whatever it is, the file that was written does not run
+        raise VerificationError(
+            f"{path}: the written file does not run in {way} ({one_line(error)})"
+        ) from error

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Versions of what takes part in a result."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu")
+OWN_NAMES = ("onnx-toolkit", "toolkit")
+
+
+def versions() -> dict[str, str]:
+    """Version by name: Python, the toolkit where it is installed, and the packages it rests on."""
+    found = {"python": platform.python_version()}
+    for name in (*OWN_NAMES, *PACKAGES):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
