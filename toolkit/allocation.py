@@ -99,23 +99,16 @@ def fill_sensitivity(
 ) -> dict[str, float]:
     """A sensitivity for every weight, from those that were measured.
 
-    Weights that were not measured, and those without any effect on these inputs (a branch not
-    taken, a unit that never fires: other inputs may reach them), get the measured ones' geometric
-    mean of sensitivity per value, and no weight less than 1/64 of it: a weight that hardly matters
-    on these inputs may matter on others.
+    An equal relative error of any weight makes about as much noise in the outputs, however large
+    the weight is: every layer's outputs carry it on. So weights that were not measured, and those
+    without any effect on these inputs (a branch not taken, a unit that never fires: other inputs
+    may reach them), get the measured ones' geometric mean, and no weight less than 1/64 of it.
     """
-    per_value = {
-        name: value / curves[name].size for name, value in measured.items() if value > 0
-    }
-    if not per_value:
+    positive = {name: value for name, value in measured.items() if value > 0}
+    if not positive:
         return {}
-    logs = np.log2(np.array(list(per_value.values())))
-    weights = np.array([curves[name].size for name in per_value], float)
-    centre = float(np.average(logs, weights=weights))
+    centre = float(np.mean(np.log2(np.array(list(positive.values())))))
     return {
-        name: curve.size
-        * 2.0 ** float(max(np.log2(per_value[name]), centre - 6.0))
-        if name in per_value
-        else curve.size * 2.0**centre
-        for name, curve in curves.items()
+        name: 2.0 ** (max(np.log2(positive[name]), centre - 6.0) if name in positive else centre)
+        for name in curves
     }

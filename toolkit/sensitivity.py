@@ -55,19 +55,17 @@ def measure_sensitivity(
                 error = max(curves[name].mse_at(step), 1e-30)
                 draws.setdefault(name, []).append(noise / error)
             progress(f"draw {draw + 1}, weight {index + 1} of {len(order)}: {name}")
-    return fill_sensitivity(curves, _shrunk(curves, draws)), len(draws)
+    return fill_sensitivity(curves, _shrunk(draws)), len(draws)
 
 
-def _shrunk(
-    curves: Mapping[str, RateCurve], draws: Mapping[str, list[float]]
-) -> dict[str, float]:
+def _shrunk(draws: Mapping[str, list[float]]) -> dict[str, float]:
     """One figure per weight, drawn towards the mean as far as the draws are noise.
 
     On a log scale, the variance of the difference of two draws is twice the noise of one; what is
     left of the variance between weights is real (empirical Bayes).
     """
     logs = {
-        name: [math.log(value / curves[name].size) for value in values if value > 0]
+        name: [math.log(value) for value in values if value > 0]
         for name, values in draws.items()
     }
     pairs = [values for values in logs.values() if len(values) == DRAWS]
@@ -79,7 +77,7 @@ def _shrunk(
     between = statistics.pvariance(means.values())
     keep = max(0.0, 1.0 - noise / between) if between > 0 else 0.0
     shrunk = {
-        name: curves[name].size * math.exp(centre + keep * (mean - centre))
+        name: math.exp(centre + keep * (mean - centre))
         for name, mean in means.items()
     }
     return {name: shrunk.get(name, 0.0) for name in draws}
