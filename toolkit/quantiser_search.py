@@ -19,6 +19,7 @@ from toolkit.inputs import model_inputs
 from toolkit.memory import release_memory
 from toolkit.pipeline import Source, finish, quantised_values
 from toolkit.rate_curve import RateCurve, rate_curve
+from toolkit.scores import ScoreKind, score_kinds, to_scores
 from toolkit.search import (
     Measures,
     SearchResult,
@@ -54,13 +55,15 @@ Progress = Callable[[str, str], None]
 
 @dataclass
 class Prepared:
-    """A model ready to be measured: `feeds` and what the original gives for them."""
+    """A model ready to be measured: `feeds` and what the original gives for them. Outputs that are
+    probabilities are compared as scores; `kinds` says which."""
 
     evaluator: Evaluator
     arrays: dict[str, npt.NDArray[Any]]
     feeds: list[Feed]
     generated: bool
     reference: list[dict[str, Any]]
+    kinds: dict[str, ScoreKind]
     ignored: list[str]
     notes: list[str]
     threads: int
@@ -71,15 +74,14 @@ class Prepared:
             name: quantised_values(array, steps[name], self.threads) if name in steps else array
             for name, array in self.arrays.items()
         }
-        return compare_outputs(
-            self.reference, self.evaluator.run(values, self.feeds), self.ignored
-        )
+        found = to_scores(self.evaluator.run(values, self.feeds), self.kinds)
+        return compare_outputs(self.reference, found, self.ignored)
 
     def alone(self, name: str, step: float, draw: int) -> Fidelity:
         """That of the model with one weight quantised, on every second feed from `draw` on."""
         first = draw if len(self.feeds) > draw else 0
         values = {**self.arrays, name: quantised_values(self.arrays[name], step, self.threads)}
-        found = self.evaluator.run(values, self.feeds[first::2])
+        found = to_scores(self.evaluator.run(values, self.feeds[first::2]), self.kinds)
         return compare_outputs(self.reference[first::2], found, self.ignored)
 
 
@@ -103,8 +105,10 @@ def prepare(
             f"outputs {', '.join(ignored)} differ from run to run in the original already: "
             "they do not count"
         )
+    kinds = score_kinds(reference)
     return Prepared(
-        evaluator, arrays, inputs.feeds, inputs.generated, reference, ignored, notes, threads
+        evaluator, arrays, inputs.feeds, inputs.generated, to_scores(reference, kinds), kinds,
+        ignored, notes, threads,
     )
 
 
