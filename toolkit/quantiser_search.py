@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 SENSITIVITY_SECONDS = 20.0
 CURVE_SECONDS = 8.0
+FALLBACK_KNOB = -5.0
+"""Where sensitivity is measured if the rough search found nothing: log2 of step / RMS."""
+
 MARGIN_DB = 0.02
 """The search aims this much higher, for the round-off between ways of running a model."""
 
@@ -169,7 +172,8 @@ def choose_steps(
             second.trace[:0] = first.trace
             better = second.reached and _better(second, first)
         else:
-            second = search_fidelity(weighted, rough, measures, first.knob)
+            start = first.knob if first.steps is not None else FALLBACK_KNOB
+            second = search_fidelity(weighted, rough, measures, start)
             second.trace[:0] = first.trace
             better = second.steps is not None
         if better:
@@ -203,11 +207,15 @@ def _weighted(
     progress: Progress,
 ) -> Allocation | None:
     """The allocation by sensitivity, None where there is nothing to distribute or to measure."""
-    if first.steps is None or first.fidelity is None or len(curves) < 2:
+    if len(curves) < 2:
         return None
+    steps, together = first.steps, first.fidelity
+    if steps is None or together is None:  # one step for all cannot do it: all the more reason
+        steps = Allocation(curves, roles).steps(FALLBACK_KNOB)
+        together = prepared.fidelity(steps)
     large = {name: curve for name, curve in curves.items() if roles[name] != "minor"}
     sensitivity, measured = measure_sensitivity(
-        large, first.steps, prepared.alone, first.fidelity, SENSITIVITY_SECONDS,
+        large, steps, prepared.alone, together, SENSITIVITY_SECONDS,
         lambda text: progress("sensitivity", text),
     )
     if measured < 2 or not sensitivity:
