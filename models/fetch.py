@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fetches package archives through the registries' own clients and verifies them.
 
 An archive is data here: it is downloaded, its sha256 is compared with the one in the repository,

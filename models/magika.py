@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """magika: names the type of a file from its first and last 1024 bytes (dense layers and a CNN).
 
 Evaluated on the files of two source distributions against their extensions; a prediction counts
