@@ -218,7 +218,9 @@ def test_opset_below_13_and_unknown_names_are_refused() -> None:
 
 def test_bodies_are_small() -> None:
     sizes = {
-        name: sum(len(body.SerializeToString()) for body in function_bodies({name, "TakeTensor"}, 21))
+        name: sum(
+            len(body.SerializeToString()) for body in function_bodies({name, "TakeTensor"}, 21)
+        )
         for name in ("DecodeWide", "DecodeWide16")
     }
     assert sizes["DecodeWide"] < SIZE_LIMIT_8

@@ -41,8 +41,21 @@ MARGIN_DB = 0.02
 """The search aims this much higher, for the round-off between ways of running a model."""
 
 MINOR_OPERATORS = frozenset(
-    {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "LSTM", "GRU", "RNN",
-     "LayerNormalization", "SkipLayerNormalization", "FusedConv"}
+    {
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "Add",
+        "Sub",
+        "Mul",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "LayerNormalization",
+        "SkipLayerNormalization",
+        "FusedConv",
+    }
 )
 """Small tensors (biases, norms) are quantised, finely, where only these use them: a small error of
 theirs makes a small error of the output. A variance under a root is none of them."""
@@ -71,9 +84,7 @@ class Prepared:
             name: quantised_values(array, steps[name], self.threads) if name in steps else array
             for name, array in self.arrays.items()
         }
-        return compare_outputs(
-            self.reference, self.evaluator.run(values, self.feeds), self.ignored
-        )
+        return compare_outputs(self.reference, self.evaluator.run(values, self.feeds), self.ignored)
 
     def alone(self, name: str, step: float, draw: int) -> Fidelity:
         """That of the model with one weight quantised, on every second feed from `draw` on."""
@@ -92,9 +103,7 @@ def prepare(
     copy = source.model.clone()
     arrays = {name: source.weights[name].array() for name in names}
     evaluator = Evaluator(copy, {name: copy.graph.initializers[name] for name in names}, threads)
-    inputs = model_inputs(
-        specs, calibration, bounds, lambda feed: evaluator.run(arrays, [feed])
-    )
+    inputs = model_inputs(specs, calibration, bounds, lambda feed: evaluator.run(arrays, [feed]))
     reference = evaluator.run(arrays, inputs.feeds)
     notes = list(inputs.notes)
     ignored = irreproducible(reference, evaluator.run(arrays, inputs.feeds))
@@ -203,7 +212,11 @@ def _weighted(
         return None
     large = {name: curve for name, curve in curves.items() if roles[name] != "minor"}
     sensitivity, measured = measure_sensitivity(
-        large, first.steps, prepared.alone, first.fidelity, SENSITIVITY_SECONDS,
+        large,
+        first.steps,
+        prepared.alone,
+        first.fidelity,
+        SENSITIVITY_SECONDS,
         lambda text: progress("sensitivity", text),
     )
     if measured < 2 or not sensitivity:

@@ -110,9 +110,7 @@ class BodyBuilder:
         output = self.name()
         node = helper.make_node("Constant", [], [output])
         types = {"value_int": onnx.AttributeProto.INT, "value_ints": onnx.AttributeProto.INTS}
-        node.attribute.append(
-            onnx.AttributeProto(name=kind, ref_attr_name=name, type=types[kind])
-        )
+        node.attribute.append(onnx.AttributeProto(name=kind, ref_attr_name=name, type=types[kind]))
         self._heads.append(node)
         return output
 

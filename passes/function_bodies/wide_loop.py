@@ -71,7 +71,9 @@ def wide_loop(opset: int, wide: bool) -> onnx.FunctionProto:
     sizes, b_size, c_size, k, rest = b.ops("Split", 5, directory, b.ints(1, 1, 1, 1, 1), axis=1)
     num_rows = b.op("Mul", sizes, b_size)
     longest = b.op("ReduceMax", b.op("Mul", k, c_size), keepdims=1)
-    num_steps = b.op("Min", num_steps, b.flat(longest), b.op("Mul", blob_size, b.ints(LOWEST_STATE)))
+    num_steps = b.op(
+        "Min", num_steps, b.flat(longest), b.op("Mul", blob_size, b.ints(LOWEST_STATE))
+    )
 
     def ceil_div(value: str, by: str) -> str:
         return b.op("Div", b.op("Add", value, b.op("Sub", by, one)), by)

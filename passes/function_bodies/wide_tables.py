@@ -13,7 +13,7 @@ Only tables with a count above zero have slots, and after them the table that co
 
 from __future__ import annotations
 
-from passes.function_bodies.body_builder import BOOL, INT32, INT64, UINT32, BodyBuilder
+from passes.function_bodies.body_builder import BOOL, INT64, UINT32, BodyBuilder
 
 FREQUENCIES = [
     q
@@ -44,6 +44,7 @@ def add_tables(b: BodyBuilder, sets: str, stream: str) -> tuple[str, str]:
     contextual = b.op("Div", contexts, b.ints(5))  # 1 where K = 5
     sizes = b.op("Mul", contexts, classes)
     thresholds = b.op("Mul", b.op("Mul", contextual, classes), b.ints(2))
+
     def total(value: str) -> str:
         return b.op("ReduceSum", value, keepdims=1)
 
@@ -72,7 +73,9 @@ def add_tables(b: BodyBuilder, sets: str, stream: str) -> tuple[str, str]:
     is_rest = b.cast(b.op("Equal", codes, rest), INT64)
     known = b.op("Gather", b.ints(*FREQUENCIES), b.op("Min", codes, b.ints(80)))
     known = b.op("Sub", known, b.op("Mul", is_rest, b.ints(FREQUENCIES[80])))
-    total_here = b.op("Gather", b.op("CumSum", known, b.axis), b.op("Add", starts, b.op("Sub", counts, one)))
+    total_here = b.op(
+        "Gather", b.op("CumSum", known, b.axis), b.op("Add", starts, b.op("Sub", counts, one))
+    )
     total_before = b.op("Gather", b.before(known), starts)
     left = b.op("Sub", b.op("Add", b.ints(4096), total_before), total_here)
     frequency = b.op("Add", known, b.op("Mul", is_rest, b.op("Gather", left, table)))
@@ -118,4 +121,3 @@ def add_tables(b: BodyBuilder, sets: str, stream: str) -> tuple[str, str]:
     where = b.flat(b.op("Gather", base, index))
     ended = b.op("Expand", b.ints(-STATE_OFFSET), b.ints(CLASSES * SYMBOLS))
     return slots, b.cast(b.op("Concat", ended, where, axis=0), UINT32)
-
