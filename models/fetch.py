@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-class DataUnavailable(RuntimeError):
+class DataUnavailable(RuntimeError):  # noqa: N818  (no fault of the program)
     """A package cannot be fetched, or is not the one expected; the message names the package."""
 
 

@@ -296,7 +296,7 @@ def _nested_cases() -> Iterator[Case]:
 
 
 def _cuts() -> Iterator[Case]:
-    """Cut at the start, and one word before the end, of each field; length and checksum repaired."""
+    """Cut at the start and one word before the end of each field; length and checksum repaired."""
     blobs: list[tuple[str, Callable[[], Words]]] = [
         ("plain", plain_blob),
         ("nested", nested_blob),

@@ -150,7 +150,7 @@ def _decode_block(
     start: int,
     out: Symbols,
 ) -> None:
-    """Section 2.6 for the block whose first lane is `start` of the tensor; writes out [lanes, T]."""
+    """Section 2.6 for the block whose first lane is `start` of the tensor; fills out [lanes, T]."""
     num_lanes = out.shape[0]
     steps = tensor.lane_steps()[start : start + num_lanes]
     first_row = (start + np.arange(num_lanes)) * tensor.rows_per_lane
