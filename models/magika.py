@@ -72,7 +72,7 @@ def _score(run: Run, limit: int | None) -> Evaluation:
     scores = stacked_outputs(run, {"bytes": features}, BATCH)[0]
     finite = np.isfinite(scores).all(1)
     pairs = zip(scores.argmax(1), truths, strict=True)
-    right = [int(label) in truth for label, truth in pairs]
+    right = np.array([int(label) in truth for label, truth in pairs])
     return Evaluation("accuracy", float(100 * np.mean(right & finite)), "%", len(truths))
 
 

@@ -31,8 +31,17 @@ struct Header {
 };
 
 Header read_header(const uint16_t* w) {
-  return {w[0],         w[1],         w[2],          w[3],          load_u32(w + 4), load_u32(w + 6), load_u32(w + 8),
-          load_u32(w + 10), load_u32(w + 12), load_u32(w + 14), load_u32(w + 16)};
+  return {w[0],
+          w[1],
+          w[2],
+          w[3],
+          load_u32(w + 4),
+          load_u32(w + 6),
+          load_u32(w + 8),
+          load_u32(w + 10),
+          load_u32(w + 12),
+          load_u32(w + 14),
+          load_u32(w + 16)};
 }
 
 tk_status read_directory(const uint16_t* w, const Header& h, Segment* s) {
