@@ -124,6 +124,8 @@ tk_status lookup(const Segment& s, const Tensor& t, const Codebook& book, int64_
                  tk_isa isa) {
   auto* const to = static_cast<Elem*>(out);
   const auto* const entries = static_cast<const Elem*>(book.entries);
+  // No symbol can reach the codebook from farther away; nor can the sum below overflow.
+  if (book.offset < INT16_MIN || book.offset > book.count - INT16_MIN) return TK_ERR_STREAM;
   return decode_pieces<Symbol>(s, t, num_values, threads, isa, [&](const Symbol* from, int64_t first, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t index = from[i] + book.offset;

@@ -81,7 +81,7 @@ BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   }
   job.col_class = t.class_c ? scratch->col_class.data() : nullptr;
   auto& rows = scratch->row_class;
-  rows.assign(static_cast<size_t>(job.rows * kLanes), static_cast<int16_t>(t.base));
+  rows.assign(static_cast<size_t>(job.rows * kLanes), static_cast<int16_t>(std::clamp(t.base, -32000, 32000)));
   if (t.class_a || t.class_b) {
     for (int64_t i = 0; i < lanes; ++i) {
       const int64_t first = (lane + i) * t.k, count = i + 1 < lanes ? job.rows : job.last_rows;
