@@ -9,14 +9,14 @@ DRIVER := build/sanitize/toolkit_fuzz_driver
 
 .PHONY: demo test test-real lint types sanitize bench clean
 
-demo: $(STAMPS)/models
+demo: $(STAMPS)/install
 	$(BIN)/python -m benchmarks.demo
 
 test: $(STAMPS)/test
-	$(BIN)/python -m pytest -m "not real" tests
+	$(BIN)/python -m pytest --ignore tests/real tests
 
-test-real: $(STAMPS)/test
-	$(BIN)/python -m pytest -m real tests
+test-real: $(STAMPS)/test-real
+	$(BIN)/python -m pytest tests/real
 
 lint: $(STAMPS)/lint
 	$(BIN)/ruff check .
@@ -45,20 +45,13 @@ $(STAMPS)/install: $(STAMPS)/tools CMakeLists.txt $(SOURCES)
 	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable .
 	touch $@
 
-$(STAMPS)/models: $(STAMPS)/install
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[models]"
-	touch $@
-
-$(STAMPS)/test: $(STAMPS)/install
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[test,models]"
-	touch $@
-
-$(STAMPS)/bench: $(STAMPS)/install
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[bench,models]"
-	touch $@
-
-$(STAMPS)/lint: $(STAMPS)/install
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[lint,test]"
+# What a target needs beside the package; torch comes with the extra `models` only.
+$(STAMPS)/test: EXTRAS := test
+$(STAMPS)/test-real: EXTRAS := test,models
+$(STAMPS)/bench: EXTRAS := bench,models
+$(STAMPS)/lint: EXTRAS := lint,test
+$(STAMPS)/test $(STAMPS)/test-real $(STAMPS)/bench $(STAMPS)/lint: $(STAMPS)/install
+	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[$(EXTRAS)]"
 	touch $@
 
 $(DRIVER): $(STAMPS)/tools CMakeLists.txt $(SOURCES) tests/sanitize/decode_corpus.cpp

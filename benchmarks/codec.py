@@ -98,7 +98,9 @@ def measure(network: str, bits: int, repeat: int, with_nncodec: bool) -> None:
 
         size, decode_seconds = measure_nncodec(tensors)
         ratio = decode_seconds / seconds["classes and contexts"]
-        print(f"  NNCodec (DeepCABAC)    {size * 8 / count:.4f} bit; we decode {ratio:.0f} x as fast")
+        print(
+            f"  NNCodec (DeepCABAC)    {size * 8 / count:.4f} bit; we decode {ratio:.0f} x as fast"
+        )
 
 
 @click.command()

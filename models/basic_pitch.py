@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """basic-pitch: notes in two seconds of sound, by a constant-Q transform and small convolutions.
 
 The quality is fidelity on windows of the meeting clips: for each window the lowest cosine among

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Top-1 accuracy of a classifier."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CREPE: pitch of a sound by six wide convolutions over 1024 samples.
 
 The graph is written from the weights of the checkpoint at opset 21. The quality is fidelity: the

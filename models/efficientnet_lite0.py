@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EfficientNet-Lite0: ImageNet classes by inverted bottlenecks, pointwise and depthwise.
 
 Written at opset 21 from the weights of a torch checkpoint, with batch normalisation folded into

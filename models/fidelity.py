@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How close the outputs of a file are to those of the original, row by row."""
 
 from __future__ import annotations

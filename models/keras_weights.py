@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads the layers of a Keras HDF5 file and writes them as ONNX nodes in NCHW order."""
 
 from __future__ import annotations

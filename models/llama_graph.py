@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes a Llama as an ONNX graph at opset 21: RMS norms, rotary positions, gated forward layers.
 
 The table of the words is one initializer, used by the Gather at the start and by the Gemm

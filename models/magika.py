@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """magika: names the type of a file from its first and last 1024 bytes (dense layers and a CNN).
 
 Evaluated on the files of two source distributions against their extensions; a prediction counts
@@ -71,7 +72,7 @@ def _score(run: Run, limit: int | None) -> Evaluation:
     scores = stacked_outputs(run, {"bytes": features}, BATCH)[0]
     finite = np.isfinite(scores).all(1)
     pairs = zip(scores.argmax(1), truths, strict=True)
-    right = [int(label) in truth for label, truth in pairs]
+    right = np.array([int(label) in truth for label, truth in pairs])
     return Evaluation("accuracy", float(100 * np.mean(right & finite)), "%", len(truths))
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Meeting speech with hand-made segment labels: clips of 30 s, mono, 16 kHz."""
 
 from __future__ import annotations

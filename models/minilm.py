@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MiniLM-L6: sentence embeddings by a six-layer BERT of width 384.
 
 The graph is written from the weights at opset 21, in the shape that an exporter gives a BERT:

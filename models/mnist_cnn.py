@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A CNN for MNIST digits: two convolutions and two dense layers.
 
 Written at opset 21 from the weights of a Keras file. Measured as top-1 accuracy on the official

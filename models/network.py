@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a network of the zoo is: a float ONNX file, real inputs, and a measure of its quality."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small builder of ONNX graphs: values are names, weights become float32 initializers.
 
 Float weights stay plain initializers under speaking names, one per tensor of the network, so that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """open_nsfw: a ResNet that scores photos as safe or not (NHWC input, opset 9).
 
 The quality is fidelity over 20 real photos: 100 % minus the mean total variation distance between

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The archives that hold the networks and the data, each pinned by version and sha256."""
 
 from __future__ import annotations

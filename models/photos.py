@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real photos: 20 with ImageNet labels for evaluation, and crops of two others for calibration."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Downloads a source distribution without building it.
 
 `pip download` asks the build backend of a source distribution for its metadata, which runs the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real English sentences, taken at run time from the prose of a project's documentation."""
 
 from __future__ import annotations

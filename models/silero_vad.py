@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Silero VAD: probability of speech for each 32 ms of sound (convolutions and one LSTM).
 
 The package's own sequence form: one run takes all frames of a clip, (frames, 576), where a row is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """stories15M: a Llama of six layers that continues short stories for children.
 
 Written from the raw weights of `llama2.c`. Measured as the mean negative log-likelihood of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Byte-pair tokens of the Llama vocabulary as `llama2.c` stores it, and short texts to score."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads the tensors of a torch checkpoint as NumPy arrays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """WordPiece tokenisation of lower-cased text, as BERT's uncased vocabularies expect it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The registry: every network by its name. A network's module is imported on first use."""
 
 from __future__ import annotations

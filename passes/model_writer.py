@@ -71,7 +71,7 @@ def write_model(
 def model_to_proto(model: ir.Model) -> onnx.ModelProto:
     """The model as ONNX proto, without the types and shapes that onnx_ir repeats for every
     initializer."""
-    proto = ir.serde.serialize_model(model)
+    proto: onnx.ModelProto = ir.serde.serialize_model(model)
     for graph in graphs_of(proto.graph):
         constants = {tensor.name for tensor in graph.initializer}
         kept = [info for info in graph.value_info if info.name not in constants]

@@ -81,7 +81,7 @@ class Weight:
         file."""
         if self.value.const_value is None:
             raise ValueError(f"{self.name}: the initializer has no data any more")
-        return self.value.const_value.numpy()
+        return np.asarray(self.value.const_value.numpy())
 
 
 @dataclass(frozen=True)

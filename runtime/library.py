@@ -114,6 +114,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "tk_small_info": (_i32, [*_words, ctypes.POINTER(_i32), ctypes.POINTER(_i64)]),
     "tk_small_decode": (_i32, [*_words, _pointer, _i64]),
+    "tk_small_encode": (_i32, [_pointer, _i64, _i32, _i64, *_out_words]),
 }
 
 
@@ -144,17 +145,12 @@ def load() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(path)
         for name, (result, arguments) in _SIGNATURES.items():
-            declare(library, name, result, arguments)
+            function = getattr(library, name)
+            function.restype = result
+            function.argtypes = arguments
     except (OSError, AttributeError) as error:
         raise LibraryError(f"{path} cannot be loaded: {error}") from error
     return library
-
-
-def declare(library: ctypes.CDLL, name: str, result: Any, arguments: list[Any]) -> None:
-    """Give the function `name` of the library its result and argument types."""
-    function = getattr(library, name)
-    function.restype = result
-    function.argtypes = arguments
 
 
 def check(status: int, what: str) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -18,17 +17,6 @@ SmallCoder = Literal["auto", "adaptive", "huffman", "fixed"]
 MAX_SYMBOLS: Final = 2**24 - 1
 _CODERS: Final[dict[str, int]] = {"auto": 0, "adaptive": 2, "huffman": 3, "fixed": 4}
 _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
-
-
-@functools.cache
-def _codec() -> ctypes.CDLL:
-    codec = library.load()
-    out = [ctypes.POINTER(_i32), ctypes.POINTER(_i64)]
-    library.declare(codec, "tk_small_info", _i32, [_pointer, _i64, *out])
-    library.declare(codec, "tk_small_decode", _i32, [_pointer, _i64, _pointer, _i64])
-    to_words = [ctypes.POINTER(_pointer), ctypes.POINTER(_i64)]
-    library.declare(codec, "tk_small_encode", _i32, [_pointer, _i64, _i32, _i64, *to_words])
-    return codec
 
 
 def encode_small(
@@ -58,7 +46,7 @@ def encode_small(
         raise CodecError(f"{symbols.size} symbols, expected 1 to {MAX_SYMBOLS}", Status.ARGUMENT)
     flat = np.ascontiguousarray(symbols, np.int16).reshape(-1)
     words, num_words = _pointer(), _i64()
-    status = _codec().tk_small_encode(
+    status = library.load().tk_small_encode(
         flat.ctypes.data, flat.size, _CODERS[coder], row_length, words, num_words
     )
     library.check(status, f"encode_small of {flat.size} symbols with coder {coder}")
@@ -66,7 +54,7 @@ def encode_small(
         stored = ctypes.cast(words, ctypes.POINTER(ctypes.c_uint16))
         return np.ctypeslib.as_array(stored, (num_words.value,)).copy()
     finally:
-        _codec().tk_free(words)
+        library.load().tk_free(words)
 
 
 def small_info(words: npt.NDArray[np.uint16]) -> tuple[str, int]:
@@ -80,7 +68,7 @@ def small_info(words: npt.NDArray[np.uint16]) -> tuple[str, int]:
     """
     blob = _blob(words)
     coder, num_symbols = _i32(), _i64()
-    status = _codec().tk_small_info(blob.ctypes.data, blob.size, coder, num_symbols)
+    status = library.load().tk_small_info(blob.ctypes.data, blob.size, coder, num_symbols)
     library.check(status, f"blob of {blob.size} words")
     return next(
         name for name, number in _CODERS.items() if number == coder.value
@@ -102,7 +90,7 @@ def decode_small(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.int16]:
     blob = _blob(words)
     _, num_symbols = small_info(blob)
     out = np.empty(num_symbols, np.int16)
-    status = _codec().tk_small_decode(blob.ctypes.data, blob.size, out.ctypes.data, out.size)
+    status = library.load().tk_small_decode(blob.ctypes.data, blob.size, out.ctypes.data, out.size)
     library.check(status, f"blob of {blob.size} words, {num_symbols} symbols")
     return out
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tests.wide_reference_encoder import (
+    NestedPadding,
     TableSet,
     Tensor,
     Words,
@@ -35,7 +36,7 @@ FIELDS = {
     "class_bytes": (14, 2),
     "table_bytes": (16, 2),
 }
-HUGE = 0xFFFFFFFF
+_SOUND = NestedPadding()
 Case = tuple[str, Words, str]
 
 
@@ -82,10 +83,10 @@ def plain_blob() -> Words:
     raise ValueError("no sample has a table stream of odd length")
 
 
-def nested_blob() -> Words:
+def nested_blob(padding: NestedPadding = _SOUND) -> Words:
     """As plain_blob, nested side information."""
     tensors = [Tensor(laplace((7, 5, 14), 3, 1), class_a=np.arange(7).astype(np.int8) % 3)]
-    return encode_segment(tensors, [TableSet(5, 3)], nested_row=6)
+    return encode_segment(tensors, [TableSet(5, 3)], nested_row=6, nested_padding=padding)
 
 
 def wide_blob() -> Words:
@@ -191,6 +192,14 @@ def _segment_too_large() -> Case:
     return "segment_too_large", frame(body), "TK_ERR_HEADER"
 
 
+def _more_symbols_than_bits() -> Case:
+    """100,000 symbols and no code word: each takes some of the state's bits, which run out."""
+    body = [1, 1, 0, 0, *u32(1), *u32(1), *u32(100_000), *u32(0), *u32(0), *u32(0), *u32(2)]
+    body += [*u32(1), *u32(1), *u32(100_000), *u32(1), 0, 0]
+    body += [0x0101, 0, *u32(0), *u32(65536)]
+    return "more_symbols_than_bits", frame(body), "TK_ERR_STREAM"
+
+
 def _table_cases() -> Iterator[Case]:
     good = plain_blob()
     stream, size = field_offsets(good)["table_stream"]
@@ -288,6 +297,8 @@ def _nested_cases() -> Iterator[Case]:
     yield case("shorter", body - 2, size - 1, 0, code="TK_ERR_TRUNCATED")
     yield case("longer", body - 2, size + 1, 0, code="TK_ERR_TRUNCATED")
     yield case("huge", body - 2, 0xFFFF, 0xFFFF, code="TK_ERR_TRUNCATED")
+    yield "inner_padding_not_zero", nested_blob(NestedPadding(b"\1")), "TK_ERR_HEADER"
+    yield "inner_padding_too_long", nested_blob(NestedPadding(extra_rows=1)), "TK_ERR_HEADER"
     at = fields["class_bytes"][0]
     yield case("class_bytes", at, int(good[at]) + 1)
     at = fields["table_bytes"][0]
@@ -296,7 +307,7 @@ def _nested_cases() -> Iterator[Case]:
 
 
 def _cuts() -> Iterator[Case]:
-    """Cut at the start, and one word before the end, of each field; length and checksum repaired."""
+    """Cut at the start and one word before the end of each field; length and checksum repaired."""
     blobs: list[tuple[str, Callable[[], Words]]] = [
         ("plain", plain_blob),
         ("nested", nested_blob),
@@ -315,6 +326,7 @@ def malformed_blobs() -> Iterator[Case]:
     yield from _frame_cases()
     yield from _header_cases()
     yield _segment_too_large()
+    yield _more_symbols_than_bits()
     yield from _table_cases()
     yield from _stream_cases()
     yield from _exception_cases()

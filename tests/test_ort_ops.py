@@ -144,10 +144,14 @@ def test_take_range(dtype: Any, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("to", "bits"),
-    [(TensorProto.FLOAT, 32), (TensorProto.FLOAT16, 16), (TensorProto.BFLOAT16, 16)],
+    ("op", "to", "bits"),
+    [
+        ("JoinFloat", TensorProto.FLOAT, 32),
+        ("JoinHalf", TensorProto.FLOAT16, 16),
+        ("JoinHalf", TensorProto.BFLOAT16, 16),
+    ],
 )
-def test_join_float_gives_every_bit_pattern_back(to: int, bits: int) -> None:
+def test_join_gives_every_bit_pattern_back(op: str, to: int, bits: int) -> None:
     random = np.random.default_rng(11)
     word = np.uint32 if bits == 32 else np.uint16
     pattern = random.integers(0, 2**bits, (64, 33), dtype=np.uint64).astype(word)
@@ -157,7 +161,7 @@ def test_join_float_gives_every_bit_pattern_back(to: int, bits: int) -> None:
     planes = [(rotated >> word(shift)).astype(np.uint8) for shift in range(bits - 8, -1, -8)]
     constants: dict[str, Array] = {f"p{i}": plane for i, plane in enumerate(planes)}
     constants["p0"] = (planes[0] ^ np.uint8(128)).view(np.int8)
-    session = make_session([node("JoinFloat", list(constants), ["w"], to=to)], constants, ["w"])
+    session = make_session([node(op, list(constants), ["w"], to=to)], constants, ["w"])
     assert session.get_outputs()[0].shape == [64, 33]
     value = session.run_with_ort_values(["w"], {})[0]
     assert value.element_type() == to

@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from toolkit.cli import Bytes, main
 from tests.toolkit_models import embedding, mlp, without_weights
+from toolkit.cli import Bytes, main
 
 
 def run(*arguments: object):  # type: ignore[no-untyped-def]
@@ -105,8 +105,13 @@ def test_files_that_are_no_models(tmp_path: Path, command: str) -> None:
 
 def test_missing_external_data(tmp_path: Path) -> None:
     model = onnx.load(str(mlp(tmp_path / "m.onnx")))
-    onnx.save(model, str(tmp_path / "e.onnx"), save_as_external_data=True, location="e.bin",
-              size_threshold=0)
+    onnx.save(
+        model,
+        str(tmp_path / "e.onnx"),
+        save_as_external_data=True,
+        location="e.bin",
+        size_threshold=0,
+    )
     (tmp_path / "e.bin").unlink()
     refused(run("compress", tmp_path / "e.onnx"), "e.onnx", "e.bin")
     assert names(tmp_path) == ["e.onnx", "m.onnx"]
@@ -194,7 +199,10 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
     done = subprocess.run(
         [sys.executable, "-m", "toolkit", "compress", str(model), "--bits", "8"],
-        capture_output=True, text=True, preexec_fn=limit, check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        check=False,
     )
     assert done.returncode == 2, done.stderr
     assert "m.compressed.onnx: cannot be written" in done.stderr.splitlines()[-1]

@@ -55,8 +55,14 @@ def test_unlikely_classes_of_a_softmax_carry_no_signal() -> None:
 
 
 def test_equal_outputs_are_exact() -> None:
-    run = {"zero": np.zeros((2, 3), np.float32), "label": np.arange(4), "text": np.array(["a"]),
-           "list": [np.ones(2, np.float32)], "maps": [{0: 0.25, 1: 0.75}], "none": None}
+    run = {
+        "zero": np.zeros((2, 3), np.float32),
+        "label": np.arange(4),
+        "text": np.array(["a"]),
+        "list": [np.ones(2, np.float32)],
+        "maps": [{0: 0.25, 1: 0.75}],
+        "none": None,
+    }
     found = compare_outputs([run], [run])
     assert found.exact
     assert found.healthy

@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from tests.toolkit_models import embedding
 from toolkit.calibration import read_calibration
 from toolkit.errors import InputError
 from toolkit.index_bounds import index_bounds
 from toolkit.inputs import MAX_FEEDS, Sizes, make_feed, model_inputs, resolve_shapes
 from toolkit.signature import InputSpec
-from tests.toolkit_models import embedding
 
 IDS = InputSpec("input_ids", "int64", ("batch", "sequence"))
 MASK = InputSpec("attention_mask", "int64", ("batch", "sequence"))

@@ -26,8 +26,13 @@ def mlp(path: Path, seed: int = 0, width: int = 96, scale: float = 0.1) -> Path:
         helper.make_node("MatMul", ["h2", "B"], ["h3"]),
         helper.make_node("Add", ["h3", "b"], ["y"]),
     ]
-    return save(path, nodes, arrays, [("x", TensorProto.FLOAT, ["batch", 64])],
-                [("y", TensorProto.FLOAT, ["batch", 16])])
+    return save(
+        path,
+        nodes,
+        arrays,
+        [("x", TensorProto.FLOAT, ["batch", 64])],
+        [("y", TensorProto.FLOAT, ["batch", 16])],
+    )
 
 
 def embedding(path: Path, rows: int = 300) -> Path:
@@ -38,15 +43,21 @@ def embedding(path: Path, rows: int = 300) -> Path:
         helper.make_node("Gather", ["table", "ids"], ["e"]),
         helper.make_node("MatMul", ["e", "W"], ["y"]),
     ]
-    return save(path, nodes, arrays, [("ids", TensorProto.INT64, ["batch", "sequence"])],
-                [("y", TensorProto.FLOAT, ["batch", "sequence", 32])])
+    return save(
+        path,
+        nodes,
+        arrays,
+        [("ids", TensorProto.INT64, ["batch", "sequence"])],
+        [("y", TensorProto.FLOAT, ["batch", "sequence", 32])],
+    )
 
 
 def without_weights(path: Path) -> Path:
     """y = relu(x): nothing to compress."""
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
-    return save(path, nodes, {}, [("x", TensorProto.FLOAT, [2, 8])],
-                [("y", TensorProto.FLOAT, [2, 8])])
+    return save(
+        path, nodes, {}, [("x", TensorProto.FLOAT, [2, 8])], [("y", TensorProto.FLOAT, [2, 8])]
+    )
 
 
 def save(path: Path, nodes, arrays, inputs, outputs, opset: int = 17) -> Path:  # type: ignore[no-untyped-def]
@@ -56,7 +67,8 @@ def save(path: Path, nodes, arrays, inputs, outputs, opset: int = 17) -> Path:  
         for name, value in arrays.items()
     ]
     graph = helper.make_graph(
-        nodes, "tiny",
+        nodes,
+        "tiny",
         [helper.make_tensor_value_info(*entry) for entry in inputs],
         [helper.make_tensor_value_info(*entry) for entry in outputs],
         initializers,

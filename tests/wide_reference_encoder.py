@@ -210,10 +210,18 @@ def _flags(tensor: Tensor) -> int:
     return tensor.table_set | present | tensor.low_bits << 12
 
 
-def _byte_tensor(data: bytes, row: int) -> Tensor:
-    """A stream of side information as a tensor of rows of `row` bytes, padded with zeros."""
+@dataclass(frozen=True)
+class NestedPadding:
+    """What follows the streams of nested side information; sound ones have zeros to a full row."""
+
+    byte: bytes = b"\0"
+    extra_rows: int = 0
+
+
+def _byte_tensor(data: bytes, row: int, padding: NestedPadding) -> Tensor:
+    """A stream of side information as a tensor of rows of `row` bytes."""
     data = data or b"\0"
-    padded = data + b"\0" * (-len(data) % row)
+    padded = data + padding.byte * (-len(data) % row + row * padding.extra_rows)
     symbols = np.frombuffer(padded, np.int8).reshape(-1, 1, row)
     return Tensor(symbols, rows_per_lane=symbols.shape[0])
 
@@ -225,6 +233,7 @@ def encode_body(
     wide: bool = False,
     nested_row: int = 0,
     nested_sets: Sequence[TableSet] = (TableSet(),),
+    nested_padding: NestedPadding = NestedPadding(),
 ) -> list[int]:
     """The words of a body as in 2.2.
 
@@ -301,7 +310,8 @@ def encode_body(
     words += [*u32(len(class_stream)), *u32(len(table_stream)), *directory]
     words += [s.contexts | s.classes << 8 for s in sets]
     if nested_row:
-        pair = [_byte_tensor(class_stream, nested_row), _byte_tensor(table_stream, nested_row)]
+        streams = (class_stream, table_stream)
+        pair = [_byte_tensor(stream, nested_row, nested_padding) for stream in streams]
         pair[1].table_set = len(nested_sets) - 1
         inner = encode_body(pair, nested_sets)
         words += [*u32(len(inner)), *inner]
@@ -332,8 +342,15 @@ def encode_segment(
     wide: bool = False,
     nested_row: int = 0,
     nested_sets: Sequence[TableSet] = (TableSet(),),
+    nested_padding: NestedPadding = NestedPadding(),
 ) -> Words:
     """A whole wide blob, uint16 [n]; arguments as `encode_body`."""
-    return frame(
-        encode_body(tensors, sets, wide=wide, nested_row=nested_row, nested_sets=nested_sets)
+    body = encode_body(
+        tensors,
+        sets,
+        wide=wide,
+        nested_row=nested_row,
+        nested_sets=nested_sets,
+        nested_padding=nested_padding,
     )
+    return frame(body)

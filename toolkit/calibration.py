@@ -117,9 +117,7 @@ def _typed(source: Path, array: npt.NDArray[Any], spec: InputSpec) -> npt.NDArra
         cast = array.astype(expected)
         if np.array_equal(cast, array):
             return cast
-    raise InputError(
-        f"{source}: {spec.name} has type {array.dtype}, the model expects {expected}"
-    )
+    raise InputError(f"{source}: {spec.name} has type {array.dtype}, the model expects {expected}")
 
 
 def _stacked(feed: Feed, specs: Sequence[InputSpec]) -> int:

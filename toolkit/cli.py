@@ -28,8 +28,16 @@ class Bytes(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A number of bytes: 14300000, 14.3MB (10^6) or 13.6MiB (2^20)."""
 
     name = "bytes"
-    units = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
-             "kib": 2**10, "mib": 2**20, "gib": 2**30}
+    units = {
+        "": 1,
+        "b": 1,
+        "kb": 10**3,
+        "mb": 10**6,
+        "gb": 10**9,
+        "kib": 2**10,
+        "mib": 2**20,
+        "gib": 2**30,
+    }
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         if isinstance(value, int):
@@ -66,8 +74,11 @@ def main(context: click.Context, debug: bool) -> None:
 @click.option("--target-size", type=Bytes(), help="So many bytes, e.g. 14300000 or 14.3MB.")
 @click.option("--calibration", type=PATH, help="Real inputs: .npz file, or folder of .npz/.npy.")
 @click.option("--report", type=PATH, help="Write an HTML report here.")
-@click.option("--portable/--no-portable", default=None,
-              help="Embed the decoder as standard operators; by default where it takes under 1 %.")
+@click.option(
+    "--portable/--no-portable",
+    default=None,
+    help="Embed the decoder as standard operators; by default where it takes under 1 %.",
+)
 @click.option("--dry-run", is_flag=True, help="Do everything but write nothing.")
 @JOBS_OPTION
 @JSON_OPTION

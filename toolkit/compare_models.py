@@ -89,8 +89,15 @@ def compare(
             raise InputError(f"{path}: does not run on these inputs ({one_line(error)})") from error
     times = _latencies(sessions, chosen.feeds[0])
     return Comparison(
-        str(first), str(second), sizes[0], sizes[1], times[0], times[1],
-        compare_outputs(outputs[0], outputs[1]), len(chosen.feeds), chosen.notes,
+        str(first),
+        str(second),
+        sizes[0],
+        sizes[1],
+        times[0],
+        times[1],
+        compare_outputs(outputs[0], outputs[1]),
+        len(chosen.feeds),
+        chosen.notes,
     )
 
 

@@ -104,8 +104,12 @@ def compress(
         )
     searching = not (bits or lossless)
     target = choose_target(
-        source.num_bytes, min_sqnr=min_sqnr, max_error=max_error, target_ratio=target_ratio,
-        target_size=target_size, fixed=not searching or recipe is not None,
+        source.num_bytes,
+        min_sqnr=min_sqnr,
+        max_error=max_error,
+        target_ratio=target_ratio,
+        target_size=target_size,
+        fixed=not searching or recipe is not None,
     )
     if not searching and target.kind != "fixed":
         option = "--lossless" if lossless else "--bits"
@@ -175,7 +179,12 @@ class _Job:
         if names:
             with self.timed("search"):
                 result = choose_steps(
-                    source, prepared, fixed, target, self.portable, self.report is not None,
+                    source,
+                    prepared,
+                    fixed,
+                    target,
+                    self.portable,
+                    self.report is not None,
                     self.progress,
                 )
             if result.steps is None:
@@ -213,10 +222,23 @@ class _Job:
         if result is not None and result.steps is not None:
             _correct(trace, result, size, fidelity)
         summary = Report(
-            str(self.model), str(self.output) if written else None, original_bytes, size,
-            target.text, reached, written, fidelity, stock,
+            str(self.model),
+            str(self.output) if written else None,
+            original_bytes,
+            size,
+            target.text,
+            reached,
+            written,
+            fidelity,
+            stock,
             result.fidelity if result is not None else None,
-            rows, trace, label, command, dict(self.seconds), _unique(notes), finished.functions,
+            rows,
+            trace,
+            label,
+            command,
+            dict(self.seconds),
+            _unique(notes),
+            finished.functions,
             versions(),
         )
         if self.report is not None:
@@ -322,8 +344,12 @@ def _check_options(
     bits: int | None, lossless: bool, recipe: object | None, jobs: int | None
 ) -> None:
     given = [
-        name for name, on in
-        (("--bits", bits is not None), ("--lossless", lossless), ("--recipe", recipe is not None))
+        name
+        for name, on in (
+            ("--bits", bits is not None),
+            ("--lossless", lossless),
+            ("--recipe", recipe is not None),
+        )
         if on
     ]
     if len(given) > 1:
@@ -375,9 +401,7 @@ def _reached(target: Target, fidelity: Fidelity, size: int) -> bool:
     return target.kind == "fixed" or target.meets_fidelity(fidelity)
 
 
-def _correct(
-    trace: list[TracePoint], result: SearchResult, size: int, fidelity: Fidelity
-) -> None:
+def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity: Fidelity) -> None:
     """Brings estimated sizes to the scale of the file that was really written."""
     chosen = [p for p in trace if p.knob == result.knob and not p.measured]
     offset = size - chosen[-1].num_bytes if chosen else 0.0
@@ -386,15 +410,18 @@ def _correct(
             point.num_bytes = max(point.num_bytes + offset, 1.0)
     trace.append(
         TracePoint(
-            "result", result.knob, size, True, fidelity.sqnr_db, fidelity.max_relative_error,
+            "result",
+            result.knob,
+            size,
+            True,
+            fidelity.sqnr_db,
+            fidelity.max_relative_error,
             fidelity.healthy,
         )
     )
 
 
-def _label(
-    recipe: object | None, bits: int | None, lossless: bool
-) -> dict[str, Any]:
+def _label(recipe: object | None, bits: int | None, lossless: bool) -> dict[str, Any]:
     if lossless:
         return {"scheme": "lossless"}
     if bits is not None:

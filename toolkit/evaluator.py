@@ -83,8 +83,9 @@ def _runtime_value(array: npt.NDArray[Any]) -> Any:
     )
 
 
-def irreproducible(first: Sequence[Mapping[str, Any]], again: Sequence[Mapping[str, Any]]
-                   ) -> list[str]:
+def irreproducible(
+    first: Sequence[Mapping[str, Any]], again: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """Names of outputs that differ between two runs of the same model on the same feeds."""
     from toolkit.fidelity import compare_outputs
 

@@ -93,7 +93,7 @@ def _images(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     image = np.zeros((*lead, channels, height, width))
     y, x = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None, :]
     for octave in range(6):
-        frequency = 2.0 ** octave * rng.uniform(0.5, 1.5, (2, *lead, channels, 1, 1))
+        frequency = 2.0**octave * rng.uniform(0.5, 1.5, (2, *lead, channels, 1, 1))
         phase = rng.uniform(0, 2 * np.pi, (*lead, channels, 1, 1))
         wave = np.sin(2 * np.pi * (frequency[0] * y + frequency[1] * x) + phase)
         image += wave / 1.5**octave

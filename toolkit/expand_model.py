@@ -72,9 +72,7 @@ def expand(
         raise InputError(f"{path}: its weights cannot be decoded ({one_line(error)})") from error
     names = [output.name for output in parts.decoder.graph.output]
     for name, value in zip(names, values, strict=True):
-        parts.rest.graph.initializer.append(
-            ir.serde.serialize_tensor(ir.tensor(value, name=name))
-        )
+        parts.rest.graph.initializer.append(ir.serde.serialize_tensor(ir.tensor(value, name=name)))
     del values
     with beside(target) as temporary:
         try:
@@ -87,7 +85,8 @@ def expand(
             if size < onnx.checker.MAXIMUM_PROTOBUF:
                 onnx.checker.check_model(str(temporary))
         except onnx.checker.ValidationError as error:
-            raise OutputError(f"{target}: the expanded model is invalid ({one_line(error)})"
-                              ) from error
+            raise OutputError(
+                f"{target}: the expanded model is invalid ({one_line(error)})"
+            ) from error
         publish(temporary, target)
     return Expansion(str(path), str(target), before.num_bytes, size, len(names))

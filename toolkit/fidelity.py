@@ -94,8 +94,9 @@ class Fidelity:
     @property
     def top1_agreement(self) -> float | None:
         """Lowest top-1 agreement of the outputs that look like scores, None without any."""
-        return min((o.top1_agreement for o in self.outputs if o.top1_agreement is not None),
-                   default=None)
+        return min(
+            (o.top1_agreement for o in self.outputs if o.top1_agreement is not None), default=None
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; infinities stay floats."""
@@ -222,9 +223,18 @@ def _finish(name: str, entry: _OutputSums) -> OutputFidelity:
     else:
         relative = math.inf if entry.max_error or entry.problem else 0.0
     return OutputFidelity(
-        name, entry.kind, entry.count, sqnr, entry.max_error,
-        math.inf if entry.problem else relative, cosine, agreement, top1,
-        worst_slices(slices), sum(s.dead for s in slices), entry.problem,
+        name,
+        entry.kind,
+        entry.count,
+        sqnr,
+        entry.max_error,
+        math.inf if entry.problem else relative,
+        cosine,
+        agreement,
+        top1,
+        worst_slices(slices),
+        sum(s.dead for s in slices),
+        entry.problem,
     )
 
 

@@ -9,8 +9,21 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _PASSED_ON = frozenset(
-    {"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice",
-     "Split", "Expand", "Clip", "Concat", "Tile"}
+    {
+        "Cast",
+        "Identity",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Split",
+        "Expand",
+        "Clip",
+        "Concat",
+        "Tile",
+    }
 )
 """Operators which hand integers on unchanged, to their first outputs."""
 
@@ -50,8 +63,10 @@ def _limit(node: ir.Node, index: int) -> int | None:
         table = node.inputs[0]
         axis = node.attributes.get("axis")
         position = axis.as_int() if axis is not None else 0
-        if table is None or table.shape is None or not -len(table.shape) <= position < len(
-            table.shape
+        if (
+            table is None
+            or table.shape is None
+            or not -len(table.shape) <= position < len(table.shape)
         ):
             return None
         size = table.shape[position]

@@ -170,7 +170,8 @@ def _symbol_size(
     if "+" in symbol:
         terms = [term.strip() for term in symbol.split("+")]
         return sum(
-            int(term) if term.isdigit()
+            int(term)
+            if term.isdigit()
             else symbols.get(term, _symbol_size(term, axis, spec, sizes, symbols))
             for term in terms
         )

@@ -68,9 +68,7 @@ def inspect(model: PathLike) -> Inspection:
     functions = [f.name for f in proto.functions if f.domain == DOMAIN]
     result = Inspection(str(model), found.num_bytes, found.is_compressed, opset, functions)
     blobs = _blob_bytes(proto) if found.is_compressed else {}
-    tensors = [
-        _plain(tensor) for tensor in proto.graph.initializer if tensor.name not in blobs
-    ]
+    tensors = [_plain(tensor) for tensor in proto.graph.initializer if tensor.name not in blobs]
     if found.is_compressed:
         tensors += _compressed(found.path, proto, blobs)
     for tensor in tensors:

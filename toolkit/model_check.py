@@ -50,9 +50,7 @@ def read_any(path: Path) -> AnyModel:
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except Exception as error:  # onnx raises its own and the operating system's errors
-        raise InputError(
-            f"{path}: its external data cannot be read ({one_line(error)})"
-        ) from error
+        raise InputError(f"{path}: its external data cannot be read ({one_line(error)})") from error
     used = any(node.domain == DOMAIN for node in walk_nodes(proto.graph))
     return AnyModel(path, proto, num_bytes, used)
 

@@ -31,9 +31,7 @@ def quiet_options(threads: int = 0, lean: bool = True) -> onnxruntime.SessionOpt
     return options
 
 
-def open_session(
-    path: Path, threads: int = 0, lean: bool = True
-) -> onnxruntime.InferenceSession:
+def open_session(path: Path, threads: int = 0, lean: bool = True) -> onnxruntime.InferenceSession:
     """A stock session of a file. Raises `InputError` naming the file where ONNX Runtime refuses."""
     import onnxruntime
 

@@ -57,7 +57,8 @@ def read_source(path: Path) -> Source:
     release_memory()
     weights = {weight.name: weight for weight in select_weights(loaded.model)}
     odd = [
-        name for name, weight in weights.items()
+        name
+        for name, weight in weights.items()
         if weight.role != "integer" and not np.isfinite(weight.array()).all()
     ]
     return Source(path, loaded.model, loaded.num_bytes, list(loaded.notes), weights, odd)
@@ -101,9 +102,7 @@ def quantised_values(array: Array, step: float, threads: int = 2) -> Array:
     return result.reshape(array.shape)
 
 
-def fit_all(
-    source: Source, settings: Mapping[str, WeightSettings]
-) -> dict[str, Parameters]:
+def fit_all(source: Source, settings: Mapping[str, WeightSettings]) -> dict[str, Parameters]:
     """Parameters of every weight that is not kept. Raises `InputError` naming the weight."""
     from passes.errors import SchemeError
     from passes.fit_weight import fit_weight
@@ -151,6 +150,4 @@ def finish(
     CleanUp()(model)
     EmbedFunctions(portable)(model)
     functions = sorted(name for domain, name, *_ in model.functions if domain == DOMAIN)
-    return Finished(
-        model, list(result.encoded), result.shared_bytes, list(result.notes), functions
-    )
+    return Finished(model, list(result.encoded), result.shared_bytes, list(result.notes), functions)

@@ -19,9 +19,15 @@ MAX_ROWS = 12
 def print_report(report: Report) -> None:
     """The end of every compression: sizes, what it cost, what to know."""
     rows = [
-        (row.name, shape_text(row.shape), f"{row.scheme}, {row.coder}",
-         size_text(row.original_bytes), size_text(row.num_bytes), f"{row.bits_per_weight:.2f}",
-         db_text(row.weight_sqnr_db))
+        (
+            row.name,
+            shape_text(row.shape),
+            f"{row.scheme}, {row.coder}",
+            size_text(row.original_bytes),
+            size_text(row.num_bytes),
+            f"{row.bits_per_weight:.2f}",
+            db_text(row.weight_sqnr_db),
+        )
         for row in report.tensors[:MAX_ROWS]
     ]
     headers = ("weight", "shape", "form", "before", "after", "bits/weight", "weight SQNR")
@@ -54,9 +60,14 @@ def print_fidelity(fidelity: Fidelity) -> None:
         worst = output.worst_slices[0] if output.worst_slices else None
         slice_text = f"{db_text(worst.sqnr_db)} axis {worst.axis}, {worst.index}" if worst else "–"
         rows.append(
-            (output.name, db_text(output.sqnr_db), slice_text, f"{output.max_abs_error:.3g}",
-             f"{output.cosine:.6f}" if output.kind == "float" else share_text(output.agreement),
-             share_text(output.top1_agreement))
+            (
+                output.name,
+                db_text(output.sqnr_db),
+                slice_text,
+                f"{output.max_abs_error:.3g}",
+                f"{output.cosine:.6f}" if output.kind == "float" else share_text(output.agreement),
+                share_text(output.top1_agreement),
+            )
         )
     print_table(("output", "SQNR", "worst slice", "max error", "cosine", "top-1"), rows)
     for problem in fidelity.problems:
@@ -69,8 +80,16 @@ def print_inspection(found: Inspection) -> None:
     functions = f", functions {', '.join(found.functions)}" if found.functions else ""
     print(f"{found.model}: {kind}, {size_text(found.num_bytes)}, opset {found.opset}{functions}")
     rows = [
-        (t.name, shape_text(t.shape), t.dtype, t.scheme, size_text(t.num_bytes),
-         f"{t.bits_per_weight:.2f}", f"{t.entropy:.2f}", share_text(t.share))
+        (
+            t.name,
+            shape_text(t.shape),
+            t.dtype,
+            t.scheme,
+            size_text(t.num_bytes),
+            f"{t.bits_per_weight:.2f}",
+            f"{t.entropy:.2f}",
+            share_text(t.share),
+        )
         for t in found.tensors
     ]
     headers = ("tensor", "shape", "type", "form", "bytes", "bits/weight", "entropy", "share")

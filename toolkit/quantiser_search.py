@@ -45,8 +45,21 @@ MARGIN_DB = 0.02
 """The search aims this much higher, for the round-off between ways of running a model."""
 
 MINOR_OPERATORS = frozenset(
-    {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "LSTM", "GRU", "RNN",
-     "LayerNormalization", "SkipLayerNormalization", "FusedConv"}
+    {
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "Add",
+        "Sub",
+        "Mul",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "LayerNormalization",
+        "SkipLayerNormalization",
+        "FusedConv",
+    }
 )
 """Small tensors (biases, norms) are quantised, finely, where only these use them: a small error of
 theirs makes a small error of the output. A variance under a root is none of them."""
@@ -97,9 +110,7 @@ def prepare(
     copy = source.model.clone()
     arrays = {name: source.weights[name].array() for name in names}
     evaluator = Evaluator(copy, {name: copy.graph.initializers[name] for name in names}, threads)
-    inputs = model_inputs(
-        specs, calibration, bounds, lambda feed: evaluator.run(arrays, [feed])
-    )
+    inputs = model_inputs(specs, calibration, bounds, lambda feed: evaluator.run(arrays, [feed]))
     reference = evaluator.run(arrays, inputs.feeds)
     notes = list(inputs.notes)
     ignored = irreproducible(reference, evaluator.run(arrays, inputs.feeds))
@@ -110,8 +121,15 @@ def prepare(
         )
     kinds = score_kinds(reference)
     return Prepared(
-        evaluator, arrays, inputs.feeds, inputs.generated, to_scores(reference, kinds), kinds,
-        ignored, notes, threads,
+        evaluator,
+        arrays,
+        inputs.feeds,
+        inputs.generated,
+        to_scores(reference, kinds),
+        kinds,
+        ignored,
+        notes,
+        threads,
     )
 
 
@@ -215,7 +233,11 @@ def _weighted(
         together = prepared.fidelity(steps)
     large = {name: curve for name, curve in curves.items() if roles[name] != "minor"}
     sensitivity, measured = measure_sensitivity(
-        large, steps, prepared.alone, together, SENSITIVITY_SECONDS,
+        large,
+        steps,
+        prepared.alone,
+        together,
+        SENSITIVITY_SECONDS,
         lambda text: progress("sensitivity", text),
     )
     if measured < 2 or not sensitivity:

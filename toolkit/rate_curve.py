@@ -68,6 +68,9 @@ def rate_curve(values: npt.NDArray[Any]) -> RateCurve:
         bits[index] = -float(np.sum(shares * np.log2(shares))) if shares.size else 0.0
     log_mse = np.log2(np.maximum(mse, 1e-30))
     return RateCurve(
-        rms, peak, int(flat.size),
-        np.interp(FINE, GRID, bits), np.exp2(np.interp(FINE, GRID, log_mse)),
+        rms,
+        peak,
+        int(flat.size),
+        np.interp(FINE, GRID, bits),
+        np.exp2(np.interp(FINE, GRID, log_mse)),
     )

@@ -101,9 +101,7 @@ def _squarify(tiles: list[Tile], x: float, y: float, width: float, height: float
 def _worst(line: Sequence[Tile], short: float, scale: float) -> float:
     areas = [tile.value * scale for tile in line]
     total = sum(areas)
-    return max(
-        max(short**2 * area / total**2, total**2 / (short**2 * area)) for area in areas
-    )
+    return max(max(short**2 * area / total**2, total**2 / (short**2 * area)) for area in areas)
 
 
 def _draw(tile: Tile, before: bool) -> str:
@@ -148,39 +146,52 @@ def fidelity_curve(report: Report) -> str:
         y = top + (high_y - (p.sqnr_db or 0.0)) / (high_y - low_y) * (height - top - bottom)
         return x, y
 
-    parts = [f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-             'aria-label="output SQNR against bytes of the file">']
+    parts = [
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        'aria-label="output SQNR against bytes of the file">'
+    ]
     step = 5.0 if high_y - low_y <= 40 else 10.0
     for index in range(int((high_y - low_y) / step) + 1):
         value = low_y + index * step
         y = top + (high_y - value) / (high_y - low_y) * (height - top - bottom)
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" '
-                     f'y2="{y:.1f}"/><text class="axis end" x="{left - 8}" y="{y + 4:.1f}">'
-                     f"{value:.0f} dB</text>")
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" '
+            f'y2="{y:.1f}"/><text class="axis end" x="{left - 8}" y="{y + 4:.1f}">'
+            f"{value:.0f} dB</text>"
+        )
     for value in _ticks(low_x, high_x):
         x = left + (value - low_x) / (high_x - low_x) * (width - left - right)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" '
-                     f'y2="{height - bottom}"/><text class="axis mid" x="{x:.1f}" '
-                     f'y="{height - bottom + 18}">{size_text(value)}</text>')
-    parts.append(f'<text class="axis mid" x="{(left + width) / 2:.0f}" y="{height - 6}">'
-                 "bytes of the file</text>")
+        parts.append(
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" '
+            f'y2="{height - bottom}"/><text class="axis mid" x="{x:.1f}" '
+            f'y="{height - bottom + 18}">{size_text(value)}</text>'
+        )
+    parts.append(
+        f'<text class="axis mid" x="{(left + width) / 2:.0f}" y="{height - 6}">'
+        "bytes of the file</text>"
+    )
     modes = list(dict.fromkeys(p.stage for p in points if p.stage not in ("result", "curve")))
     best = modes[-1] if modes else ""
     line = sorted(at(p) for p in points if p.stage in (best, "curve", "result"))
-    parts.append('<polyline class="line" points="'
-                 + " ".join(f"{x:.1f},{y:.1f}" for x, y in line) + '"/>')
+    parts.append(
+        '<polyline class="line" points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in line) + '"/>'
+    )
     for p in sorted(points, key=lambda p: p.stage == "result"):
         x, y = at(p)
         kind = "chosen" if p.stage == "result" else "dot"
         kind = kind if p.stage in (best, "curve", "result") else "faint"
         text = f"{size_text(p.num_bytes)}, {db_text(p.sqnr_db)}, step 2^{p.knob:+.2f} RMS"
-        parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" '
-                     f'r="{7 if kind == "chosen" else 4}"><title>{escape(text)}</title></circle>')
+        parts.append(
+            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" '
+            f'r="{7 if kind == "chosen" else 4}"><title>{escape(text)}</title></circle>'
+        )
         if kind == "chosen":
             side = "end" if x > width * 0.7 else "start"
             shift = -13 if side == "end" else 13
-            parts.append(f'<text class="callout {side}" x="{x + shift:.1f}" y="{y + 22:.1f}">'
-                         f"{size_text(p.num_bytes)} at {db_text(p.sqnr_db)}</text>")
+            parts.append(
+                f'<text class="callout {side}" x="{x + shift:.1f}" y="{y + 22:.1f}">'
+                f"{size_text(p.num_bytes)} at {db_text(p.sqnr_db)}</text>"
+            )
     return "".join([*parts, "</svg>"])
 
 

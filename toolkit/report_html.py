@@ -19,10 +19,16 @@ MAX_ROWS = 200
 def render(report: Report) -> str:
     """The page as text."""
     name = PurePath(report.model).name
-    sections = [_head(report, name), _sizes(report), _curve(report), _fidelity(report),
-                _weights(report), _settings(report)]
+    sections = [
+        _head(report, name),
+        _sizes(report),
+        _curve(report),
+        _fidelity(report),
+        _weights(report),
+        _settings(report),
+    ]
     return (
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(name)}, {report.ratio:.1f}× smaller</title><style>{STYLE}</style></head>"
@@ -32,7 +38,8 @@ def render(report: Report) -> str:
 
 def _head(report: Report, name: str) -> str:
     verdict = (
-        '<span class="badge good">target reached</span>' if report.reached
+        '<span class="badge good">target reached</span>'
+        if report.reached
         else '<span class="badge bad">target not reached</span>'
     )
     if not report.written:
@@ -40,13 +47,23 @@ def _head(report: Report, name: str) -> str:
     worst = report.fidelity.worst_slice
     top1 = report.fidelity.top1_agreement
     cards = [
-        ("smaller", f"{report.ratio:.2f}<small>×</small>",
-         f"{size_text(report.original_bytes)} → {size_text(report.compressed_bytes)}"),
-        ("output fidelity", _figure(report.fidelity.sqnr_db),
-         "the lowest output" if len(report.fidelity.outputs) > 1 else "the only output"),
-        ("worst slice", _figure(worst.sqnr_db) if worst else "exact",
-         escape(worst.label) if worst else "every slice equals the original"),
-        ("top-1 agreement", _percent(top1), "same largest value") if top1 is not None
+        (
+            "smaller",
+            f"{report.ratio:.2f}<small>×</small>",
+            f"{size_text(report.original_bytes)} → {size_text(report.compressed_bytes)}",
+        ),
+        (
+            "output fidelity",
+            _figure(report.fidelity.sqnr_db),
+            "the lowest output" if len(report.fidelity.outputs) > 1 else "the only output",
+        ),
+        (
+            "worst slice",
+            _figure(worst.sqnr_db) if worst else "exact",
+            escape(worst.label) if worst else "every slice equals the original",
+        ),
+        ("top-1 agreement", _percent(top1), "same largest value")
+        if top1 is not None
         else ("cosine", f"{report.fidelity.cosine:.5f}", "to the original outputs"),
         ("bits per weight", f"{_bits(report):.2f}", f"{len(report.tensors)} weights compressed"),
     ]
@@ -56,7 +73,7 @@ def _head(report: Report, name: str) -> str:
     )
     return (
         f'<header><p class="kicker">compressed ONNX model</p><h1>{escape(name)}</h1>'
-        f"<p class=\"target\">{verdict} {escape(report.target)}</p></header>"
+        f'<p class="target">{verdict} {escape(report.target)}</p></header>'
         f'<section class="cards">{tiles}</section>'
     )
 
@@ -81,8 +98,8 @@ def _sizes(report: Report) -> str:
         "<section><h2>Where the bytes are</h2>"
         "<p>Each rectangle is a weight, its area the bytes it takes; both pictures have the same "
         "scale.</p>"
-        f'<h3>before <span>{size_text(report.original_bytes)}</span></h3>{size_map(report, True)}'
-        f'<h3>after <span>{size_text(report.compressed_bytes)}</span></h3>{size_map(report, False)}'
+        f"<h3>before <span>{size_text(report.original_bytes)}</span></h3>{size_map(report, True)}"
+        f"<h3>after <span>{size_text(report.compressed_bytes)}</span></h3>{size_map(report, False)}"
         f"{_legend(report)}</section>"
     )
 
@@ -93,7 +110,8 @@ def _legend(report: Report) -> str:
     texts = {"minor": "biases and norms", "integer": "already quantised"}
     entries = [
         f'<span><i class="t{colour}"></i>{texts.get(role, role)}</span>'
-        for role, colour in names.items() if role in present
+        for role, colour in names.items()
+        if role in present
     ]
     entries.append('<span><i class="t6"></i>everything else</span>')
     return f'<p class="legend">{"".join(entries)}</p>'
@@ -134,12 +152,14 @@ def _outputs(fidelity: Fidelity) -> str:
         if worst:
             label = f"{db_text(worst.sqnr_db)} <em>axis {worst.axis}, {worst.index}</em>"
         similar = f"{output.cosine:.6f}" if output.kind == "float" else share_text(output.agreement)
-        state = escape(output.problem) if output.problem else (
-            f"{output.dead_slices} dead slices" if output.dead_slices else "healthy"
+        state = (
+            escape(output.problem)
+            if output.problem
+            else (f"{output.dead_slices} dead slices" if output.dead_slices else "healthy")
         )
         kind = "bad" if output.problem or output.dead_slices else "good"
         rows.append(
-            f"<tr><td class=\"name\">{escape(output.name)}</td><td>{db_text(output.sqnr_db)}</td>"
+            f'<tr><td class="name">{escape(output.name)}</td><td>{db_text(output.sqnr_db)}</td>'
             f"<td>{label}</td><td>{output.max_abs_error:.3g}</td><td>{similar}</td>"
             f"<td>{share_text(output.top1_agreement)}</td>"
             f'<td><span class="badge {kind}">{state}</span></td></tr>'
@@ -192,5 +212,6 @@ def _settings(report: Report) -> str:
     return (
         "<section><h2>How to get this again</h2>"
         f"<pre><code>{escape(report.command)}</code></pre><dl>{pairs}</dl>"
-        + (f"<h3>notes</h3><ul>{notes}</ul>" if notes else "") + "</section>"
+        + (f"<h3>notes</h3><ul>{notes}</ul>" if notes else "")
+        + "</section>"
     )

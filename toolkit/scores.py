@@ -49,7 +49,10 @@ def to_scores(runs: Runs, kinds: Mapping[str, ScoreKind]) -> list[dict[str, Any]
     but for a constant. Sigmoid: log p - log (1 - p).
     """
     return [
-        {name: _score(value, kinds[name]) if name in kinds else value for name, value in run.items()}
+        {
+            name: _score(value, kinds[name]) if name in kinds else value
+            for name, value in run.items()
+        }
         for run in runs
     ]
 

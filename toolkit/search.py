@@ -230,7 +230,10 @@ def _knob_for(allocation: Allocation, measures: Measures, num_bytes: float) -> f
 
 
 def curve_points(
-    allocation: Allocation, knob: float, measures: Measures, seconds: float,
+    allocation: Allocation,
+    knob: float,
+    measures: Measures,
+    seconds: float,
     offsets: tuple[float, ...] = (-1.0, 1.0, -2.0, 2.0, -3.5, 0.0),
 ) -> list[TracePoint]:
     """Points around the chosen one for the picture of rate against fidelity, nearest first, as many

@@ -65,8 +65,7 @@ def _shrunk(draws: Mapping[str, list[float]]) -> dict[str, float]:
     left of the variance between weights is real (empirical Bayes).
     """
     logs = {
-        name: [math.log(value) for value in values if value > 0]
-        for name, values in draws.items()
+        name: [math.log(value) for value in values if value > 0] for name, values in draws.items()
     }
     pairs = [values for values in logs.values() if len(values) == DRAWS]
     if len(pairs) < 2:
@@ -76,10 +75,7 @@ def _shrunk(draws: Mapping[str, list[float]]) -> dict[str, float]:
     centre = statistics.fmean(means.values())
     between = statistics.pvariance(means.values())
     keep = max(0.0, 1.0 - noise / between) if between > 0 else 0.0
-    shrunk = {
-        name: math.exp(centre + keep * (mean - centre))
-        for name, mean in means.items()
-    }
+    shrunk = {name: math.exp(centre + keep * (mean - centre)) for name, mean in means.items()}
     return {name: shrunk.get(name, 0.0) for name in draws}
 
 

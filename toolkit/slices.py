@@ -114,8 +114,15 @@ class SliceSums:
                 ratio = decibel(float(sums.signal[index]), float(sums.noise[index]))
                 counts = bool(judged[index])
                 verdicts.append(
-                    SliceFidelity(output, axis, int(index), ratio, float(rms[index]), counts,
-                                  counts and ratio < SLICE_FLOOR_DB)
+                    SliceFidelity(
+                        output,
+                        axis,
+                        int(index),
+                        ratio,
+                        float(rms[index]),
+                        counts,
+                        counts and ratio < SLICE_FLOOR_DB,
+                    )
                 )
         return verdicts
 

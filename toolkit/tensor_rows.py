@@ -21,8 +21,15 @@ def tensor_rows(
         scale = getattr(fitted.get(weight.name), "scale", None)
         rows.append(
             TensorRow(
-                weight.name, tuple(weight.shape), weight.dtype.lower(), weight.role, weight.scheme,
-                weight.coder, weight.original_bytes, weight.num_bytes, weight.num_elements,
+                weight.name,
+                tuple(weight.shape),
+                weight.dtype.lower(),
+                weight.role,
+                weight.scheme,
+                weight.coder,
+                weight.original_bytes,
+                weight.num_bytes,
+                weight.num_elements,
                 float(scale.reshape(-1)[0]) if scale is not None and scale.size == 1 else None,
                 quality.get(weight.name),
             )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Function bodies of the toolkit's operators, in standard ONNX operators only.
 
-A model that carries them runs on stock ONNX Runtime. They use operators and types that mean the same
-from opset 13 on; ONNX Runtime inlines them under the model's opset, which they therefore declare.
+A model that carries them runs on stock ONNX Runtime. They use operators and types that mean the
+same from opset 13 on; ONNX Runtime inlines them under the model's opset, which they therefore
+declare.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from passes.function_bodies.decode_dequantize import decode_dequantize
 from passes.function_bodies.decode_fixed import decode_fixed
 from passes.function_bodies.decode_huffman import decode_huffman
 from passes.function_bodies.decode_lookup import decode_lookup
-from passes.function_bodies.decode_wide import decode_wide, wide_side
+from passes.function_bodies.decode_wide import decode_wide
 from passes.function_bodies.join_float import join_float, join_half
 from passes.function_bodies.take_range import take_range
 from passes.function_bodies.take_tensor import take_tensor
-from passes.function_bodies.wide_loop import wide_loop
+from passes.function_bodies.wide_head import wide_head
 from passes.function_bodies.wide_tensor import wide_tensor
 
 OLDEST_OPSET = 13
@@ -38,17 +39,15 @@ _BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
     "JoinHalf": join_half,
     "TakeRange": take_range,
     "TakeTensor": take_tensor,
-    "WideLoop": partial(wide_loop, wide=False),
-    "WideLoop16": partial(wide_loop, wide=True),
-    "WideSide": wide_side,
+    "WideHead": wide_head,
     "WideTensor": wide_tensor,
 }
 _CALLS: dict[str, tuple[str, ...]] = {
     "DecodeDequantize": ("WideTensor",),
     "DecodeLookup": ("WideTensor",),
-    "DecodeWide": ("WideLoop", "WideSide"),
-    "DecodeWide16": ("WideLoop", "WideLoop16", "WideSide"),
-    "WideTensor": ("DecodeWide16",),
+    "DecodeWide": ("WideHead",),
+    "DecodeWide16": ("WideHead",),
+    "WideTensor": ("DecodeWide16", "WideHead"),
 }
 
 
@@ -77,5 +76,7 @@ def function_bodies(
         if name not in wanted:
             wanted.add(name)
             open_names += _CALLS.get(name, ())
-    bodies = dict(_BODIES, DecodeDequantize=partial(decode_dequantize, zero_point=zero_points))
+    bodies: dict[str, Callable[[int], onnx.FunctionProto]] = _BODIES | {
+        "DecodeDequantize": partial(decode_dequantize, zero_point=zero_points)
+    }
     return [bodies[name](opset) for name in sorted(wanted)]

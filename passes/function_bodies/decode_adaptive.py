@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx
-from onnx import helper
 
 from passes.function_bodies.body_builder import BOOL, INT16, INT64, BodyBuilder
 from passes.function_bodies.packed_fields import (
@@ -52,15 +51,15 @@ class _Header:
 
 def decode_adaptive(opset: int) -> onnx.FunctionProto:
     """The function for models of this opset, 13 or later."""
-    body = BodyBuilder(1)
+    body = BodyBuilder(opset, 1)
     (blob,) = body.inputs
     words = body.op("Concat", body.cast(blob, INT64), body.ints(0, 0), axis=0)
     h = _read_header(body, words)
     tokens = _decode_tokens(body, words, h)
     based = body.op("Mul", body.op("Add", tokens, h.first), power(body, h.low_bits))
-    low = unpack(body, words, h.end, body.range(h.n), h.low_bits)
+    low = unpack(body, words, h.end, body.flat(body.range(h.n)), h.low_bits)
     symbols = body.op("Add", based, low)
-    return body.function("DecodeAdaptive", [body.cast(symbols, INT16)], opset)
+    return body.function("DecodeAdaptive", [body.cast(symbols, INT16)])
 
 
 def estimate_stock_seconds(num_symbols: int, num_tokens: int = 256, num_classes: int = 5) -> float:
@@ -155,25 +154,24 @@ def _prior_sums(body: BodyBuilder, h: _Header, steps: str) -> str:
     scaled = body.op("Mul", mass, body.ints(4096))
     share = body.op("Div", scaled, body.op("ReduceSum", mass))
     prior = body.op("Add", share, body.ints(1))
-    return body.op("CumSum", body.op("Concat", body.ints(0), prior, axis=0), body.axis)
+    return body.op("CumSum", body.op("Concat", body.ints(0), prior, axis=0), body.ints(0))
 
 
 def _observation_sums(body: BodyBuilder, h: _Header) -> str:
     """Row s + 1: the running sums of what token s adds to the counts, [tokens + 1, tokens + 1]."""
-    index = body.range(body.op("Add", h.tokens, body.ints(1)))
+    index = body.flat(body.range(body.op("Add", h.tokens, body.ints(1))))
     column = body.op("Unsqueeze", index, body.ints(1))
     apart = body.op("Abs", body.op("Sub", column, index))
     near = body.op("Sub", body.op("Add", h.reach, body.ints(1)), apart)
     height = body.op("Max", near, body.ints(0))
     inside = body.op("Mul", height, body.op("Min", index, body.ints(1)))
-    columns = body.constant(INT64, [1], scalar=True)
     double_gain = body.op("Add", h.gain, h.gain)
-    return body.op("CumSum", body.op("Mul", inside, power(body, double_gain)), columns)
+    return body.op("CumSum", body.op("Mul", inside, power(body, double_gain)), body.ints(1))
 
 
 def _class_weights(body: BodyBuilder, h: _Header, num_classes: str) -> str:
     """What a token after classes y, z weighs after classes y', z': [c, c, c, c, 1]."""
-    index = body.range(num_classes)
+    index = body.flat(body.range(num_classes))
     same = body.cast(body.op("Equal", body.op("Unsqueeze", index, body.ints(1)), index), INT64)
     same_before = body.op("Unsqueeze", same, body.ints(1, 3, 4))
     same_back = body.op("Unsqueeze", same, body.ints(0, 2, 4))
@@ -200,7 +198,7 @@ def _code_pairs(body: BodyBuilder, words: str, h: _Header) -> str:
 def _decode_tokens(body: BodyBuilder, words: str, h: _Header) -> str:
     """The tokens, int64 [n]."""
     one = body.ints(1)
-    offset = body.op("Sub", body.range(h.tokens), h.centre)
+    offset = body.op("Sub", body.flat(body.range(h.tokens)), h.centre)
     magnitude = body.op("Abs", offset)
     reaches = [
         body.cast(body.op("Less", t, body.op("Add", magnitude, one)), INT64) for t in (h.t1, h.t2)
@@ -248,10 +246,8 @@ def _decode_tokens(body: BodyBuilder, words: str, h: _Header) -> str:
     next_past = body.op("Concat", kept, body.op("Gather", classes, token_1), axis=0)
     carried = [(name, INT64) for name in (size, code, at, table, past)]
     results = [next_size, next_code, next_at, next_table, next_past, token_1]
-    graph = body.close_graph([*carried, (unused, INT64)], results)
-    for output, rank in zip(graph.output, (1, 1, 1, 3, 1, 1), strict=True):
-        kind = helper.make_tensor_type_proto(INT64, [None] * rank)
-        output.type.CopyFrom(kind)  # ONNX Runtime wants to know the ranks
+    ranks = [(INT64, rank) for rank in (1, 1, 1, 3, 1, 1)]
+    graph = body.close_graph(results, [*carried, (unused, INT64)], ranks)
     start = (one, zero, zero, sums, history)
     *_, tokens = body.ops("Scan", 6, *start, pairs, num_scan_inputs=1, body=graph)
     return body.op("Sub", body.flat(tokens), one)

@@ -23,7 +23,7 @@ def decode_dequantize(opset: int, zero_point: bool = False) -> onnx.FunctionProt
     scale: [] or [1] for the whole tensor; [count] along `axis` for block_size 0; else of the
     tensor's rank, with ceil(size / block_size) entries along `axis`.
     """
-    b = BodyBuilder(3 if zero_point else 2)
+    b = BodyBuilder(opset, 3 if zero_point else 2)
     blob, *parameters = b.inputs
     shape = b.attribute("shape", "value_ints")
     axis = b.flat(b.attribute("axis", "value_int"))
@@ -36,11 +36,21 @@ def decode_dequantize(opset: int, zero_point: bool = False) -> onnx.FunctionProt
     blocked = b.cast(block, BOOL)
 
     b.open_graph()
-    entries = b.op("Div", b.range(b.op("Gather", shape, axis)), block)
-    wide = [b.op("Gather", value, entries, refs={"axis": "INT"}) for value in parameters]
-    then_graph = b.close_graph([], wide)
+    begin, middle = b.ints(0), b.op("Add", axis, b.ints(1))
+    around = [
+        b.op("ReduceProd", b.slice(shape, begin, axis)),
+        b.ints(-1),
+        b.op("ReduceProd", b.slice(shape, middle, rank)),
+    ]
+    cube = b.op("Concat", *around, axis=0)
+    entries = b.flat(b.op("Div", b.range(b.op("Gather", shape, axis)), block))
+    wide = [
+        b.op("Reshape", b.op("Gather", b.op("Reshape", value, cube), entries, axis=1), shape)
+        for value in parameters
+    ]
+    then_graph = b.close_graph(wide)
     b.open_graph()
-    else_graph = b.close_graph([], [b.op("Reshape", value, column) for value in parameters])
+    else_graph = b.close_graph([b.op("Reshape", value, column) for value in parameters])
     spread = b.ops("If", len(parameters), blocked, then_branch=then_graph, else_branch=else_graph)
 
     values = [b.cast(value, FLOAT) for value in (symbols, *spread)]
@@ -49,4 +59,4 @@ def decode_dequantize(opset: int, zero_point: bool = False) -> onnx.FunctionProt
     if opset >= CAST_LIKE_SINCE:
         output = b.op("CastLike", output, parameters[0])
     defaults = {"axis": 1, "block_size": 0}
-    return b.function("DecodeDequantize", [output], opset, ["tensor", "shape"], defaults)
+    return b.function("DecodeDequantize", [output], ["tensor", "shape"], defaults)

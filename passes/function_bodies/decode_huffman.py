@@ -27,7 +27,7 @@ SLOTS = 2**MAX_LENGTH
 
 def decode_huffman(opset: int) -> onnx.FunctionProto:
     """The function for models of this opset, 13 or later."""
-    body = BodyBuilder(1)
+    body = BodyBuilder(opset, 1)
     (blob,) = body.inputs
     words = body.op("Concat", body.cast(blob, INT64), body.ints(0, 0), axis=0)
     where = [BODY, BODY + 1, BODY + 1, BODY + 1, BODY + 2, BODY + 3]
@@ -42,12 +42,12 @@ def decode_huffman(opset: int) -> onnx.FunctionProto:
     slots = _slot_of_every_bit(body, words, code)
     last = body.op("Sub", body.op("Shape", slots), body.ints(1))
     lengths = body.op("Gather", length_of_slot, slots)
-    behind = body.op("Add", body.range(body.op("Shape", slots)), lengths)
+    behind = body.op("Add", body.flat(body.range(body.op("Shape", slots))), lengths)
     jump = body.cast(body.op("Min", behind, last), INT32)
     starts = _chain(body, jump, n)
     picked = body.op("Gather", slots, starts)
     symbols = body.op("Add", body.op("Gather", symbol_of_slot, picked), signed(body, first))
-    return body.function("DecodeHuffman", [body.cast(symbols, INT16)], opset)
+    return body.function("DecodeHuffman", [body.cast(symbols, INT16)])
 
 
 def _decoding_table(
@@ -58,10 +58,10 @@ def _decoding_table(
     Symbols without a code count as of length 13, behind all others; of that length is also an only
     symbol, which so takes slot 0. 13 modulo 13 is their true length.
     """
-    index = body.range(alphabet)
+    index = body.flat(body.range(alphabet))
     steps = unpack(body, words, body.ints(BODY + 4), index, width)
     bias = body.op("Sub", body.op("Div", power(body, width), body.ints(2)), body.ints(1))
-    sums = body.op("CumSum", body.op("Sub", steps, bias), body.axis)
+    sums = body.op("CumSum", body.op("Sub", steps, bias), body.ints(0))
     lengths = body.op("Mod", body.op("Add", sums, start), body.ints(16))
     absent = body.cast(body.op("Equal", lengths, body.ints(0)), INT64)
     ranked = body.op("Add", lengths, body.op("Mul", absent, body.ints(13)))
@@ -70,12 +70,12 @@ def _decoding_table(
     symbols = body.op("Mod", sorted_keys, body.ints(SLOTS))
     sorted_lengths = body.op("Div", sorted_keys, body.ints(SLOTS))
     shares = body.op("Div", body.ints(SLOTS), power(body, sorted_lengths))
-    first_slot = body.op("CumSum", shares, body.axis, exclusive=1)
+    first_slot = body.op("CumSum", shares, body.ints(0), exclusive=1)
     clipped = body.op("Min", first_slot, body.ints(SLOTS))
     zeros = body.op("ConstantOfShape", body.ints(SLOTS + 1), value=_zero())
     ones = body.op("Add", body.op("Mul", clipped, body.ints(0)), body.ints(1))
     marks = body.op("ScatterElements", zeros, clipped, ones)
-    rank = body.op("Sub", body.op("CumSum", marks, body.axis), body.ints(1))
+    rank = body.op("Sub", body.op("CumSum", marks, body.ints(0)), body.ints(1))
     true_lengths = body.op("Mod", sorted_lengths, body.ints(13))
     return body.op("Gather", symbols, rank), body.op("Gather", true_lengths, rank)
 
@@ -109,9 +109,7 @@ def _chain(body: BodyBuilder, jump: str, n: str) -> str:
     farther = body.op("Gather", jumps, jumps)
     go_on = body.op("Identity", condition)
     inputs = [(count, INT64), (condition, BOOL), (starts, INT32), (jumps, INT32)]
-    graph = body.close_graph(inputs, [go_on, more, farther])
-    for scalar in graph.input[:2]:  # ONNX Runtime wants to know their shape
-        scalar.type.tensor_type.shape.SetInParent()
+    graph = body.close_graph([go_on, more, farther], inputs, scalars=2)
     chain, _ = body.ops("Loop", 2, rounds, "", zero, jump, body=graph)
     return body.slice(chain, body.ints(0), n)
 

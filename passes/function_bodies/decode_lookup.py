@@ -13,11 +13,11 @@ def decode_lookup(opset: int) -> onnx.FunctionProto:
 
     An index outside of the codebook, of a corrupted blob, takes the nearest entry.
     """
-    b = BodyBuilder(2)
+    b = BodyBuilder(opset, 2)
     blob, codebook = b.inputs
     symbols = b.op("WideTensor", blob, domain=DOMAIN, refs={"tensor": "INT", "shape": "INTS"})
     index = b.op("Add", b.cast(symbols, INT64), b.attribute("offset", "value_int"))
     last = b.op("Sub", b.op("Shape", codebook), b.ints(1))
     index = b.op("Max", b.op("Min", index, last), b.ints(0))
     output = b.op("Gather", codebook, index)
-    return b.function("DecodeLookup", [output], opset, ["tensor", "shape", "offset"])
+    return b.function("DecodeLookup", [output], ["tensor", "shape", "offset"])

@@ -1,51 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`toolkit.DecodeWide` and `DecodeWide16`: a wide blob to the matrix of its symbols.
 
-They read the side information, which may be nested, and leave the symbols to `WideLoop`.
+Side information that is nested is a wide body of its own. A Loop of one turn or two runs the one
+set of nodes for both. (Calls of one function both inside and outside of an If are no way: ONNX
+Runtime inlines them under equal names, and its optimizers then mix them up.)
 """
 
 from __future__ import annotations
 
 import onnx
 
-from passes.function_bodies.body_builder import DOMAIN, INT8, INT16, INT64, BodyBuilder
-from passes.function_bodies.wide_loop import HEADER_WORDS, add_u32, loop_name
+from passes.function_bodies.body_builder import BOOL, INT8, INT16, INT64, BodyBuilder
+from passes.function_bodies.wide_head import add_head
+from passes.function_bodies.wide_loop import add_wide_loop
 
 BODY_AT = 6
-
-
-def wide_side(opset: int) -> onnx.FunctionProto:
-    """WideSide(blob, start) -> classes, tables, at: side information that is not nested.
-
-    Inputs: blob uint16 [n]; start int64 [1], first word of the body.
-    Outputs: classes int64 [P], signed; tables int64 [U], 0 ... 255; at int64 [1], the word at which the
-    side information begins.
-    """
-    b = BodyBuilder(2)
-    blob, start = b.inputs
-    end = b.op("Add", start, b.ints(HEADER_WORDS))
-    fields = add_u32(b, b.slice(blob, start, end))
-    counts = b.op("Mod", fields, b.ints(65536))
-    sets = b.op("Div", fields, b.ints(65536))
-    one = b.ints(1)
-    num_tensors = b.slice(counts, b.ints(0), one)
-    num_sets = b.slice(sets, b.ints(0), one)
-    class_bytes = b.slice(fields, b.ints(7), b.ints(8))
-    table_bytes = b.slice(fields, b.ints(8), b.ints(9))
-    at = b.op("Add", end, b.op("Mul", num_tensors, b.ints(10)))
-    at = b.op("Add", at, num_sets)
-
-    def byte_string(begin: str, count: str) -> tuple[str, str]:
-        words = b.op("Div", b.op("Add", count, one), b.ints(2))
-        stop = b.op("Add", begin, words)
-        part = b.op("Unsqueeze", b.cast(b.slice(blob, begin, stop), INT64), one)
-        halves = b.op("Mod", b.op("Div", part, b.ints(1, 256)), b.ints(256))
-        return b.slice(b.flat(halves), b.ints(0), count), stop
-
-    classes, tables_at = byte_string(at, class_bytes)
-    tables, _ = byte_string(tables_at, table_bytes)
-    signed = b.cast(b.cast(classes, INT8), INT64)
-    return b.function("WideSide", [signed, tables, at], opset)
 
 
 def decode_wide(opset: int, wide: bool = False) -> onnx.FunctionProto:
@@ -53,51 +22,69 @@ def decode_wide(opset: int, wide: bool = False) -> onnx.FunctionProto:
 
     Positions past a lane's end are zero. DecodeWide16 decodes segments of either width.
     """
-    b = BodyBuilder(1)
+    b = BodyBuilder(opset, 1)
     (blob,) = b.inputs
-    start, zero, one, two, four = b.ints(BODY_AT), b.ints(0), b.ints(1), b.ints(2), b.ints(4)
+    start, zero, one, two = b.ints(BODY_AT), b.ints(0), b.ints(1), b.ints(2)
     size = b.op("Shape", blob)
-    *streams, at = b.ops("WideSide", 3, blob, start, domain=DOMAIN)
-    flags = b.slice(blob, b.ints(BODY_AT + 2), b.ints(BODY_AT + 3))
-    nested = b.op("Greater", b.cast(flags, INT64), one)
-    header = add_u32(b, b.slice(blob, start, b.ints(BODY_AT + HEADER_WORDS)))
-    fields = b.ops("Split", 9, header, b.ints(*[1] * 9))
+    head = add_head(b, blob, start)
+    side = head["side"]
+    nested = b.op("Div", head["flags"], two)
 
+    # The first body to decode is the one with plain side information: the nested one, if any.
+    inner_at = b.op("Add", side, two)
+    inner_size = b.u32(b.cast(b.slice(blob, side, inner_at), INT64))
+    is_nested = b.cast(nested, BOOL)
+    first_start = b.op("Where", is_nested, inner_at, start)
+    first_end = b.op("Where", is_nested, b.op("Add", inner_at, inner_size), size)
+    inner = add_head(b, blob, first_start)
+    class_end = b.op("Add", inner["P"], b.op("Mod", inner["P"], two))
+    stop = b.op("Add", class_end, inner["U"])
+    words = b.slice(blob, inner["side"], b.op("Add", inner["side"], stop))
+    halves = b.op("Div", b.column(b.cast(words, INT64)), b.ints(1, 256))
+    data = b.flat(b.cast(halves, INT8))
+    streams = [b.slice(data, zero, inner["P"]), b.slice(data, class_end, stop)]
+
+    # One turn decodes one body; its first two tensors are the streams for the next turn.
     b.open_graph()
-    inner = b.op("Add", at, two)
-    inner_end = b.op("Add", inner, add_u32(b, b.slice(blob, at, inner)))
-    *inner_streams, _ = b.ops("WideSide", 3, blob, inner, domain=DOMAIN)
-    matrix = b.op(loop_name(False), blob, inner, inner_end, *inner_streams, domain=DOMAIN)
-    matrix = b.cast(matrix, INT64)
-    lanes = zero
-    cut = []
-    for tensor in range(2):
-        begin = b.op("Add", inner, b.ints(HEADER_WORDS + 10 * tensor))
-        entry = add_u32(b, b.slice(blob, begin, b.op("Add", begin, b.ints(8))))
-        a, b_size, c, k = b.ops("Split", 4, entry, b.ints(1, 1, 1, 1))
-        rows = b.op("Mul", a, b_size)
-        here = b.op("Div", b.op("Add", rows, b.op("Sub", k, one)), k)
-        stop = b.op("Add", lanes, here)
-        part = b.slice(b.slice(matrix, lanes, stop), zero, b.op("Mul", k, c), 1)
-        cut.append(b.slice(b.flat(part), zero, fields[7 + tensor]))
-        lanes = stop
-    cut[1] = b.op("Mod", cut[1], b.ints(256))
-    then_graph = b.close_graph([], cut)
-    b.open_graph()
-    else_graph = b.close_graph([], [b.op("Identity", value) for value in streams])
-    streams = b.ops("If", 2, nested, then_branch=then_graph, else_branch=else_graph)
-    symbols = b.op(loop_name(wide), blob, start, size, *streams, domain=DOMAIN)
+    turn, go_on, at, end, classes, tables, _ = carry = [b.name() for _ in range(7)]
+    symbols, lanes, steps = add_wide_loop(b, blob, (at, end), (classes, tables), wide)
+    values = b.cast(symbols, INT8) if wide else symbols
+    far, last = b.ints(2**31 - 1), b.ints(-1)
+    first_lanes = b.slice(lanes, zero, one)
+    parts = [
+        b.slice(
+            b.flat(b.slice(b.slice(values, *rows), zero, b.slice(steps, *which), 1)), zero, length
+        )
+        for rows, which, length in (
+            ((zero, first_lanes), (zero, one), head["P"]),
+            ((first_lanes, far), (last, far), head["U"]),
+        )
+    ]
+    again = [b.op("Identity", value) for value in (go_on, start, size)]
+    kinds = [INT64, BOOL, INT64, INT64, INT8, INT8, INT16 if wide else INT8]
+    body = b.close_graph([*again, *parts, symbols], [*zip(carry, kinds, strict=True)], scalars=2)
+    turns = b.op("Add", nested, one)
+    *_, symbols = b.ops(
+        "Loop",
+        5,
+        turns,
+        "",
+        first_start,
+        first_end,
+        *streams,
+        b.cast(data, INT16) if wide else data,
+        body=body,
+    )
     if wide:
-        _, _, num_lanes, num_blocks, _, num_words, count, _, _ = fields
-        stop = b.op("Mul", b.op("Add", num_lanes, num_blocks), two)
-        stop = b.op("Sub", b.op("Sub", size, num_words), stop)
-        begin = b.op("Sub", stop, b.op("Mul", count, four))
+        stop = b.op("Mul", b.op("Add", head["L"], head["D"]), two)
+        stop = b.op("Sub", b.op("Sub", size, head["W"]), stop)
+        begin = b.op("Sub", stop, b.op("Mul", head["X"], b.ints(4)))
         entries = b.op("Reshape", b.cast(b.slice(blob, begin, stop), INT64), b.ints(-1, 4))
-        low, high, values, _ = b.ops("Split", 4, entries, b.ints(1, 1, 1, 1), axis=1)
+        low, high, values, _ = b.split(entries, 4, axis=1)
         place = b.op("Add", low, b.op("Mul", high, b.ints(65536)))
         shape = b.op("Shape", symbols)
         place = b.op("Min", place, b.op("Sub", b.op("ReduceProd", shape), one))
         values = b.flat(b.cast(values, INT16))
         symbols = b.op("ScatterND", b.flat(symbols), place, values)
         symbols = b.op("Reshape", symbols, shape)
-    return b.function("DecodeWide16" if wide else "DecodeWide", [symbols], opset)
+    return b.function("DecodeWide16" if wide else "DecodeWide", [symbols])

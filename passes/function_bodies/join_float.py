@@ -15,7 +15,7 @@ from passes.function_bodies.body_builder import FLOAT, INT32, BodyBuilder
 
 def join_float(opset: int) -> onnx.FunctionProto:
     """JoinFloat(plane0 int8, plane1, plane2, plane3 uint8, all of one shape) -> float32."""
-    b = BodyBuilder(4)
+    b = BodyBuilder(opset, 4)
     exponent = b.op("Add", b.cast(b.inputs[0], INT32), b.int32(128))
     low = b.cast(b.inputs[1], FLOAT)
     step = _floats(b, 256.0)
@@ -26,12 +26,12 @@ def join_float(opset: int) -> onnx.FunctionProto:
     unit = _floats(b, 2.0**-24)
     fraction = b.op("Mul", b.op("Sub", low, sign), unit)
     index = b.op("Max", b.op("Sub", exponent, b.int32(1)), b.int32(0))
-    return b.function("JoinFloat", [_value(b, exponent, index, fraction, sign)], opset)
+    return b.function("JoinFloat", [_value(b, exponent, index, fraction, sign)])
 
 
 def join_half(opset: int) -> onnx.FunctionProto:
     """JoinHalf(plane0 int8, plane1 uint8){to} -> float16 (to = 10) or bfloat16 (to = 16)."""
-    b = BodyBuilder(2)
+    b = BodyBuilder(opset, 2)
     to = b.cast(b.attribute("to", "value_int"), INT32)
     is_float16 = b.op("Div", b.op("Sub", b.int32(16), to), b.int32(6))
     # Below the exponent are 8 bits, in float16 11; its exponents count from 2^-14, not 2^-126.
@@ -45,11 +45,7 @@ def join_half(opset: int) -> onnx.FunctionProto:
     fraction = b.op("Div", b.op("Sub", low, sign), b.cast(span, FLOAT))
     index = b.op("Max", b.op("Sub", exponent, b.int32(1)), b.int32(0))
     value = _value(b, exponent, b.op("Add", index, bias), fraction, sign)
-    result = b.op("Cast", value)
-    function = b.function("JoinHalf", [result], opset, ["to"])
-    (cast,) = (node for node in function.node if result in node.output)
-    cast.attribute.add(name="to", ref_attr_name="to", type=onnx.AttributeProto.INT)
-    return function
+    return b.function("JoinHalf", [b.op("Cast", value, refs={"to": "INT"})], ["to"])
 
 
 def estimate_stock_seconds(num_values: int) -> float:
@@ -78,4 +74,5 @@ def _value(b: BodyBuilder, exponent: str, index: str, fraction: str, sign: str) 
     scale = b.op("Gather", powers, index)
     magnitude = b.op("Mul", b.op("Add", fraction, normal), scale)
     one = _floats(b, 1.0)
-    return b.op("Mul", magnitude, b.op("Sub", one, b.op("Add", sign, sign)))
+    value = b.op("Mul", magnitude, b.op("Sub", one, b.op("Add", sign, sign)))
+    return b.op("Reshape", value, b.op("Shape", b.inputs[0]))  # planes may be scalars

@@ -11,7 +11,7 @@ from passes.function_bodies.take_tensor import add_shaped
 
 def take_range(opset: int) -> onnx.FunctionProto:
     """TakeRange(stream [n]){first, shape} -> stream[first : first + prod(shape)] as [shape]."""
-    b = BodyBuilder(1)
+    b = BodyBuilder(opset, 1)
     first = b.flat(b.attribute("first", "value_int"))
     output = add_shaped(b, b.inputs[0], first, b.attribute("shape", "value_ints"))
-    return b.function("TakeRange", [output], opset, ["first", "shape"])
+    return b.function("TakeRange", [output], ["first", "shape"])

@@ -8,13 +8,14 @@ import onnx
 from passes.function_bodies.body_builder import BodyBuilder
 
 
-def add_cut(b: BodyBuilder, symbols: str, lane: str, lanes: str, steps: str, shape: str) -> str:
+def add_cut(b: BodyBuilder, symbols: str, place: list[str], shape: str) -> str:
     """Reshape(symbols[lane : lane + lanes, 0 : steps] as a vector, cut to prod(shape), shape).
 
-    lane, lanes and steps are int64 [1], shape is int64 [rank].
+    place: lane, lanes, steps, int64 [1] each; shape is int64 [rank].
     """
-    corner = b.op("Concat", lane, b.ints(0), axis=0)
-    part = b.op("Slice", symbols, corner, b.op("Concat", b.op("Add", lane, lanes), steps, axis=0))
+    lane, lanes, steps = place
+    rows = b.slice(symbols, lane, b.op("Add", lane, lanes))
+    part = b.slice(rows, b.ints(0), steps, 1)
     return add_shaped(b, b.flat(part), b.ints(0), shape)
 
 
@@ -26,7 +27,7 @@ def add_shaped(b: BodyBuilder, stream: str, first: str, shape: str) -> str:
 
 def take_tensor(opset: int) -> onnx.FunctionProto:
     """TakeTensor(symbols [L, T]){lane, lanes, steps, shape} -> symbols [shape]."""
-    b = BodyBuilder(1)
+    b = BodyBuilder(opset, 1)
     place = [b.flat(b.attribute(name, "value_int")) for name in ("lane", "lanes", "steps")]
-    output = add_cut(b, b.inputs[0], *place, b.attribute("shape", "value_ints"))
-    return b.function("TakeTensor", [output], opset, ["lane", "lanes", "steps", "shape"])
+    output = add_cut(b, b.inputs[0], place, b.attribute("shape", "value_ints"))
+    return b.function("TakeTensor", [output], ["lane", "lanes", "steps", "shape"])

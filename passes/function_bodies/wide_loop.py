@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`toolkit.WideLoop`: decodes a wide body whose side information is at hand (FORMAT.md 2.6).
+"""Decodes a wide body whose side information is at hand (FORMAT.md 2.6), by standard operators.
 
 One ONNX Scan over the steps; each operator works on all lanes of the segment. Lanes lie in an array
 [32, D], lane j of block d at [j, d], so that a block's pointer into the code words is one column,
@@ -7,15 +7,14 @@ and the order of the lanes that refill is a running sum down the column. Missing
 tensor's last block, and lanes that have ended, rest in state 65536 (see wide_tables.py).
 
 What a step has to know of its row changes only where a row begins; the Scan recomputes it in
-the steps in which some lane begins one. GatherElements on flat arrays is ten times as fast as Gather.
+the steps in which some lane begins one. GatherElements on flat arrays is ten times as fast as
+Gather.
 
 On a corrupted blob every index stays in range and the number of steps is bounded: the symbols are
 wrong, or ONNX Runtime reports an error.
 """
 
 from __future__ import annotations
-
-import onnx
 
 from passes.function_bodies.body_builder import (
     BOOL,
@@ -27,193 +26,191 @@ from passes.function_bodies.body_builder import (
     UINT32,
     BodyBuilder,
 )
+from passes.function_bodies.wide_head import add_directory, add_head, add_lane_counts
 from passes.function_bodies.wide_tables import CLASSES, SYMBOLS, add_tables
 
-HEADER_WORDS = 18
 LOWEST_STATE = 65536
 SET_SIZE = CLASSES * SYMBOLS
 
 
-def loop_name(wide: bool) -> str:
-    """Name of the function for 16-bit (wide) or 8-bit symbols."""
-    return "WideLoop16" if wide else "WideLoop"
+def add_wide_loop(
+    b: BodyBuilder, blob: str, ends: tuple[str, str], streams: tuple[str, str], wide: bool
+) -> tuple[str, str, str]:
+    """Append the nodes that decode one body.
 
+    Args:
+        blob: uint16 [n].
+        ends: int64 [1] each, first word of the body and the word after it.
+        streams: int8 [P] and [U], class stream and table stream.
+        wide: decode to int16, else to int8.
 
-def add_u32(b: BodyBuilder, words: str) -> str:
-    """int64 [n] from pairs of words uint16 [2 n]."""
-    pairs = b.op("Reshape", b.cast(words, INT64), b.ints(-1, 2))
-    return b.op("MatMul", pairs, b.ints(1, LOWEST_STATE))
-
-
-def wide_loop(opset: int, wide: bool) -> onnx.FunctionProto:
-    """WideLoop(blob, start, end, classes, tables) -> symbols, int8 [L, T]; WideLoop16: int16.
-
-    Inputs: blob uint16 [n]; start and end int64 [1], the words of the body; classes int64 [P], the
-    class stream, signed; tables int64 [U], the table stream, 0 ... 255.
+    Returns:
+        The symbols [L, T]; lanes and most steps of each tensor, int64 [N].
     """
-    b = BodyBuilder(5)
-    blob, start, end, classes, tables = b.inputs
-    zero, one, two, rows32 = b.ints(0), b.ints(1), b.ints(2), b.ints(32)
-    blob_size = b.op("Shape", blob)
-    directory_at = b.op("Add", start, b.ints(HEADER_WORDS))
-    counts = b.cast(b.slice(blob, start, directory_at), INT64)
-    num_tensors, num_sets, _ = b.ops("Split", 3, counts, b.ints(1, 1, HEADER_WORDS - 2))
-    fields = add_u32(b, b.slice(blob, b.op("Add", start, b.ints(4)), directory_at))
-    lanes, blocks, num_steps, words, _ = b.ops("Split", 5, fields, b.ints(1, 1, 1, 1, 3))
-    blocks = b.op("Min", blocks, blob_size)
-    sets_at = b.op("Add", directory_at, b.op("Mul", num_tensors, b.ints(10)))
-    sets = b.cast(b.slice(blob, sets_at, b.op("Add", sets_at, num_sets)), INT64)
-    slots, where = add_tables(b, sets, tables)
+    start, end = ends
+    classes, tables = streams
+    one, two, in_block = b.ints(1), b.ints(2), b.ints(32)
+    byte, word = b.ints(SYMBOLS), b.ints(LOWEST_STATE)
+    num_words = b.op("Shape", blob)
+    head = add_head(b, blob, start)
+    num_blocks = b.op("Min", head["D"], num_words)
 
-    # The directory, int64 [N, 5], and what follows from it.
-    directory = add_u32(b, b.slice(blob, directory_at, sets_at))
-    directory = b.op("Reshape", directory, b.ints(-1, 5))
-    sizes, b_size, c_size, k, rest = b.ops("Split", 5, directory, b.ints(1, 1, 1, 1, 1), axis=1)
-    num_rows = b.op("Mul", sizes, b_size)
-    longest = b.op("ReduceMax", b.op("Mul", k, c_size), keepdims=1)
-    num_steps = b.op("Min", num_steps, b.flat(longest), b.op("Mul", blob_size, b.ints(LOWEST_STATE)))
+    sets = b.cast(b.slice(blob, head["sets"], head["side"]), INT64)
+    num_sets = b.op("Shape", sets)
+    # Not by way of uint8: ONNX Runtime drops the middle one of casts int8, uint8, int64.
+    stream = b.op("Mod", b.cast(tables, INT64), byte)
+    slots, where = add_tables(b, sets, stream)
 
-    def ceil_div(value: str, by: str) -> str:
-        return b.op("Div", b.op("Add", value, b.op("Sub", by, one)), by)
-
-    first_block = b.before(ceil_div(ceil_div(num_rows, k), rows32))
+    # What follows from the directory for each tensor, then for each block, [1, D].
+    directory = add_directory(b, blob, start, head)
+    columns = b.split(directory, 5, axis=1)
+    a_size, b_size, c_size, k, rest = columns
+    rows, lanes, tensor_steps = add_lane_counts(b, columns)
+    tensor_lanes, tensor_steps = b.flat(lanes), b.flat(tensor_steps)
+    longest = b.op("ReduceMax", tensor_steps)
+    # A word holds at most 16 / log2(4096 / 4095) < 65536 symbols, a state no more.
+    limit = b.op("Mul", b.op("Add", b.op("Min", head["W"], num_words), one), word)
+    num_steps = b.op("Min", b.op("Min", head["T"], longest), limit)
+    blocks = b.op("Div", b.op("Add", lanes, b.ints(31)), in_block)
+    first_block = b.before(blocks)
     has = b.op("Mod", b.op("Div", rest, b.ints(256, 512, 1024)), two)
-    class_sizes = b.op("Mul", has, b.slice(directory, zero, b.ints(3), 1))
-    absent = b.op("Shape", classes)
-    class_at = b.op("Reshape", b.before(b.flat(class_sizes)), b.ints(-1, 3))
-    class_at = b.op("Sub", class_at, absent)
-    class_at = b.op("Add", b.op("Mul", class_at, has), absent)  # an absent array is the zero there
-    tensors = b.op("Concat", num_rows, b_size, c_size, k, rest, first_block, class_at, axis=1)
-    tensors = b.op("Gather", tensors, b.groups(blocks, b.flat(first_block)))
-    columns = b.ops("Split", 9, b.op("Transpose", tensors), b.ints(*[1] * 9), axis=0)
-    num_rows, b_size, c_size, k, rest, first_block, at_a, at_b, at_c = columns  # each [1, D]
+    sizes = b.op("Mul", has, b.op("Concat", a_size, b_size, c_size, axis=1))
+    arrays_at = b.op("Reshape", b.before(b.flat(sizes)), b.ints(-1, 3))
+    absent = b.op("Shape", classes)  # there lies a zero
+    arrays_at = b.op("Where", b.cast(has, BOOL), arrays_at, absent)
+    tensors = b.op("Concat", rows, b_size, c_size, k, rest, first_block, arrays_at, axis=1)
+    tensor = b.groups(num_blocks, first_block, b.flat(blocks))
+    columns = b.split(b.op("Transpose", b.op("Gather", tensors, tensor)), 9)
+    rows, b_size, c_size, k, rest, first_block, *classes_at = columns
+    base = b.op("Div", rest, word)
+    base = b.op("Sub", base, b.op("Mul", b.op("Div", base, b.ints(32768)), word))
+    table_set = b.op("Min", b.op("Mod", rest, byte), b.op("Sub", num_sets, one))
+    set_at = b.op("Mul", b.op("Add", table_set, one), b.ints(SET_SIZE))
 
-    # Rows of each lane, [32, D].
-    lane = b.op("Mul", b.op("Sub", b.range(blocks), first_block), rows32)
-    lane = b.op("Add", lane, b.op("Unsqueeze", b.range(rows32), one))
-    first_row = b.op("Min", b.op("Mul", lane, k), num_rows)
-    lane_rows = b.op("Min", b.op("Sub", num_rows, first_row), k)
+    # Rows of each lane, [32, D], and where the lanes of the blob lie in it.
+    padded = b.op("Mul", num_blocks, in_block)
+    grid = b.op("Concat", in_block, num_blocks, axis=0)
+    numbers = b.range(padded)
+    lane = b.op("Transpose", b.op("Reshape", numbers, b.ints(-1, 32)))
+    lane = b.op("Sub", lane, b.op("Mul", first_block, in_block))
+    first_row = b.op("Min", b.op("Mul", lane, k), rows)
+    lane_rows = b.op("Min", b.op("Sub", rows, first_row), k)
+    real = b.flat(b.op("Transpose", b.cast(lane_rows, BOOL)))
+    order = b.op("Compress", b.op("Transpose", b.op("Reshape", numbers, grid)), real)
 
-    # Where the lanes of the blob lie in a flat [32, D].
-    grid = b.op("Concat", rows32, blocks, axis=0)
-    padded = b.op("Mul", rows32, blocks)
-    number = b.op("Transpose", b.op("Reshape", b.range(padded), grid))
-    real = b.op("Transpose", b.op("Greater", lane_rows, zero))
-    order = b.op("Compress", b.flat(number), b.flat(real))
-
-    words_at = b.op("Sub", end, words)
-    states_at = b.op("Sub", words_at, b.op("Mul", lanes, two))
-    lengths_at = b.op("Sub", states_at, b.op("Mul", blocks, two))
-    states = b.cast(add_u32(b, b.slice(blob, states_at, words_at)), UINT32)
-    resting = b.op("Expand", b.constant(UINT32, [LOWEST_STATE]), padded)
-    states = b.op("ScatterND", resting, b.op("Unsqueeze", order, one), states)
-    begin = b.before(add_u32(b, b.slice(blob, lengths_at, states_at)))
-    # Each pointer stands on the word read last.
-    last_word = b.op("Sub", blob_size, one)
-    pointer = b.op("Add", begin, b.op("Sub", words_at, one))
-    pointer = b.cast(b.op("Unsqueeze", b.op("Min", pointer, last_word), zero), INT32)
-    last_word = b.cast(last_word, INT32)
-    tail = b.op("Expand", b.constant(UINT32, [0]), rows32)
+    # Block lengths and states; each pointer stands on the word read last.
+    words_at = b.op("Sub", end, head["W"])
+    states_at = b.op("Sub", words_at, b.op("Mul", head["L"], two))
+    lengths_at = b.op("Sub", states_at, b.op("Mul", num_blocks, two))
+    lengths, states = (
+        b.u32(b.cast(b.slice(blob, *ends), INT64))
+        for ends in ((lengths_at, states_at), (states_at, words_at))
+    )
+    states = b.op("ScatterND", b.op("Expand", word, padded), b.column(order), states)
+    states = b.cast(states, UINT32)
+    last_word = b.op("Sub", num_words, one)
+    pointer = b.op("Add", b.before(lengths), b.op("Sub", words_at, one))
+    pointer = b.op("Unsqueeze", b.op("Min", pointer, last_word), b.ints(0))
+    tail = b.op("Expand", b.uint32(0), in_block)
     code = b.op("Concat", b.cast(blob, UINT32), tail, axis=0)
 
     # What the steps use, as int32; classes come times 256, the size of a row of `where`.
-    def int32(value: str) -> str:
-        return b.cast(value, INT32)
-
-    byte = b.ints(SYMBOLS)
-    class_of = int32(b.op("Mul", b.op("Concat", classes, zero, axis=0), byte))
-    class_limit = int32(absent)
-    base = b.op("Div", rest, b.ints(LOWEST_STATE))
-    base = b.op("Sub", base, b.op("Mul", b.op("Div", base, b.ints(32768)), b.ints(LOWEST_STATE)))
-    base = int32(b.op("Mul", base, byte))
-    table_set = b.op("Min", b.op("Mod", rest, byte), b.op("Sub", num_sets, one))
-    set_at = int32(b.op("Mul", b.op("Add", table_set, one), b.ints(SET_SIZE)))
-    low_bits = b.op("Mod", b.op("Div", rest, b.ints(4096)), b.ints(16)) if wide else ""
-    low_bits = b.cast(b.op("Min", low_bits, b.ints(8)), UINT32) if wide else ""
-    first_row, lane_rows, b_size, c_size = map(int32, (first_row, lane_rows, b_size, c_size))
-    at_a, at_b, at_c = map(int32, (at_a, at_b, at_c))
-    zeros = b.op("Expand", b.constant(INT32, [0]), grid)
-    column = b.op("Sub", c_size, b.int32(1))
-    steps = int32(b.range(num_steps))
+    used = [first_row, lane_rows, pointer, b.op("Mul", base, byte), set_at, b_size, c_size]
+    narrow = b.cast(b.op("Concat", *used, *classes_at, axis=0), INT32)
+    parts = b.ops("Split", 10, narrow, b.ints(32, 32, *[1] * 8))
+    first_row, lane_rows, pointer, base, set_at, b_size, c_size, *classes_at = parts
+    class_of = b.op("Concat", b.cast(classes, INT32), b.int32(0), axis=0)
+    class_of = b.op("Mul", class_of, b.int32(SYMBOLS))
+    class_limit, last_word = b.cast(absent, INT32), b.cast(last_word, INT32)
+    low_bits = ""
+    if wide:
+        low_bits = b.op("Mod", b.op("Div", rest, b.ints(4096)), b.ints(16))
+        low_bits = b.cast(b.op("Min", low_bits, b.ints(8)), UINT32)
 
     def refill(x: str, pointer: str) -> tuple[str, str]:
         """Step 5 of 2.6: states and pointers after it."""
         low = b.cast(b.op("Less", x, b.uint32(LOWEST_STATE)), UINT8)
-        taken = b.op("CumSum", b.op("Reshape", b.cast(low, INT32), grid), b.axis)
+        taken = b.op("CumSum", b.op("Reshape", b.cast(low, INT32), grid), b.ints(0))
         place = b.op("Add", taken, pointer)
-        pointer = b.op("Min", b.slice(place, b.ints(31), rows32), last_word)
+        pointer = b.op("Min", b.slice(place, b.ints(31), in_block), last_word)
         word = b.op("GatherElements", code, b.flat(place))
-        low = b.cast(low, UINT32)
         change = b.op("Add", b.op("Mul", x, b.uint32(LOWEST_STATE - 1)), word)
-        return b.op("Add", x, b.op("Mul", change, low)), pointer
+        return b.op("Add", x, b.op("Mul", change, b.cast(low, UINT32))), pointer
 
-    def class_sum(*places: str) -> str:
-        """Classes of one axis or two at the given places, flat."""
-        parts = [
-            b.op("GatherElements", class_of, b.op("Min", b.flat(place), class_limit))
-            for place in places
-        ]
-        return parts[0] if len(parts) == 1 else b.op("Add", *parts)
+    def class_at(place: str, axis: int) -> str:
+        """Flat classes of one axis at the given places in it."""
+        place = b.op("Min", b.op("Add", place, classes_at[axis]), class_limit)
+        return b.op("GatherElements", class_of, b.flat(place))
+
+    def shift(value: str, by: str, direction: str) -> str:
+        return b.op("BitShift", value, by, direction=direction)
 
     # One step.
     b.open_graph()
-    carry = [b.name() for _ in range(8 if wide else 7)]
-    x, point, v, c, kept, row_class, row_set, *low = carry
+    x, point, v, c, kept, *row_parts = carry = [b.name() for _ in range(8 if wide else 7)]
     step = b.name()
     next_c = b.op("Add", c, b.int32(1))
     keep = b.cast(b.op("Less", next_c, c_size), INT32)  # 0 where a row begins
     next_c = b.op("Mul", next_c, keep)
     next_kept = b.op("Add", kept, keep)
-    same = b.cast(b.op("ReduceMin", keep, keepdims=0), BOOL)
+    same = b.cast(b.op("ReduceMin", keep), BOOL)
     b.open_graph()
-    kept_values = [b.op("Identity", value) for value in carry[5:]]
-    then_graph = b.close_graph([], kept_values)
+    then_graph = b.close_graph([b.op("Identity", value) for value in row_parts])
     b.open_graph()
     rows_done = b.op("Sub", step, next_kept)
     row = b.op("Add", first_row, rows_done)
-    index_a = b.op("Div", row, b_size)
-    index_b = b.op("Add", b.op("Sub", row, b.op("Mul", index_a, b_size)), at_b)
-    sums = class_sum(b.op("Add", index_a, at_a), index_b)
-    new_class = b.op("Add", b.op("Reshape", sums, grid), base)
+    a = b.op("Div", row, b_size)
+    sums = b.op("Add", class_at(a, 0), class_at(b.op("Sub", row, b.op("Mul", a, b_size)), 1))
     alive = b.cast(b.op("Less", rows_done, lane_rows), INT32)
-    new_set = b.op("Add", b.op("Mul", alive, set_at), b.int32(128))
-    fresh = [new_class, new_set]
+    fresh = [
+        b.op("Add", b.op("Reshape", sums, grid), base),
+        b.op("Add", b.op("Mul", alive, set_at), b.int32(128)),
+    ]
     if wide:
         fresh.append(b.flat(b.op("Mul", b.cast(alive, UINT32), low_bits)))
-    else_graph = b.close_graph([], fresh)
-    row_class, row_set, *low = b.ops(
-        "If", len(fresh), same, then_branch=then_graph, else_branch=else_graph
-    )
-    in_row = b.op("Reshape", class_sum(b.op("Add", next_c, at_c)), b.ints(1, -1))
-    y = b.op("Clip", b.op("Add", row_class, in_row), b.int32(0), b.int32((CLASSES - 1) * SYMBOLS))
-    previous = b.op("Mul", b.op("Reshape", v, grid), keep)
-    place = b.op("Add", b.op("Add", y, row_set), previous)
+    else_graph = b.close_graph(fresh)
+    row_parts = b.ops("If", len(fresh), same, then_branch=then_graph, else_branch=else_graph)
+    row_class, row_set, *low = row_parts
+    y = b.op("Add", row_class, b.op("Unsqueeze", class_at(next_c, 2), b.ints(0)))
+    y = b.op("Min", b.op("Max", y, b.int32(0)), b.int32((CLASSES - 1) * SYMBOLS))
+    place = b.op("Add", b.op("Add", y, row_set), b.op("Mul", v, keep))
     offset = b.op("GatherElements", where, b.flat(place))
     # high = x // 4096 - 4096; the slot is x - 4096 * (x // 4096), x' = freq * high + entry // 256.
-    high = b.op("Sub", b.op("BitShift", x, b.uint32(12), direction="RIGHT"), b.uint32(4096))
-    slot = b.op("Sub", x, b.op("Mul", high, b.uint32(4096)))
+    total = b.uint32(4096)
+    high = b.op("Sub", shift(x, b.uint32(12), "RIGHT"), total)
+    slot = b.op("Sub", x, b.op("Mul", high, total))
     entry = b.op("GatherElements", slots, b.cast(b.op("Add", slot, offset), INT32))
-    frequency = b.op("BitShift", entry, b.uint32(20), direction="RIGHT")
-    rest = b.op("BitShift", entry, b.uint32(8), direction="RIGHT")
-    next_x = b.op("Add", b.op("Mul", frequency, high), rest)
+    next_x = b.op("Mul", shift(entry, b.uint32(20), "RIGHT"), high)
+    next_x = b.op("Add", next_x, shift(entry, b.uint32(8), "RIGHT"))
     next_x, next_point = refill(next_x, point)
     symbol = b.cast(entry, INT8)
-    next_v = b.cast(symbol, INT32)
+    coded = b.cast(symbol, INT32)
+    next_v = b.op("Reshape", coded, grid)
     if wide:
-        top = b.op("BitShift", next_x, low[0], direction="RIGHT")
-        bits = b.op("Sub", next_x, b.op("BitShift", top, low[0], direction="LEFT"))
-        shifted = b.op("BitShift", b.cast(next_v, UINT32), low[0], direction="LEFT")
-        symbol = b.cast(b.op("Add", shifted, bits), INT16)
+        top = shift(next_x, low[0], "RIGHT")
+        bits = b.op("Sub", next_x, shift(top, low[0], "LEFT"))
+        symbol = b.op("Add", shift(b.cast(coded, UINT32), low[0], "LEFT"), bits)
+        symbol = b.cast(symbol, INT16)
         next_x, next_point = refill(top, next_point)
-    kinds = [UINT32, INT32, INT32, INT32, INT32, INT32, INT32, *[UINT32] * wide]
+    kinds = [UINT32, *[INT32] * 6, *[UINT32] * wide]
+    ranks = [1, *[2] * 6, *[1] * wide]
     body = b.close_graph(
+        [next_x, next_point, next_v, next_c, next_kept, *row_parts, symbol],
         [*zip(carry, kinds, strict=True), (step, INT32)],
-        [next_x, next_point, next_v, next_c, next_kept, row_class, row_set, *low, symbol],
-        [*zip(kinds, (1, 2, 1, 2, 2, 2, 2, 1), strict=False), (INT16 if wide else INT8, 1)],
+        [*zip(kinds, ranks, strict=True), (INT16 if wide else INT8, 1)],
     )
-    flat_zeros = b.op("Expand", b.constant(INT32, [0]), padded)
-    initial = [states, pointer, flat_zeros, column, b.op("Sub", column, column), zeros, zeros]
-    initial += [resting] * wide
+    # Every lane begins a row in step 0, so that v and the parts of a row may begin as anything.
+    initial = [
+        states,
+        pointer,
+        first_row,
+        c_size,
+        b.op("Sub", c_size, c_size),
+        first_row,
+        first_row,
+    ]
+    initial += [states] * wide
+    steps = b.cast(b.flat(b.range(num_steps)), INT32)
     *_, symbols = b.ops(
         "Scan",
         len(initial) + 1,
@@ -223,4 +220,4 @@ def wide_loop(opset: int, wide: bool) -> onnx.FunctionProto:
         num_scan_inputs=1,
         scan_output_axes=[1],
     )
-    return b.function(loop_name(wide), [b.op("Gather", symbols, order)], opset)
+    return b.op("Gather", symbols, order), tensor_lanes, tensor_steps

@@ -113,8 +113,7 @@ void append_adaptive_header(const AdaptiveHeader& h, std::vector<uint16_t>* word
   if (h.mode == 0) return;
   const bool in_short = short_thresholds(h);
   put((h.mode - 1) | (h.weight_before << 1) | (h.weight_back << 4) | (h.weight_both << 7) |
-      (h.distance > 1 ? 1 << 10 : 0) |
-      (in_short ? ((h.small - 1) << 12) | ((h.large - h.small) << 14) : 1 << 11));
+      (h.distance > 1 ? 1 << 10 : 0) | (in_short ? ((h.small - 1) << 12) | ((h.large - h.small) << 14) : 1 << 11));
   if (!in_short) put(h.small | (h.large << 8));
   if (h.distance > 1) put(h.distance);
 }

@@ -65,8 +65,7 @@ uint32_t frame_checksum(const uint16_t* words, int64_t num_words) {
 
 }  // namespace
 
-tk_status check_frame(const uint16_t* words, int64_t num_words, int coder, const uint16_t** body,
-                      int64_t* body_words) {
+tk_status check_frame(const uint16_t* words, int64_t num_words, int coder, const uint16_t** body, int64_t* body_words) {
   if (words == nullptr || body == nullptr || body_words == nullptr || num_words < 0) return TK_ERR_ARGUMENT;
   if (num_words < kFrameWords) return TK_ERR_TRUNCATED;
   if (words[0] != kBlobMagic) return TK_ERR_MAGIC;
@@ -97,19 +96,32 @@ uint32_t tk_crc32(const void* data, int64_t num_bytes) {
 
 const char* tk_status_text(int32_t status) {
   switch (status) {
-    case TK_OK: return "no error";
-    case TK_ERR_ARGUMENT: return "the arguments contradict each other";
-    case TK_ERR_MEMORY: return "out of memory";
-    case TK_ERR_TRUNCATED: return "the blob is shorter or longer than its header announces";
-    case TK_ERR_MAGIC: return "not a blob of compressed weights";
-    case TK_ERR_VERSION: return "the blob has a format version that this library does not know";
-    case TK_ERR_CODER: return "the blob is of another coder than the one expected";
-    case TK_ERR_CHECKSUM: return "the checksum differs: the blob is damaged";
-    case TK_ERR_HEADER: return "a header field of the blob is out of its range";
-    case TK_ERR_TABLE: return "the code tables of the blob are inconsistent";
-    case TK_ERR_STREAM: return "the code words do not decode to the announced symbols";
-    case TK_ERR_EXCEPTION: return "an exception of the blob is out of range or out of order";
-    default: return "unknown status code";
+    case TK_OK:
+      return "no error";
+    case TK_ERR_ARGUMENT:
+      return "the arguments contradict each other";
+    case TK_ERR_MEMORY:
+      return "out of memory";
+    case TK_ERR_TRUNCATED:
+      return "the blob is shorter or longer than its header announces";
+    case TK_ERR_MAGIC:
+      return "not a blob of compressed weights";
+    case TK_ERR_VERSION:
+      return "the blob has a format version that this library does not know";
+    case TK_ERR_CODER:
+      return "the blob is of another coder than the one expected";
+    case TK_ERR_CHECKSUM:
+      return "the checksum differs: the blob is damaged";
+    case TK_ERR_HEADER:
+      return "a header field of the blob is out of its range";
+    case TK_ERR_TABLE:
+      return "the code tables of the blob are inconsistent";
+    case TK_ERR_STREAM:
+      return "the code words do not decode to the announced symbols";
+    case TK_ERR_EXCEPTION:
+      return "an exception of the blob is out of range or out of order";
+    default:
+      return "unknown status code";
   }
 }
 

@@ -48,7 +48,8 @@ void tk_free(void* memory) { std::free(memory); }
 int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_wide_options* options, uint16_t** words,
                        int64_t* num_words) {
   if (!tensors || !options || !words || !num_words || num_tensors < 1 || num_tensors > 65535) return TK_ERR_ARGUMENT;
-  if (options->contexts < 0 || options->contexts > 2 || options->steps < 0 || options->threads < 0) return TK_ERR_ARGUMENT;
+  if (options->contexts < 0 || options->contexts > 2 || options->steps < 0 || options->threads < 0)
+    return TK_ERR_ARGUMENT;
   constexpr int64_t most = 0x7fffffff;
   int64_t symbols = 0;
   for (int64_t i = 0; i < num_tensors; ++i) {
@@ -76,7 +77,8 @@ int32_t tk_wide_open(const uint16_t* words, int64_t num_words, tk_wide_reader** 
   return guarded([&]() -> int32_t {
     const uint16_t* body = nullptr;
     int64_t body_words = 0;
-    if (tk_status status = toolkit::check_frame(words, num_words, toolkit::kCoderWide, &body, &body_words)) return status;
+    if (tk_status status = toolkit::check_frame(words, num_words, toolkit::kCoderWide, &body, &body_words))
+      return status;
     auto made = std::make_unique<tk_wide_reader>();
     if (tk_status status = toolkit::wide::parse_segment(body, body_words, false, &made->segment)) return status;
     *reader = made.release();
@@ -127,8 +129,8 @@ int32_t tk_wide_decode_all(const tk_wide_reader* reader, void* out, int64_t out_
   return guarded([&] { return toolkit::wide::decode_all(s, out, threads, static_cast<tk_isa>(isa)); });
 }
 
-int32_t tk_wide_decode_tensor(const tk_wide_reader* reader, int64_t tensor, void* out, int64_t out_bytes, int32_t threads,
-                              int32_t isa) {
+int32_t tk_wide_decode_tensor(const tk_wide_reader* reader, int64_t tensor, void* out, int64_t out_bytes,
+                              int32_t threads, int32_t isa) {
   const Tensor* const t = tensor_of(reader, tensor);
   if (!t || !out || threads < 0 || out_bytes != t->size() * (reader->segment.wide ? 2 : 1)) return TK_ERR_ARGUMENT;
   return guarded(
@@ -138,7 +140,8 @@ int32_t tk_wide_decode_tensor(const tk_wide_reader* reader, int64_t tensor, void
 int32_t tk_wide_decode_dequantize(const tk_wide_reader* reader, int64_t tensor, const tk_dequantize* how, void* out,
                                   int64_t out_bytes, int32_t threads, int32_t isa) {
   const Tensor* const t = tensor_of(reader, tensor);
-  if (!t || !how || !out || threads < 0 || !how->scales || how->num_scales < 1 || how->inner < 1) return TK_ERR_ARGUMENT;
+  if (!t || !how || !out || threads < 0 || !how->scales || how->num_scales < 1 || how->inner < 1)
+    return TK_ERR_ARGUMENT;
   if (how->num_values < 0 || how->num_values > t->size()) return TK_ERR_ARGUMENT;
   const int64_t size = toolkit::float_size(how->out_type);
   if (!size || out_bytes != how->num_values * size) return TK_ERR_ARGUMENT;
@@ -155,7 +158,7 @@ int32_t tk_wide_decode_lookup(const tk_wide_reader* reader, int64_t tensor, cons
   if (elem_bytes != 2 && elem_bytes != 4) return TK_ERR_ARGUMENT;
   if (num_values < 0 || num_values > t->size() || out_bytes != num_values * elem_bytes) return TK_ERR_ARGUMENT;
   return guarded([&] {
-    return toolkit::wide::decode_lookup(reader->segment, *t, {codebook, num_entries, offset, elem_bytes}, num_values, out,
-                                        threads, static_cast<tk_isa>(isa));
+    return toolkit::wide::decode_lookup(reader->segment, *t, {codebook, num_entries, offset, elem_bytes}, num_values,
+                                        out, threads, static_cast<tk_isa>(isa));
   });
 }

@@ -18,17 +18,17 @@ extern "C" {
 // Status codes are frozen: a number never changes its meaning.
 typedef enum {
   TK_OK = 0,
-  TK_ERR_ARGUMENT = 1,      // the caller's arguments contradict each other
-  TK_ERR_MEMORY = 2,        // an allocation failed
-  TK_ERR_TRUNCATED = 3,     // the blob ends before what its header announces, or goes on after it
-  TK_ERR_MAGIC = 4,         // not a blob of this format
-  TK_ERR_VERSION = 5,       // a format version this library does not know
-  TK_ERR_CODER = 6,         // another coder than the one asked for, or an unknown one
-  TK_ERR_CHECKSUM = 7,      // the CRC-32 differs
-  TK_ERR_HEADER = 8,        // a header or directory field is out of its range
-  TK_ERR_TABLE = 9,         // frequencies, thresholds or code lengths are inconsistent
-  TK_ERR_STREAM = 10,       // code words or states do not decode to the announced symbols
-  TK_ERR_EXCEPTION = 11,    // an exception is out of range or out of order
+  TK_ERR_ARGUMENT = 1,    // the caller's arguments contradict each other
+  TK_ERR_MEMORY = 2,      // an allocation failed
+  TK_ERR_TRUNCATED = 3,   // the blob ends before what its header announces, or goes on after it
+  TK_ERR_MAGIC = 4,       // not a blob of this format
+  TK_ERR_VERSION = 5,     // a format version this library does not know
+  TK_ERR_CODER = 6,       // another coder than the one asked for, or an unknown one
+  TK_ERR_CHECKSUM = 7,    // the CRC-32 differs
+  TK_ERR_HEADER = 8,      // a header or directory field is out of its range
+  TK_ERR_TABLE = 9,       // frequencies, thresholds or code lengths are inconsistent
+  TK_ERR_STREAM = 10,     // code words or states do not decode to the announced symbols
+  TK_ERR_EXCEPTION = 11,  // an exception is out of range or out of order
 } tk_status;
 
 // A short English sentence for a status code; never null.
@@ -47,11 +47,11 @@ typedef struct {
 } tk_tensor;
 
 typedef struct {
-  int32_t wide;               // 0: int8 symbols, 1: int16
-  int32_t contexts;           // 0: off, 1: chosen per tensor, 2: always on
-  int32_t classes;            // 0: one table per tensor, 1: classes chosen per tensor and axis
-  int32_t steps;              // wanted steps per lane; 0: the default
-  int32_t threads;            // 0: one per core
+  int32_t wide;      // 0: int8 symbols, 1: int16
+  int32_t contexts;  // 0: off, 1: chosen per tensor, 2: always on
+  int32_t classes;   // 0: one table per tensor, 1: classes chosen per tensor and axis
+  int32_t steps;     // wanted steps per lane; 0: the default
+  int32_t threads;   // 0: one per core
   int32_t reserved;
 } tk_wide_options;
 
@@ -85,7 +85,8 @@ TK_API int32_t tk_wide_get_tensor(const tk_wide_reader* reader, int64_t tensor, 
 
 // Decodes the matrix of all symbols, [num_lanes, num_steps] row-major, int8 or int16; positions past a lane's end are
 // zero. out_bytes must be num_lanes * num_steps * (wide ? 2 : 1).
-TK_API int32_t tk_wide_decode_all(const tk_wide_reader* reader, void* out, int64_t out_bytes, int32_t threads, int32_t isa);
+TK_API int32_t tk_wide_decode_all(const tk_wide_reader* reader, void* out, int64_t out_bytes, int32_t threads,
+                                  int32_t isa);
 
 // Decodes one tensor, A*B*C symbols in row-major order.
 TK_API int32_t tk_wide_decode_tensor(const tk_wide_reader* reader, int64_t tensor, void* out, int64_t out_bytes,
@@ -98,9 +99,9 @@ typedef struct {
   const float* scales;         // num_scales
   const int32_t* zero_points;  // num_scales, or null for zeros
   int64_t num_scales;
-  int64_t inner;               // elements in a row that share a scale
-  int64_t num_values;          // values to write, at most A*B*C: what a padded last row adds is left out
-  int32_t out_type;            // tk_float_type
+  int64_t inner;       // elements in a row that share a scale
+  int64_t num_values;  // values to write, at most A*B*C: what a padded last row adds is left out
+  int32_t out_type;    // tk_float_type
 } tk_dequantize;
 TK_API int32_t tk_wide_decode_dequantize(const tk_wide_reader* reader, int64_t tensor, const tk_dequantize* how,
                                          void* out, int64_t out_bytes, int32_t threads, int32_t isa);

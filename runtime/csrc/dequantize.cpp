@@ -84,37 +84,39 @@ Out convert(float value, int32_t type) {
 template <class Symbol, class Out>
 tk_status dequantize(const Segment& s, const Tensor& t, const tk_dequantize& how, void* out, int threads, tk_isa isa) {
   auto* const to = static_cast<Out*>(out);
-  return decode_pieces<Symbol>(s, t, how.num_values, threads, isa, [&](const Symbol* from, int64_t first, int64_t count) {
-    if (how.inner == 1 && how.num_scales > 1) {
-      // One scale per value: runs along the scales, without a division per value.
-      for (int64_t i = 0; i < count;) {
-        const int64_t j = (first + i) % how.num_scales, n = std::min(count - i, how.num_scales - j);
-        Out* const o = to + first + i;
-        const Symbol* const v = from + i;
-        const float* const scales = how.scales + j;
-        if (how.zero_points) {
-          const int32_t* const zeros = how.zero_points + j;
-          for (int64_t e = 0; e < n; ++e) o[e] = convert<Out>(static_cast<float>(v[e] - zeros[e]) * scales[e], how.out_type);
-        } else {
-          for (int64_t e = 0; e < n; ++e) o[e] = convert<Out>(static_cast<float>(v[e]) * scales[e], how.out_type);
+  return decode_pieces<Symbol>(
+      s, t, how.num_values, threads, isa, [&](const Symbol* from, int64_t first, int64_t count) {
+        if (how.inner == 1 && how.num_scales > 1) {
+          // One scale per value: runs along the scales, without a division per value.
+          for (int64_t i = 0; i < count;) {
+            const int64_t j = (first + i) % how.num_scales, n = std::min(count - i, how.num_scales - j);
+            Out* const o = to + first + i;
+            const Symbol* const v = from + i;
+            const float* const scales = how.scales + j;
+            if (how.zero_points) {
+              const int32_t* const zeros = how.zero_points + j;
+              for (int64_t e = 0; e < n; ++e)
+                o[e] = convert<Out>(static_cast<float>(v[e] - zeros[e]) * scales[e], how.out_type);
+            } else {
+              for (int64_t e = 0; e < n; ++e) o[e] = convert<Out>(static_cast<float>(v[e]) * scales[e], how.out_type);
+            }
+            i += n;
+          }
+          return true;
         }
-        i += n;
-      }
-      return true;
-    }
-    for (int64_t i = 0; i < count;) {
-      const int64_t group = (first + i) / how.inner;
-      const int64_t n = std::min(count - i, (group + 1) * how.inner - (first + i));
-      const int64_t j = group % how.num_scales;
-      const float scale = how.scales[j];
-      const int32_t zero = how.zero_points ? how.zero_points[j] : 0;
-      Out* const o = to + first + i;
-      const Symbol* const v = from + i;
-      for (int64_t e = 0; e < n; ++e) o[e] = convert<Out>(static_cast<float>(v[e] - zero) * scale, how.out_type);
-      i += n;
-    }
-    return true;
-  });
+        for (int64_t i = 0; i < count;) {
+          const int64_t group = (first + i) / how.inner;
+          const int64_t n = std::min(count - i, (group + 1) * how.inner - (first + i));
+          const int64_t j = group % how.num_scales;
+          const float scale = how.scales[j];
+          const int32_t zero = how.zero_points ? how.zero_points[j] : 0;
+          Out* const o = to + first + i;
+          const Symbol* const v = from + i;
+          for (int64_t e = 0; e < n; ++e) o[e] = convert<Out>(static_cast<float>(v[e] - zero) * scale, how.out_type);
+          i += n;
+        }
+        return true;
+      });
 }
 
 template <class Symbol, class Elem>
@@ -122,6 +124,8 @@ tk_status lookup(const Segment& s, const Tensor& t, const Codebook& book, int64_
                  tk_isa isa) {
   auto* const to = static_cast<Elem*>(out);
   const auto* const entries = static_cast<const Elem*>(book.entries);
+  // No symbol can reach the codebook from farther away; nor can the sum below overflow.
+  if (book.offset < INT16_MIN || book.offset > book.count - INT16_MIN) return TK_ERR_STREAM;
   return decode_pieces<Symbol>(s, t, num_values, threads, isa, [&](const Symbol* from, int64_t first, int64_t count) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t index = from[i] + book.offset;
@@ -144,8 +148,8 @@ tk_status decode_dequantize(const Segment& s, const Tensor& t, const tk_dequanti
               : dequantize<int8_t, uint16_t>(s, t, how, out, threads, isa);
 }
 
-tk_status decode_lookup(const Segment& s, const Tensor& t, const Codebook& book, int64_t num_values, void* out, int threads,
-                        tk_isa isa) {
+tk_status decode_lookup(const Segment& s, const Tensor& t, const Codebook& book, int64_t num_values, void* out,
+                        int threads, tk_isa isa) {
   const bool four = book.elem_bytes == 4;
   if (s.wide)
     return four ? lookup<int16_t, uint32_t>(s, t, book, num_values, out, threads, isa)

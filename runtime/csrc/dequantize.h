@@ -22,8 +22,8 @@ struct Codebook {
   int32_t elem_bytes;
 };
 
-tk_status decode_dequantize(const Segment& segment, const Tensor& tensor, const tk_dequantize& how, void* out, int threads,
-                            tk_isa isa);
+tk_status decode_dequantize(const Segment& segment, const Tensor& tensor, const tk_dequantize& how, void* out,
+                            int threads, tk_isa isa);
 tk_status decode_lookup(const Segment& segment, const Tensor& tensor, const Codebook& codebook, int64_t num_values,
                         void* out, int threads, tk_isa isa);
 

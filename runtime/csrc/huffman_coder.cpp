@@ -107,8 +107,8 @@ Lengths optimal_lengths(const std::vector<int64_t>& counts) {
     size_t leaf = 0;
     size_t package = 0;
     while (leaf < leaves.size() || package < packages.size()) {
-      const bool take_leaf = package == packages.size() ||
-                             (leaf < leaves.size() && leaves[leaf].weight <= packages[package]);
+      const bool take_leaf =
+          package == packages.size() || (leaf < leaves.size() && leaves[leaf].weight <= packages[package]);
       merged.push_back(take_leaf ? leaves[leaf++].weight : packages[package++]);
       flags.push_back(take_leaf);
     }

@@ -122,7 +122,7 @@ class DecodeDequantize {
       return inner;
     }
     Shape wanted = shape;
-    const int64_t blocks = (length + block_ - 1) / block_;
+    const int64_t blocks = (length - 1) / block_ + 1;
     wanted[static_cast<size_t>(axis)] = blocks;
     if (scale_shape != wanted) throw std::runtime_error("scale must have one value per block of the axis");
     if (inner == 1 && length % block_ == 0) return block_;

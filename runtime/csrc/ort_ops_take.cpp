@@ -42,8 +42,8 @@ class TakeTensor {
     int64_t available = 0;
     if (lane_ > rows || lanes_ > rows - lane_ || steps_ > columns ||
         __builtin_mul_overflow(lanes_, steps_, &available) || count_ > available)
-      throw std::runtime_error("TakeTensor: " + std::to_string(count_) + " symbols of lanes " + std::to_string(lane_) +
-                               " to " + std::to_string(lane_ + lanes_ - 1) + ", " + std::to_string(steps_) +
+      throw std::runtime_error("TakeTensor: " + std::to_string(count_) + " symbols of " + std::to_string(lanes_) +
+                               " lanes from lane " + std::to_string(lane_) + " on, " + std::to_string(steps_) +
                                " steps each, are not in a matrix of " + std::to_string(rows) + " x " +
                                std::to_string(columns));
     const int64_t size = symbol_bytes(symbols.type);

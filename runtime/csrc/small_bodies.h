@@ -15,9 +15,7 @@ using Words = std::vector<uint16_t>;
 constexpr int64_t kMaxSmallSymbols = (int64_t{1} << 24) - 1;
 
 // The first field of a Huffman or fixed-length body: 24 bits, in word 0 and the low byte of word 1.
-inline int64_t small_count(const uint16_t* body) {
-  return body[0] | (static_cast<int64_t>(body[1] & 0xFF) << 16);
-}
+inline int64_t small_count(const uint16_t* body) { return body[0] | (static_cast<int64_t>(body[1] & 0xFF) << 16); }
 
 // Each check reads the whole header and gives TK_OK and the number of symbols where decoding may start; each decode is
 // called after its check, with room for so many symbols. Each encode appends the body to *words and gives

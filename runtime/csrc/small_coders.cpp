@@ -14,27 +14,37 @@ namespace {
 
 tk_status check_body(int coder, const uint16_t* body, int64_t num_words, int64_t* n) {
   switch (coder) {
-    case kCoderAdaptive: return check_adaptive(body, num_words, n);
-    case kCoderHuffman: return check_huffman(body, num_words, n);
-    case kCoderFixed: return check_fixed(body, num_words, n);
-    default: return TK_ERR_CODER;
+    case kCoderAdaptive:
+      return check_adaptive(body, num_words, n);
+    case kCoderHuffman:
+      return check_huffman(body, num_words, n);
+    case kCoderFixed:
+      return check_fixed(body, num_words, n);
+    default:
+      return TK_ERR_CODER;
   }
 }
 
 tk_status decode_body(int coder, const uint16_t* body, int64_t num_words, int16_t* out) {
   switch (coder) {
-    case kCoderAdaptive: return decode_adaptive(body, num_words, out);
-    case kCoderHuffman: return decode_huffman(body, num_words, out);
-    default: return decode_fixed(body, num_words, out);
+    case kCoderAdaptive:
+      return decode_adaptive(body, num_words, out);
+    case kCoderHuffman:
+      return decode_huffman(body, num_words, out);
+    default:
+      return decode_fixed(body, num_words, out);
   }
 }
 
 tk_status encode_body(int coder, const int16_t* symbols, int64_t n, int64_t row_length, Words* words) {
   words->assign(kFrameWords, 0);
   switch (coder) {
-    case kCoderAdaptive: return encode_adaptive(symbols, n, row_length, words);
-    case kCoderHuffman: return encode_huffman(symbols, n, words);
-    default: return encode_fixed(symbols, n, words);
+    case kCoderAdaptive:
+      return encode_adaptive(symbols, n, row_length, words);
+    case kCoderHuffman:
+      return encode_huffman(symbols, n, words);
+    default:
+      return encode_fixed(symbols, n, words);
   }
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -20,11 +22,20 @@ void parallel_for(int64_t count, int threads, const std::function<void(int64_t, 
   // Pieces are handed out on demand, a few to each thread, so that a slow processor does not hold up the rest.
   const int64_t piece = std::max<int64_t>(1, count / (int64_t{threads} * 4));
   std::atomic<int64_t> next{0};
+  std::exception_ptr failure;
+  std::mutex failing;
   const auto loop = [&] {
-    for (;;) {
-      const int64_t begin = next.fetch_add(piece);
-      if (begin >= count) return;
-      work(begin, std::min(count, begin + piece));
+    try {
+      for (;;) {
+        const int64_t begin = next.fetch_add(piece);
+        if (begin >= count) return;
+        work(begin, std::min(count, begin + piece));
+      }
+    } catch (...) {
+      // An exception must not leave its thread: it waits until all have ended. The rest of the work is given up.
+      next = count;
+      const std::lock_guard<std::mutex> lock(failing);
+      failure = std::current_exception();
     }
   };
   std::vector<std::thread> others;
@@ -38,6 +49,7 @@ void parallel_for(int64_t count, int threads, const std::function<void(int64_t, 
   }
   loop();
   for (auto& t : others) t.join();
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace toolkit

@@ -81,7 +81,7 @@ BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   }
   job.col_class = t.class_c ? scratch->col_class.data() : nullptr;
   auto& rows = scratch->row_class;
-  rows.assign(static_cast<size_t>(job.rows * kLanes), static_cast<int16_t>(t.base));
+  rows.assign(static_cast<size_t>(job.rows * kLanes), static_cast<int16_t>(std::clamp(t.base, -32000, 32000)));
   if (t.class_a || t.class_b) {
     for (int64_t i = 0; i < lanes; ++i) {
       const int64_t first = (lane + i) * t.k, count = i + 1 < lanes ? job.rows : job.last_rows;
@@ -99,8 +99,8 @@ BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   return job;
 }
 
-void add_pieces(const Segment& s, const Tensor& t, void* out, int64_t lane_stride, int64_t first_block, int64_t end_block,
-                std::vector<Piece>* pieces) {
+void add_pieces(const Segment& s, const Tensor& t, void* out, int64_t lane_stride, int64_t first_block,
+                int64_t end_block, std::vector<Piece>* pieces) {
   const int64_t block_bytes = kLanes * lane_stride * (s.wide ? 2 : 1);
   for (int64_t b = first_block; b < end_block; ++b)
     pieces->push_back({&t, b, static_cast<char*>(out) + (b - first_block) * block_bytes, lane_stride});

@@ -12,8 +12,8 @@ tk_isa best_isa();
 
 // Decodes blocks first_block .. end_block - 1 of the tensor. Lane i, counted from the first of these blocks, goes to
 // out + i * lane_stride symbols.
-tk_status decode_lanes(const Segment& segment, const Tensor& tensor, void* out, int64_t lane_stride, int64_t first_block,
-                       int64_t end_block, int threads, tk_isa isa);
+tk_status decode_lanes(const Segment& segment, const Tensor& tensor, void* out, int64_t lane_stride,
+                       int64_t first_block, int64_t end_block, int threads, tk_isa isa);
 
 // Puts the exceptions of the tensor in place, lanes lying lane_stride symbols apart.
 void apply_exceptions(const Segment& segment, const Tensor& tensor, void* out, int64_t lane_stride);

@@ -13,9 +13,9 @@
 namespace toolkit::wide {
 namespace {
 
-constexpr int kVectors = 4;            // of 8 lanes
-constexpr int kLineBytes = 32;         // of each lane, between two transpositions
-constexpr int64_t kStepWords = 72;     // a step's refills load below this from where the pointer stood
+constexpr int kVectors = 4;         // of 8 lanes
+constexpr int kLineBytes = 32;      // of each lane, between two transpositions
+constexpr int64_t kStepWords = 72;  // a step's refills load below this from where the pointer stood
 
 // For each set of lanes, where each takes its word from: the lanes of the set in order.
 struct Spread {

@@ -76,9 +76,9 @@ struct Hot {
 struct Row {
   const uint32_t* slots;
   const int16_t* col_class;
-  __m512i row;            // 32 x int16, row classes
-  __m512i t1[2], t2[2];   // thresholds of classes 0-31, 32-63 as int16
-  __m512i top;            // classes - 1
+  __m512i row;           // 32 x int16, row classes
+  __m512i t1[2], t2[2];  // thresholds of classes 0-31, 32-63 as int16
+  __m512i top;           // classes - 1
   __mmask32 active;
   int low_bits;
 };
@@ -121,7 +121,8 @@ inline void decode_step(const Shuffles& k, const Row& r, int64_t c, Hot& h) {
       bin = _mm512_mask_add_epi16(bin, _mm512_cmpge_epi16_mask(magnitude, limit2), bin, one);
       bin = _mm512_mask_sub_epi16(bin, _mm512_movepi16_mask(h.previous), _mm512_setzero_si512(), bin);
       // 5 y + 2 + bin
-      table = _mm512_add_epi16(_mm512_add_epi16(y, _mm512_slli_epi16(y, 2)), _mm512_add_epi16(bin, _mm512_set1_epi16(2)));
+      table =
+          _mm512_add_epi16(_mm512_add_epi16(y, _mm512_slli_epi16(y, 2)), _mm512_add_epi16(bin, _mm512_set1_epi16(2)));
     }
     // table << 12 | slot; 0xf8 = a | (b & c)
     const __m512i a0 = _mm512_srli_epi32(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, k.spread0, table), 4);
@@ -192,8 +193,7 @@ struct State {
     job = j;
     const TableSet& set = *j->set;
     row.slots = set.slots;
-    if (j->mode == Mode::kOne)
-      row.slots += static_cast<int64_t>(class_of(j->row_class[0], 0, set.classes)) * kSlots;
+    if (j->mode == Mode::kOne) row.slots += static_cast<int64_t>(class_of(j->row_class[0], 0, set.classes)) * kSlots;
     row.col_class = j->col_class;
     row.low_bits = j->low_bits;
     alignas(64) uint32_t x[kLanes];
@@ -245,7 +245,8 @@ struct State {
 
   bool finished() const {
     const __m512i low = _mm512_set1_epi32(static_cast<int>(kStateLow));
-    return hot.p == job->words_end && _mm512_cmpneq_epi32_mask(hot.x0, low) == 0 && _mm512_cmpneq_epi32_mask(hot.x1, low) == 0;
+    return hot.p == job->words_end && _mm512_cmpneq_epi32_mask(hot.x0, low) == 0 &&
+           _mm512_cmpneq_epi32_mask(hot.x1, low) == 0;
   }
 
   // How many steps may run before the row ends, the line is full or the words could run out; 0: they could now.
@@ -365,9 +366,12 @@ bool decode_pair(const BlockJob* jobs, int count) {
 template <bool Wide>
 bool decode_blocks(const BlockJob* jobs, int count) {
   switch (jobs[0].mode) {
-    case Mode::kOne: return decode_pair<Wide, Mode::kOne>(jobs, count);
-    case Mode::kClasses: return decode_pair<Wide, Mode::kClasses>(jobs, count);
-    default: return decode_pair<Wide, Mode::kContexts>(jobs, count);
+    case Mode::kOne:
+      return decode_pair<Wide, Mode::kOne>(jobs, count);
+    case Mode::kClasses:
+      return decode_pair<Wide, Mode::kClasses>(jobs, count);
+    default:
+      return decode_pair<Wide, Mode::kContexts>(jobs, count);
   }
 }
 

@@ -13,12 +13,12 @@
 namespace toolkit::wide {
 namespace {
 
-constexpr double kLaneBits = 32;          // a lane's state
-constexpr double kLaneShare = 0.005;      // of its code words, that a lane's state may cost
+constexpr double kLaneBits = 32;      // a lane's state
+constexpr double kLaneShare = 0.005;  // of its code words, that a lane's state may cost
 constexpr int64_t kMaxSteps = 8192;
-constexpr int64_t kWantedLanes = 3072;    // enough for decoders that work on all lanes of a segment at once
+constexpr int64_t kWantedLanes = 3072;  // enough for decoders that work on all lanes of a segment at once
 constexpr int64_t kMinSteps = 256;
-constexpr size_t kNestedFrom = 600;       // bytes of side information below which coding it cannot pay
+constexpr size_t kNestedFrom = 600;  // bytes of side information below which coding it cannot pay
 
 // What a symbol of a table needs: x -> (x / f) * 4096 + x % f + cum.
 struct Coder {
@@ -127,8 +127,8 @@ void put_bytes(std::vector<uint16_t>* w, const std::vector<uint8_t>& bytes) {
 }
 
 struct Input {
-  std::vector<int8_t> high;    // wide symbols: what is coded
-  std::vector<uint8_t> low;    // wide symbols: raw bits
+  std::vector<int8_t> high;                             // wide symbols: what is coded
+  std::vector<uint8_t> low;                             // wide symbols: raw bits
   std::vector<std::pair<int64_t, int16_t>> exceptions;  // flat index, value
 };
 
@@ -239,15 +239,16 @@ void build_tables(int resolution, int threads, std::vector<TensorPlan>* plans, s
   for (size_t q = 0; q < sets->size(); ++q) make_tables(counts[q], &(*sets)[q]);
 }
 
-Coded code(std::vector<TensorPlan> plans, const std::vector<Input>* inputs, const tk_wide_options& options, int resolution,
-           int64_t fixed_steps) {
+Coded code(std::vector<TensorPlan> plans, const std::vector<Input>* inputs, const tk_wide_options& options,
+           int resolution, int64_t fixed_steps) {
   Coded out;
   const ModelOptions model{options.contexts, options.classes != 0, resolution};
   parallel_for(static_cast<int64_t>(plans.size()), options.threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) plan_tensor(model, &plans[static_cast<size_t>(i)]);
   });
   double bits = 0, symbols = 0;
-  for (const auto& p : plans) bits += p.bits + p.low_bits * static_cast<double>(p.size()), symbols += static_cast<double>(p.size());
+  for (const auto& p : plans)
+    bits += p.bits + p.low_bits * static_cast<double>(p.size()), symbols += static_cast<double>(p.size());
   int64_t steps = fixed_steps;
   if (!steps) {
     const double enough = kLaneBits / kLaneShare / std::max(bits / symbols, 0.05);
@@ -293,7 +294,8 @@ std::vector<uint16_t> lay_out(const Coded& coded, const std::vector<Input>* inpu
   if (inputs)
     for (const auto& in : *inputs) exceptions += static_cast<int64_t>(in.exceptions.size());
   std::vector<uint16_t> w;
-  w.reserve(kHeaderWords + coded.plans.size() * kDirectoryWords + coded.sets.size() + (classes.size() + tables.size()) / 2 + 4 +
+  w.reserve(kHeaderWords + coded.plans.size() * kDirectoryWords + coded.sets.size() +
+            (classes.size() + tables.size()) / 2 + 4 +
             static_cast<size_t>(exceptions * kExceptionWords + 2 * lanes + words) + 2 * coded.blocks.size());
   w.push_back(static_cast<uint16_t>(coded.plans.size()));
   w.push_back(static_cast<uint16_t>(coded.sets.size()));

@@ -11,19 +11,19 @@
 
 namespace toolkit::wide {
 
-inline constexpr int kLanes = 32;                     // lanes of a full block
-inline constexpr int kProbabilityBits = 12;           // frequencies of a table sum to 4096
+inline constexpr int kLanes = 32;            // lanes of a full block
+inline constexpr int kProbabilityBits = 12;  // frequencies of a table sum to 4096
 inline constexpr uint32_t kSlots = 1u << kProbabilityBits;
-inline constexpr uint32_t kStateLow = 1u << 16;       // a normalised state is at least this; also every lane's last state
+inline constexpr uint32_t kStateLow = 1u << 16;  // a normalised state is at least this; also every lane's last state
 inline constexpr int kMaxClasses = 64;
 inline constexpr int kMaxContexts = 5;
 inline constexpr int kMaxSets = 16;
 inline constexpr int kHeaderWords = 18;
 inline constexpr int kDirectoryWords = 10;
 inline constexpr int kExceptionWords = 4;
-inline constexpr int kModeCode = 127;                 // marks the symbol that takes what the others leave
+inline constexpr int kModeCode = 127;  // marks the symbol that takes what the others leave
 inline constexpr int kMaxCode = 80;
-inline constexpr int kFullCount = 255;                // the stored count of a table of all 256 symbols
+inline constexpr int kFullCount = 255;  // the stored count of a table of all 256 symbols
 inline constexpr uint16_t kFlagWide = 1, kFlagNested = 2;
 
 // F(q) of FORMAT.md 2.5 for 0 <= q <= kMaxCode.
@@ -68,7 +68,7 @@ struct Segment {
   std::vector<TableSet> sets;
   std::vector<int8_t> class_stream;
   std::vector<uint8_t> table_stream;
-  std::vector<uint32_t> slots;             // all sets' tables
+  std::vector<uint32_t> slots;  // all sets' tables
   std::vector<Exception> exceptions;
   std::vector<int64_t> block_begin;        // num_blocks + 1, in words from `words`
   const uint16_t* states = nullptr;        // 2 words a lane

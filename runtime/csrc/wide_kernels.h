@@ -17,7 +17,7 @@ enum class Mode {
 // One block, ready to decode. A lane's symbols go to out + lane * lane_stride, contiguous.
 struct BlockJob {
   const TableSet* set;
-  const uint16_t* words;         // this block's code words
+  const uint16_t* words;  // this block's code words
   const uint16_t* words_end;
   const uint16_t* readable_end;  // loads must stay below this
   const uint16_t* states;        // 2 words a lane
@@ -26,15 +26,16 @@ struct BlockJob {
   int lanes;                     // 1 .. kLanes
   Mode mode;
   int low_bits;
-  int64_t columns;               // C
-  int64_t rows;                  // of a full lane
-  int64_t last_rows;             // of the last lane, 1 .. rows
+  int64_t columns;    // C
+  int64_t rows;       // of a full lane
+  int64_t last_rows;  // of the last lane, 1 .. rows
   void* out;
-  int64_t lane_stride;           // in symbols
+  int64_t lane_stride;  // in symbols
 };
 
-// Decodes `count` (1 or 2) blocks of the same mode side by side; two hide each other's latency. False where the code words do not end as
-// FORMAT.md 2.6 says: the symbols written are then meaningless, and nothing outside the jobs' ranges was touched.
+// Decodes `count` (1 or 2) blocks of the same mode side by side; two hide each other's latency. False where the code
+// words do not end as FORMAT.md 2.6 says: the symbols written are then meaningless, and nothing outside the jobs'
+// ranges was touched.
 using DecodeBlocks = bool (*)(const BlockJob* jobs, int count);
 
 struct Kernels {

@@ -11,7 +11,7 @@
 namespace toolkit::wide {
 namespace {
 
-constexpr double kPrior = 2.0;            // symbols of average magnitude that every margin is mixed with
+constexpr double kPrior = 2.0;  // symbols of average magnitude that every margin is mixed with
 constexpr int64_t kSampleSymbols = 1 << 16;
 constexpr double kParameterWeight = 0.35;  // tables are shared: a tensor bears part of what its statistics cost
 
@@ -98,7 +98,8 @@ class SampleCost {
       int previous = 0;
       for (int64_t c = 0; c < c_count; ++c) {
         const int y = class_of(row, col ? col[c] : 0, kMaxClasses);
-        const int z = contexts ? context_of(previous, five_.t1[static_cast<size_t>(y)], five_.t2[static_cast<size_t>(y)]) : 0;
+        const int z =
+            contexts ? context_of(previous, five_.t1[static_cast<size_t>(y)], five_.t2[static_cast<size_t>(y)]) : 0;
         previous = s[c];
         ++counts_[static_cast<size_t>((y * k + z) * 256 + previous + 128)];
       }
@@ -119,8 +120,9 @@ class SampleCost {
       coded += total * log2_of(total) - sum;
       parameters += 0.5 * (distinct - 1) * log2_of(total) + 4;
     }
-    return coded * static_cast<double>(natural_.size()) / static_cast<double>(sampled_) + kParameterWeight * parameters +
-           entropy_bits(plan.class_a) + entropy_bits(plan.class_b) + entropy_bits(plan.class_c);
+    return coded * static_cast<double>(natural_.size()) / static_cast<double>(sampled_) +
+           kParameterWeight * parameters + entropy_bits(plan.class_a) + entropy_bits(plan.class_b) +
+           entropy_bits(plan.class_c);
   }
 
  private:
@@ -155,12 +157,14 @@ void plan_tensor(const ModelOptions& options, TensorPlan* plan) {
 
   const auto sums_a = [&] {
     std::vector<double> sums(static_cast<size_t>(natural.a));
-    for (int64_t r = 0; r < natural.rows(); ++r) sums[static_cast<size_t>(r / natural.b)] += m.row[static_cast<size_t>(r)];
+    for (int64_t r = 0; r < natural.rows(); ++r)
+      sums[static_cast<size_t>(r / natural.b)] += m.row[static_cast<size_t>(r)];
     return offsets(sums, size / static_cast<double>(natural.a), mean, res);
   };
   const auto sums_b = [&] {
     std::vector<double> sums(static_cast<size_t>(natural.b));
-    for (int64_t r = 0; r < natural.rows(); ++r) sums[static_cast<size_t>(r % natural.b)] += m.row[static_cast<size_t>(r)];
+    for (int64_t r = 0; r < natural.rows(); ++r)
+      sums[static_cast<size_t>(r % natural.b)] += m.row[static_cast<size_t>(r)];
     return offsets(sums, size / static_cast<double>(natural.b), mean, res);
   };
   const auto sums_c = [&] { return offsets(m.col, static_cast<double>(natural.rows()), mean, res); };
@@ -301,7 +305,8 @@ namespace {
 
 int nearest_code(double frequency) {
   if (frequency <= 1) return 1;
-  const int guess = frequency <= 16 ? static_cast<int>(frequency) : 16 + static_cast<int>(8 * std::log2(frequency / 16));
+  const int guess =
+      frequency <= 16 ? static_cast<int>(frequency) : 16 + static_cast<int>(8 * std::log2(frequency / 16));
   int best = std::clamp(guess, 1, kMaxCode - 1);
   for (int q = std::max(1, guess - 1); q <= std::min(guess + 2, kMaxCode - 1); ++q)
     if (std::abs(std::log(frequency_of_code(q) / frequency)) < std::abs(std::log(frequency_of_code(best) / frequency)))

@@ -34,7 +34,7 @@ struct TensorPlan {
 };
 
 struct ModelOptions {
-  int contexts = 1;    // 0 off, 1 chosen, 2 always
+  int contexts = 1;  // 0 off, 1 chosen, 2 always
   bool classes = true;
   int resolution = 4;  // classes an octave
 };
@@ -49,9 +49,9 @@ using Counts = std::vector<uint32_t>;
 struct SetPlan {
   int contexts = 1, classes = kMaxClasses;
   std::array<uint8_t, kMaxClasses> t1{}, t2{};
-  std::vector<int8_t> firsts;                // by table
-  std::vector<std::vector<uint8_t>> codes;   // by table
-  std::vector<uint32_t> frequency;           // [table * 256 + symbol + 128]
+  std::vector<int8_t> firsts;               // by table
+  std::vector<std::vector<uint8_t>> codes;  // by table
+  std::vector<uint32_t> frequency;          // [table * 256 + symbol + 128]
 };
 
 // Thresholds of the classes `first` .. `first + classes - 1` of the common scale.

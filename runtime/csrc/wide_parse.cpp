@@ -9,12 +9,18 @@ namespace toolkit::wide {
 namespace {
 
 constexpr int64_t kMaxSymbols = 0x7fffffff;
+// A symbol costs a lane's state at least a 4352nd part, log2(4352 / 4351) bits, as no frequency is above 4095; a lane
+// begins with 16 bits more than it ends with, and a code word adds fewer than 17. So a block of l lanes and w words
+// cannot hold more than 65536 (l + w) symbols, and a small blob cannot ask for much memory.
+constexpr int64_t kMostSymbolsPerWord = 65536;
 
 int64_t words_of_bytes(int64_t bytes) { return (bytes + 1) / 2; }
 
-void unpack_bytes(const uint16_t* words, int64_t bytes, void* out) {
+// Reads a byte string; false where the unused half of its last word is not zero.
+bool unpack_bytes(const uint16_t* words, int64_t bytes, void* out) {
   auto* to = static_cast<uint8_t*>(out);
   for (int64_t i = 0; i < bytes; ++i) to[i] = static_cast<uint8_t>(words[i / 2] >> (i % 2 * 8));
+  return bytes % 2 == 0 || words[bytes / 2] >> 8 == 0;
 }
 
 // The header as read, not yet believed.
@@ -25,8 +31,17 @@ struct Header {
 };
 
 Header read_header(const uint16_t* w) {
-  return {w[0],         w[1],         w[2],          w[3],          load_u32(w + 4), load_u32(w + 6), load_u32(w + 8),
-          load_u32(w + 10), load_u32(w + 12), load_u32(w + 14), load_u32(w + 16)};
+  return {w[0],
+          w[1],
+          w[2],
+          w[3],
+          load_u32(w + 4),
+          load_u32(w + 6),
+          load_u32(w + 8),
+          load_u32(w + 10),
+          load_u32(w + 12),
+          load_u32(w + 14),
+          load_u32(w + 16)};
 }
 
 tk_status read_directory(const uint16_t* w, const Header& h, Segment* s) {
@@ -76,6 +91,20 @@ void point_classes(const uint16_t* w, Segment* s) {
   }
 }
 
+// Whether each block has enough code words for its symbols.
+bool blocks_are_plausible(const Segment& s) {
+  size_t block = 0;
+  for (const Tensor& t : s.tensors) {
+    for (int64_t lane = 0; lane < t.num_lanes; lane += kLanes, ++block) {
+      const int64_t lanes = std::min<int64_t>(kLanes, t.num_lanes - lane);
+      const int64_t rows = std::min(lanes * t.k, t.rows() - lane * t.k);
+      const int64_t words = s.block_begin[block + 1] - s.block_begin[block];
+      if (rows * t.c > kMostSymbolsPerWord * (lanes + words)) return false;
+    }
+  }
+  return true;
+}
+
 // Sets, from their directory and the table stream (FORMAT.md 2.4).
 tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
   int64_t num_tables = 0, thresholds = 0;
@@ -89,8 +118,15 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
     if (set.contexts > 1) thresholds += 2 * set.classes;
   }
   const int64_t size = static_cast<int64_t>(s->table_stream.size());
-  if (size < thresholds + 2 * num_tables) return TK_ERR_TABLE;
+  if (size < thresholds + 2 * num_tables) return TK_ERR_HEADER;
   const uint8_t* at = s->table_stream.data();
+  const uint8_t* firsts = at + thresholds;
+  const uint8_t* counts = firsts + num_tables;
+  const uint8_t* codes = counts + num_tables;
+  const auto count_of = [counts](int64_t i) { return counts[i] == kFullCount ? 256 : static_cast<int>(counts[i]); };
+  int64_t total = 0;
+  for (int64_t i = 0; i < num_tables; ++i) total += count_of(i);
+  if (thresholds + 2 * num_tables + total != size) return TK_ERR_HEADER;
   for (auto& set : s->sets) {
     if (set.contexts == 1) continue;
     std::copy_n(at, set.classes, set.t1);
@@ -99,16 +135,8 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
     for (int i = 0; i < set.classes; ++i)
       if (set.t1[i] < 1 || set.t2[i] < set.t1[i]) return TK_ERR_TABLE;
   }
-  const uint8_t* firsts = at;
-  const uint8_t* counts = at + num_tables;
-  const uint8_t* codes = counts + num_tables;
-  const auto count_of = [counts](int64_t i) { return counts[i] == kFullCount ? 256 : static_cast<int>(counts[i]); };
-  int64_t total = 0;
-  for (int64_t i = 0; i < num_tables; ++i) {
+  for (int64_t i = 0; i < num_tables; ++i)
     if (static_cast<int8_t>(firsts[i]) + count_of(i) > 128) return TK_ERR_TABLE;
-    total += count_of(i);
-  }
-  if (thresholds + 2 * num_tables + total != size) return TK_ERR_TABLE;
   s->slots.resize(static_cast<size_t>(num_tables) * kSlots);
   uint32_t* slots = s->slots.data();
   for (int64_t i = 0; i < num_tables; ++i) {
@@ -200,8 +228,9 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
     if (left() < class_words + table_words) return TK_ERR_TRUNCATED;
     s->class_stream.resize(static_cast<size_t>(h.class_bytes));
     s->table_stream.resize(static_cast<size_t>(h.table_bytes));
-    unpack_bytes(at, h.class_bytes, s->class_stream.data());
-    unpack_bytes(at + class_words, h.table_bytes, s->table_stream.data());
+    if (!unpack_bytes(at, h.class_bytes, s->class_stream.data()) ||
+        !unpack_bytes(at + class_words, h.table_bytes, s->table_stream.data()))
+      return TK_ERR_HEADER;
     at += class_words + table_words;
   }
   s->side_words = at - side + directories + kHeaderWords;
@@ -226,6 +255,7 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
     if (load_u32(at + 2 * i) < kStateLow) return TK_ERR_STREAM;
   at += 2 * h.lanes;
   if (left() != total) return TK_ERR_TRUNCATED;
+  if (!blocks_are_plausible(*s)) return TK_ERR_STREAM;
   s->num_code_words = total;
   s->words = at;
   s->readable_end = end;

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slow NumPy decoders that follow FORMAT.md section by section.
 
-They are what every other decoder is compared with, bit for bit. They check everything that FORMAT.md
-names and raise `FormatError` with the status code of `codec_api.h`. They need nothing but NumPy.
+They are what every other decoder is compared with, bit for bit. They check everything that
+FORMAT.md names and raise `FormatError` with the status code of `codec_api.h`. They need nothing but
+NumPy.
 
     frame.py        section 1          magic, version, coder, length, checksum
     wide_header.py  sections 2.1-2.3   geometry, fields, directories, where each part lies

@@ -93,8 +93,8 @@ def open_blob(words: Words, coder: int) -> WordCursor:
         "TK_ERR_TRUNCATED",
         f"the header announces {length} words, the blob has {words.size}",
     )
-    found = checksum(words)
+    actual = checksum(words)
     require(
-        stored == found, "TK_ERR_CHECKSUM", f"stored CRC-32 {stored:#010x}, found {found:#010x}"
+        stored == actual, "TK_ERR_CHECKSUM", f"stored CRC-32 {stored:#010x}, found {actual:#010x}"
     )
     return WordCursor(words[HEADER_WORDS:])

@@ -15,8 +15,8 @@ def join_float_bits(planes: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np
     """The bits of the floats that the planes hold.
 
     Args:
-        planes: 2 or 4 arrays of one shape: int8 (byte minus 128) the first, int8 (byte minus 128)
-            or uint8 the others.
+        planes: 2 or 4 arrays of one shape: the first int8, byte minus 128; the others uint8, or
+            int8 where they were coded, the byte read as two's complement.
 
     Returns:
         uint16 or uint32 of that shape.
@@ -30,8 +30,8 @@ def join_float_bits(planes: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np
     shapes = {plane.shape for plane in planes}
     require(len(shapes) == 1, "TK_ERR_ARGUMENT", f"planes of different shapes: {sorted(shapes)}")
     u = np.zeros(planes[0].shape, np.uint64)
-    for plane in planes:
-        byte = plane.astype(np.int64) + (128 if plane.dtype == np.int8 else 0)
+    for number, plane in enumerate(planes):
+        byte = (plane.astype(np.int64) + (0 if number else 128)) % 256
         u = u * np.uint64(256) + byte.astype(np.uint64)
     sign_place = np.uint64(8 * len(planes) - 1)
     bits = (u >> np.uint64(1)) | ((u & np.uint64(1)) << sign_place)

@@ -111,6 +111,8 @@ def _side_information(body: WideBody) -> tuple[Bytes, Bytes]:
         lanes = matrix[first : first + tensor.num_lanes, : tensor.num_steps]
         symbols = np.ascontiguousarray(lanes).reshape(-1)[: tensor.num_rows * tensor.c]
         header(symbols.size >= size, f"nested stream of {symbols.size} bytes, expected {size}")
+        padding = symbols.size - size
+        header(padding <= tensor.c, f"{padding} symbols pad a nested stream of rows of {tensor.c}")
         header(not symbols[size:].any(), "the padding of a nested stream is not zero")
         streams.append(symbols[:size].view(np.uint8))
         first += tensor.num_lanes
@@ -150,7 +152,7 @@ def _decode_block(
     start: int,
     out: Symbols,
 ) -> None:
-    """Section 2.6 for the block whose first lane is `start` of the tensor; writes out [lanes, T]."""
+    """Section 2.6 for the block whose first lane is `start` of the tensor; fills out [lanes, T]."""
     num_lanes = out.shape[0]
     steps = tensor.lane_steps()[start : start + num_lanes]
     first_row = (start + np.arange(num_lanes)) * tensor.rows_per_lane

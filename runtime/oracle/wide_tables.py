@@ -89,7 +89,7 @@ def read_table(first: int, codes: Bytes) -> SlotTable:
 
 
 def read_class_arrays(body: WideBody, stream: Bytes) -> list[list[npt.NDArray[np.int64]]]:
-    """The class arrays of each tensor for the axes A, B, C: int64 [A], [B], [C]; zeros where absent."""
+    """Each tensor's class arrays for the axes A, B, C: int64 [A], [B], [C]; zeros where absent."""
     at = 0
     arrays = []
     for tensor in body.tensors:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The zoo against real packages. Tests whose archives cannot be fetched skip and say which."""
 
 from __future__ import annotations
