@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <memory>
 
 #include "threads.h"
 #include "wide_decode.h"
@@ -50,23 +51,18 @@ namespace {
 template <class Symbol, class Finish>
 tk_status decode_pieces(const Segment& s, const Tensor& t, int64_t num_values, int threads, tk_isa isa, Finish finish) {
   const int64_t stride = t.lane_stride(), pairs = (t.num_blocks + 1) / 2;
-  if (s.wide && !s.exceptions.empty()) {
-    // Exceptions are rare: such a tensor is decoded whole.
-    std::vector<Symbol> all(static_cast<size_t>(t.size()));
-    if (tk_status status = decode_tensor(s, t, all.data(), threads, isa)) return status;
-    return finish(all.data(), 0, num_values) ? TK_OK : TK_ERR_STREAM;
-  }
   std::atomic<int> result{TK_OK};
   parallel_for(pairs, threads, [&](int64_t begin, int64_t end) {
-    std::vector<Symbol> symbols(static_cast<size_t>(std::min(t.size(), 2 * kLanes * stride)));
+    const std::unique_ptr<Symbol[]> symbols(new Symbol[static_cast<size_t>(std::min(t.size(), 2 * kLanes * stride))]);
     for (int64_t pair = begin; pair < end && result == TK_OK; ++pair) {
       const int64_t block = 2 * pair, last = std::min(block + 2, t.num_blocks), first = block * kLanes * stride;
-      if (tk_status status = decode_lanes(s, t, symbols.data(), stride, block, last, 1, isa)) {
+      if (tk_status status = decode_lanes(s, t, symbols.get(), stride, block, last, 1, isa)) {
         result = status;
         return;
       }
+      if (s.wide) apply_exceptions(s, t, symbols.get(), stride, block * kLanes, last * kLanes);
       const int64_t count = std::min(last * kLanes * stride, num_values) - first;
-      if (count > 0 && !finish(symbols.data(), first, count)) result = TK_ERR_STREAM;
+      if (count > 0 && !finish(symbols.get(), first, count)) result = TK_ERR_STREAM;
     }
   });
   return static_cast<tk_status>(result.load());
@@ -84,6 +80,8 @@ Out convert(float value, int32_t type) {
 template <class Symbol, class Out>
 tk_status dequantize(const Segment& s, const Tensor& t, const tk_dequantize& how, void* out, int threads, tk_isa isa) {
   auto* const to = static_cast<Out*>(out);
+  // A single scale is one group of all values, whatever `inner` says.
+  const int64_t inner = how.num_scales == 1 ? std::max<int64_t>(t.size(), 1) : how.inner;
   return decode_pieces<Symbol>(
       s, t, how.num_values, threads, isa, [&](const Symbol* from, int64_t first, int64_t count) {
         if (how.inner == 1 && how.num_scales > 1) {
@@ -105,8 +103,8 @@ tk_status dequantize(const Segment& s, const Tensor& t, const tk_dequantize& how
           return true;
         }
         for (int64_t i = 0; i < count;) {
-          const int64_t group = (first + i) / how.inner;
-          const int64_t n = std::min(count - i, (group + 1) * how.inner - (first + i));
+          const int64_t group = (first + i) / inner;
+          const int64_t n = std::min(count - i, (group + 1) * inner - (first + i));
           const int64_t j = group % how.num_scales;
           const float scale = how.scales[j];
           const int32_t zero = how.zero_points ? how.zero_points[j] : 0;

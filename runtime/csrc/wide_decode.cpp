@@ -141,13 +141,15 @@ tk_status decode_lanes(const Segment& s, const Tensor& t, void* out, int64_t lan
   return decode_pieces(s, std::move(pieces), threads, isa);
 }
 
-void apply_exceptions(const Segment& s, const Tensor& t, void* out, int64_t lane_stride) {
+void apply_exceptions(const Segment& s, const Tensor& t, void* out, int64_t lane_stride, int64_t first_lane,
+                      int64_t end_lane) {
   const auto steps = static_cast<uint64_t>(s.num_steps);
-  const auto first = static_cast<uint64_t>(t.first_lane) * steps;
+  const uint64_t first = static_cast<uint64_t>(t.first_lane + first_lane) * steps;
+  const uint64_t last = static_cast<uint64_t>(t.first_lane + std::min(end_lane, t.num_lanes)) * steps;
   auto* const symbols = static_cast<int16_t*>(out);
   auto e = std::lower_bound(s.exceptions.begin(), s.exceptions.end(), first,
                             [](const Exception& a, uint64_t index) { return a.index < index; });
-  for (; e != s.exceptions.end() && e->index < first + static_cast<uint64_t>(t.num_lanes) * steps; ++e) {
+  for (; e != s.exceptions.end() && e->index < last; ++e) {
     const uint64_t at = e->index - first;
     symbols[static_cast<int64_t>(at / steps) * lane_stride + static_cast<int64_t>(at % steps)] = e->value;
   }
@@ -155,7 +157,7 @@ void apply_exceptions(const Segment& s, const Tensor& t, void* out, int64_t lane
 
 tk_status decode_tensor(const Segment& s, const Tensor& t, void* out, int threads, tk_isa isa) {
   if (tk_status status = decode_lanes(s, t, out, t.lane_stride(), 0, t.num_blocks, threads, isa)) return status;
-  if (s.wide) apply_exceptions(s, t, out, t.lane_stride());
+  if (s.wide) apply_exceptions(s, t, out, t.lane_stride(), 0, t.num_lanes);
   return TK_OK;
 }
 
@@ -167,7 +169,7 @@ tk_status decode_all(const Segment& s, void* out, int threads, tk_isa isa) {
   for (const Tensor& t : s.tensors) add_pieces(s, t, place(t), s.num_steps, 0, t.num_blocks, &pieces);
   if (tk_status status = decode_pieces(s, std::move(pieces), threads, isa)) return status;
   if (s.wide)
-    for (const Tensor& t : s.tensors) apply_exceptions(s, t, place(t), s.num_steps);
+    for (const Tensor& t : s.tensors) apply_exceptions(s, t, place(t), s.num_steps, 0, t.num_lanes);
   return TK_OK;
 }
 

@@ -15,8 +15,10 @@ tk_isa best_isa();
 tk_status decode_lanes(const Segment& segment, const Tensor& tensor, void* out, int64_t lane_stride,
                        int64_t first_block, int64_t end_block, int threads, tk_isa isa);
 
-// Puts the exceptions of the tensor in place, lanes lying lane_stride symbols apart.
-void apply_exceptions(const Segment& segment, const Tensor& tensor, void* out, int64_t lane_stride);
+// Puts the exceptions of the tensor's lanes first_lane .. end_lane - 1 in place, lanes lying lane_stride symbols apart
+// and the first of them at `out`.
+void apply_exceptions(const Segment& segment, const Tensor& tensor, void* out, int64_t lane_stride, int64_t first_lane,
+                      int64_t end_lane);
 
 // Decodes the matrix [num_lanes, num_steps]; positions past a lane's end are zero.
 tk_status decode_all(const Segment& segment, void* out, int threads, tk_isa isa);

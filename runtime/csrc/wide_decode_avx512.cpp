@@ -157,14 +157,17 @@ inline void decode_step(const Shuffles& k, const Row& r, int64_t c, Hot& h) {
   if constexpr (M == Mode::kContexts)
     h.previous = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(v0)), _mm512_cvtepi32_epi16(v1), 1);
   if constexpr (Wide) {
-    const __m128i n = _mm_cvtsi32_si128(r.low_bits);
-    const __m512i mask = _mm512_set1_epi32((1 << r.low_bits) - 1);
-    const __m512i s0 = _mm512_or_si512(_mm512_sll_epi32(v0, n), _mm512_and_si512(h.x0, mask));
-    const __m512i s1 = _mm512_or_si512(_mm512_sll_epi32(v1, n), _mm512_and_si512(h.x1, mask));
-    const __m512i a = _mm512_srl_epi32(h.x0, n), b = _mm512_srl_epi32(h.x1, n);
-    h.x0 = Full ? a : _mm512_mask_mov_epi32(h.x0, static_cast<__mmask16>(r.active), a);
-    h.x1 = Full ? b : _mm512_mask_mov_epi32(h.x1, static_cast<__mmask16>(r.active >> 16), b);
-    refill(k, Full ? ~__mmask32{0} : r.active, h);
+    __m512i s0 = v0, s1 = v1;
+    if (r.low_bits) {
+      const __m128i n = _mm_cvtsi32_si128(r.low_bits);
+      const __m512i mask = _mm512_set1_epi32((1 << r.low_bits) - 1);
+      s0 = _mm512_or_si512(_mm512_sll_epi32(v0, n), _mm512_and_si512(h.x0, mask));
+      s1 = _mm512_or_si512(_mm512_sll_epi32(v1, n), _mm512_and_si512(h.x1, mask));
+      const __m512i a = _mm512_srl_epi32(h.x0, n), b = _mm512_srl_epi32(h.x1, n);
+      h.x0 = Full ? a : _mm512_mask_mov_epi32(h.x0, static_cast<__mmask16>(r.active), a);
+      h.x1 = Full ? b : _mm512_mask_mov_epi32(h.x1, static_cast<__mmask16>(r.active >> 16), b);
+      refill(k, Full ? ~__mmask32{0} : r.active, h);
+    }
     h.packed0 = _mm512_shrdi_epi32(h.packed0, s0, 16);
     h.packed1 = _mm512_shrdi_epi32(h.packed1, s1, 16);
   }
