@@ -18,7 +18,7 @@ from passes.schemes import (
     Parameters,
     UniformParameters,
 )
-from passes.select_weights import Weight, coder_view
+from passes.select_weights import Weight, bounded_view, coder_view
 from passes.settings import Coder
 from passes.symbol_packing import PackedSymbols, SymbolRequest
 
@@ -36,7 +36,8 @@ class DecodeChain:
         grouped = isinstance(parameters, UniformParameters) and parameters.block_size > 0
         if grouped and self.order is not None:  # groups run along the weight's own last axis
             self.order = None
-            self.view = (prod(weight.shape[:-2]), weight.shape[-2], weight.shape[-1])
+            grid = (prod(weight.shape[:-2]), weight.shape[-2], weight.shape[-1])
+            self.view = bounded_view(grid)
 
     @property
     def scheme(self) -> str:

@@ -37,6 +37,7 @@ INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 _LARGE = 4096
 _MIN_ROWS = 32
 _FOLD = 64
+_MAX_ROW = 32768  # symbols
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,17 @@ def coder_view(weight: Weight) -> tuple[tuple[int, ...] | None, tuple[int, int, 
         number = next((n for n in chunks if length % n == 0), 1)
         if number > 1:
             view = (rows, number, length // number)
-    return permutation, view
+    return permutation, bounded_view(view)
+
+
+def bounded_view(view: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The view with its rows divided where they are too long for a segment (FORMAT.md 2.8)."""
+    a, b, length = view
+    if length <= _MAX_ROW:
+        return view
+    parts = range(-(-length // _MAX_ROW), length // _FOLD + 1)
+    number = next((n for n in parts if length % n == 0), None)
+    return folded_view(prod(view)) if number is None else (a * b, number, length // number)
 
 
 def folded_view(size: int) -> tuple[int, int, int]:

@@ -193,11 +193,21 @@ def _segment_too_large() -> Case:
 
 
 def _more_symbols_than_bits() -> Case:
-    """100,000 symbols and no code word: each takes some of the state's bits, which run out."""
-    body = [1, 1, 0, 0, *u32(1), *u32(1), *u32(100_000), *u32(0), *u32(0), *u32(0), *u32(2)]
-    body += [*u32(1), *u32(1), *u32(100_000), *u32(1), 0, 0]
+    """60,000 symbols and no code word: each takes some of the state's bits, which run out."""
+    body = [1, 1, 0, 0, *u32(1), *u32(1), *u32(60_000), *u32(0), *u32(0), *u32(0), *u32(2)]
+    body += [*u32(1), *u32(1), *u32(60_000), *u32(1), 0, 0]
     body += [0x0101, 0, *u32(0), *u32(65536)]
     return "more_symbols_than_bits", frame(body), "TK_ERR_STREAM"
+
+
+def _matrix_of_few_words() -> Iterator[Case]:
+    """Two lanes and no code word, which may have 65536 steps; one more is refused."""
+    for steps, code in ((65536, "TK_ERR_STREAM"), (65537, "TK_ERR_HEADER")):
+        body = [2, 1, 0, 0, *u32(2), *u32(2), *u32(steps), *u32(0), *u32(0), *u32(0), *u32(2)]
+        for length in (steps, 1):
+            body += [*u32(1), *u32(1), *u32(length), *u32(1), 0, 0]
+        body += [0x0101, 0, *u32(0), *u32(0), *u32(65536), *u32(65536)]
+        yield f"matrix_of_{steps}_steps", frame(body), code
 
 
 def _table_cases() -> Iterator[Case]:
@@ -327,6 +337,7 @@ def malformed_blobs() -> Iterator[Case]:
     yield from _header_cases()
     yield _segment_too_large()
     yield _more_symbols_than_bits()
+    yield from _matrix_of_few_words()
     yield from _table_cases()
     yield from _stream_cases()
     yield from _exception_cases()

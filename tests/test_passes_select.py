@@ -220,3 +220,11 @@ def test_views() -> None:
     )
     rows, chunks, length = coder_view(few["w"])[1]
     assert rows == 3 and rows * chunks >= 32 and chunks * length == 3200
+
+
+@pytest.mark.parametrize("length", [100_000, 65536, 99_991])
+def test_long_rows_are_divided(length: int) -> None:
+    a, b, c = bounded_view((3, 40, length))
+    assert c <= 32768
+    assert 0 <= a * b * c - 120 * length < 64
+    assert bounded_view((3, 40, 32768)) == (3, 40, 32768)

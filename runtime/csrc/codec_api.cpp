@@ -61,6 +61,9 @@ int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_w
   }
   return guarded([&]() -> int32_t {
     const std::vector<uint16_t> body = toolkit::wide::encode_segment(tensors, num_tensors, *options);
+    // One long lane gives every lane its length in the matrix of all symbols: such tensors do not fit one segment.
+    const auto field = [&](size_t at) { return static_cast<int64_t>(toolkit::wide::load_u32(body.data() + at)); };
+    if (!toolkit::wide::is_moderate(field(4), field(8), field(10))) return TK_ERR_ARGUMENT;
     const auto size = static_cast<int64_t>(body.size()) + toolkit::kFrameWords;
     auto* const out = static_cast<uint16_t*>(std::malloc(static_cast<size_t>(size) * sizeof(uint16_t)));
     if (!out) return TK_ERR_MEMORY;

@@ -81,8 +81,11 @@ BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   }
   job.col_class = t.class_c ? scratch->col_class.data() : nullptr;
   auto& rows = scratch->row_class;
-  rows.assign(static_cast<size_t>(job.rows * kLanes), static_cast<int16_t>(std::clamp(t.base, -32000, 32000)));
-  if (t.class_a || t.class_b) {
+  const bool rows_differ = t.class_a || t.class_b;
+  job.row_step = rows_differ ? kLanes : 0;
+  rows.assign(static_cast<size_t>(rows_differ ? job.rows * kLanes : kLanes),
+              static_cast<int16_t>(std::clamp(t.base, -32000, 32000)));
+  if (rows_differ) {
     for (int64_t i = 0; i < lanes; ++i) {
       const int64_t first = (lane + i) * t.k, count = i + 1 < lanes ? job.rows : job.last_rows;
       int64_t a = first / t.b, b = first % t.b;

@@ -71,7 +71,7 @@ struct State {
   void load_row() {
     const int lanes = row_index < job->last_rows ? job->lanes : job->lanes - 1;
     for (int v = 0; v < kVectors; ++v) {
-      const auto* from = reinterpret_cast<const __m128i*>(job->row_class + row_index * kLanes + 8 * v);
+      const auto* from = reinterpret_cast<const __m128i*>(job->row_class + row_index * job->row_step + 8 * v);
       row[v] = _mm256_cvtepi16_epi32(_mm_loadu_si128(from));
       previous[v] = _mm256_setzero_si256();
       const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * v));

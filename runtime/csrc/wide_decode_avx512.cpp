@@ -186,7 +186,7 @@ struct State {
   alignas(64) uint32_t line[kLineBytes / 4][kLanes];
 
   void load_row() {
-    row.row = load512(job->row_class + row_index * kLanes);
+    row.row = load512(job->row_class + row_index * job->row_step);
     hot.previous = _mm512_setzero_si512();
     const int lanes = row_index < job->last_rows ? job->lanes : job->lanes - 1;
     row.active = lanes == kLanes ? ~__mmask32{0} : (__mmask32{1} << lanes) - 1;

@@ -23,7 +23,7 @@ bool decode_block(const BlockJob& job) {
       const int64_t step = row * job.columns + c;
       const int col_class = job.col_class ? job.col_class[c] : 0;
       for (int i = 0; i < active; ++i) {
-        const int y = class_of(job.row_class[row * kLanes + i], col_class, set.classes);
+        const int y = class_of(job.row_class[row * job.row_step + i], col_class, set.classes);
         const int z = set.contexts == 1 ? 0 : context_of(previous[i], set.t1[y], set.t2[y]);
         const int64_t table = static_cast<int64_t>(y) * set.contexts + z;
         const int v = pop_symbol(set.slots[table * kSlots + x[i] % kSlots], &x[i]);

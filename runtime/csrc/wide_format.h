@@ -25,6 +25,13 @@ inline constexpr int kModeCode = 127;  // marks the symbol that takes what the o
 inline constexpr int kMaxCode = 80;
 inline constexpr int kFullCount = 255;  // the stored count of a table of all 256 symbols
 inline constexpr uint16_t kFlagWide = 1, kFlagNested = 2;
+inline constexpr int64_t kMaxSymbols = 0x7fffffff;  // of a tensor, and of the matrix of a segment
+inline constexpr int64_t kMostSymbolsPerWord = 65536;
+
+// Whether a matrix of lanes x steps keeps the limits of FORMAT.md 2.8.
+inline bool is_moderate(int64_t lanes, int64_t steps, int64_t code_words) {
+  return lanes <= kMaxSymbols / steps && lanes * steps <= kMostSymbolsPerWord * (lanes + code_words);
+}
 
 // F(q) of FORMAT.md 2.5 for 0 <= q <= kMaxCode.
 uint32_t frequency_of_code(int code);

@@ -8,12 +8,6 @@
 namespace toolkit::wide {
 namespace {
 
-constexpr int64_t kMaxSymbols = 0x7fffffff;
-// A symbol costs a lane's state at least a 4352nd part, log2(4352 / 4351) bits, as no frequency is above 4095; a lane
-// begins with 16 bits more than it ends with, and a code word adds fewer than 17. So a block of l lanes and w words
-// cannot hold more than 65536 (l + w) symbols, and a small blob cannot ask for much memory.
-constexpr int64_t kMostSymbolsPerWord = 65536;
-
 int64_t words_of_bytes(int64_t bytes) { return (bytes + 1) / 2; }
 
 // Reads a byte string; false where the unused half of its last word is not zero.
@@ -73,7 +67,7 @@ tk_status read_directory(const uint16_t* w, const Header& h, Segment* s) {
     steps = std::max(steps, t.lane_stride());
   }
   if (lanes != h.lanes || blocks != h.blocks || steps != h.steps || class_bytes != h.class_bytes) return TK_ERR_HEADER;
-  if (lanes > kMaxSymbols / steps) return TK_ERR_HEADER;
+  if (!is_moderate(lanes, steps, h.code_words)) return TK_ERR_HEADER;
   s->num_lanes = lanes;
   s->num_blocks = blocks;
   s->num_steps = steps;
@@ -92,6 +86,9 @@ void point_classes(const uint16_t* w, Segment* s) {
 }
 
 // Whether each block has enough code words for its symbols.
+// A symbol costs a lane's state at least a 4352nd part, log2(4352 / 4351) bits, as no frequency is above 4095; a lane
+// begins with 16 bits more than it ends with, and a code word adds fewer than 17. So a block of l lanes and w words
+// cannot hold more than 65536 (l + w) symbols, and a small blob cannot ask for much memory.
 bool blocks_are_plausible(const Segment& s) {
   size_t block = 0;
   for (const Tensor& t : s.tensors) {

@@ -176,3 +176,8 @@ def _check_sums(body: WideBody) -> None:
         body.num_lanes * body.num_steps <= MAX_SYMBOLS,
         f"{body.num_lanes} lanes of {body.num_steps} steps are more than 2^31 - 1 symbols",
     )
+    most = 65536 * (body.num_lanes + body.num_code_words)
+    header(
+        body.num_lanes * body.num_steps <= most,
+        f"{body.num_lanes} lanes of {body.num_steps} steps from {body.num_code_words} words",
+    )

@@ -31,7 +31,9 @@ std::unique_ptr<T[]> copy_of(const std::vector<char>& bytes, int64_t* count) {
   return copy;
 }
 
-int32_t decode_wide(const uint16_t* words, int64_t num_words, int32_t isa) {
+// *digest: a checksum of the decoded symbols, 0 where there are none.
+int32_t decode_wide(const uint16_t* words, int64_t num_words, int32_t isa, uint32_t* digest) {
+  *digest = 0;
   tk_wide_reader* reader = nullptr;
   int32_t status = tk_wide_open(words, num_words, &reader);
   if (status != TK_OK) return status;
@@ -41,6 +43,7 @@ int32_t decode_wide(const uint16_t* words, int64_t num_words, int32_t isa) {
   if (status == TK_OK && info.num_lanes * info.num_steps <= kMostSymbols) {
     std::vector<char> out(static_cast<size_t>(info.num_lanes * info.num_steps * size));
     status = tk_wide_decode_all(reader, out.data(), static_cast<int64_t>(out.size()), 2, isa);
+    if (status == TK_OK) *digest = tk_crc32(out.data(), static_cast<int64_t>(out.size()));
   }
   for (int64_t index = 0; index < info.num_tensors; ++index) {
     tk_wide_tensor_info tensor{};
@@ -95,14 +98,17 @@ int main(int argc, char** argv) {
       int64_t num_words = 0;
       const std::unique_ptr<uint16_t[]> words = copy_of<uint16_t>(bytes, &num_words);
       int32_t status = TK_OK;
+      uint32_t digest = 0;
       for (int32_t isa = TK_ISA_PORTABLE; isa <= std::max<int32_t>(tk_best_isa(), TK_ISA_PORTABLE); ++isa) {
-        const int32_t now = decode_wide(words.get(), num_words, isa);
-        if (isa != TK_ISA_PORTABLE && now != status) {
-          std::fprintf(stderr, "%s: status %d, and %d with instruction set %d\n", file.filename().c_str(), status, now,
-                       isa);
+        uint32_t found = 0;
+        const int32_t now = decode_wide(words.get(), num_words, isa, &found);
+        if (isa != TK_ISA_PORTABLE && (now != status || found != digest)) {
+          std::fprintf(stderr, "%s: status %d, symbols %08x; with instruction set %d status %d, symbols %08x\n",
+                       file.filename().c_str(), status, digest, isa, now, found);
           return 1;
         }
         status = now;
+        digest = found;
       }
       const int32_t small = decode_small(words.get(), num_words);
       std::printf("%s %d %d\n", file.filename().c_str(), status, small);
