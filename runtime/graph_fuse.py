@@ -6,6 +6,8 @@ Rewritten are, with `symbols = DecodeWide(blob)` or `DecodeWide16(blob)` and a c
     DequantizeLinear(TakeTensor(symbols), scale[, zero_point])   -> DecodeDequantize
     Gather(codebook, Cast(TakeTensor(symbols)) [+ offset])       -> DecodeLookup
 
+    TakeTensor(symbols), whatever reads it                       -> DecodeTensor, DecodeTensor16
+
 where nothing else reads the values in between. All other nodes stay.
 """
 
@@ -55,11 +57,12 @@ def fuse(model: onnx.ModelProto, folder: str = "") -> int:
 
 @dataclasses.dataclass
 class _Taken:
-    """A TakeTensor node whose tensor of its blob is known."""
+    """A TakeTensor node whose tensor of its blob is known; `op_type` decodes just that tensor."""
 
     blob: str
     tensor: int
     shape: list[int]
+    op_type: str
 
 
 class _Fuser:
@@ -83,7 +86,17 @@ class _Fuser:
             if new is not None:
                 node.CopyFrom(new)
                 fused += 1
+        for node in scope.graph.node:
+            if node.domain == DOMAIN and node.op_type == "TakeTensor" and self._is_read(scope, node):
+                taken = self._place(scope, node)
+                if taken is not None:
+                    node.CopyFrom(_fused(taken.op_type, node, taken, (), {}))
+                    fused += 1
         return fused
+
+    def _is_read(self, scope: Scope, node: onnx.NodeProto) -> bool:
+        """Whether the symbols are still read after the fusing of what reads them."""
+        return any(node.output[0] in other.input for other in scope.graph.node) or bool(scope.inner)
 
     def _dequantize(self, scope: Scope, node: onnx.NodeProto) -> onnx.NodeProto | None:
         attributes = _attributes(node)
@@ -123,6 +136,10 @@ class _Fuser:
         take = self._sole_producer(scope, name)
         if take is None or take.domain != DOMAIN or take.op_type != "TakeTensor":
             return None
+        return self._place(scope, take)
+
+    def _place(self, scope: Scope, take: onnx.NodeProto) -> _Taken | None:
+        """Return which tensor of which constant blob a TakeTensor node takes."""
         decode = scope.producer(take.input[0])
         if decode is None or decode.domain != DOMAIN or decode.op_type not in _DECODERS:
             return None
@@ -135,7 +152,10 @@ class _Fuser:
         attributes = _attributes(take)
         place = (attributes["lane"], attributes["lanes"], attributes["steps"])
         index = self._directories[blob].get(place)
-        return None if index is None else _Taken(blob, index, list(attributes["shape"]))
+        if index is None:
+            return None
+        op_type = "DecodeTensor16" if decode.op_type == "DecodeWide16" else "DecodeTensor"
+        return _Taken(blob, index, list(attributes["shape"]), op_type)
 
     def _directory(self, blob: onnx.TensorProto) -> dict[_Place, int]:
         """Return the index of each tensor of a blob by its place."""

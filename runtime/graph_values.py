@@ -15,12 +15,15 @@ LIBRARY_OPS = frozenset(
     {
         "DecodeWide",
         "DecodeWide16",
+        "DecodeTensor",
+        "DecodeTensor16",
         "DecodeDequantize",
         "DecodeLookup",
         "DecodeAdaptive",
         "DecodeHuffman",
         "DecodeFixed",
         "JoinFloat",
+        "JoinHalf",
         "TakeRange",
         "TakeTensor",
     }

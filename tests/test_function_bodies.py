@@ -235,6 +235,19 @@ def test_decode_lookup(opset: int, kind: type) -> None:
     np.testing.assert_array_equal(found, codebook[symbols.reshape(10, 6) + 4])
 
 
+@pytest.mark.parametrize("opset", [13, 23])
+@pytest.mark.parametrize("wide", [False, True])
+def test_decode_tensor(opset: int, wide: bool) -> None:
+    kind = np.int16 if wide else np.int8
+    symbols = np.random.default_rng(2).integers(-4, 4, (6, 1, 10)).astype(kind)
+    first = laplace((2, 2, 2), 1).astype(kind)
+    words = encode_segment([Tensor(first), Tensor(symbols, rows_per_lane=3)])
+    name = "DecodeTensor16" if wide else "DecodeTensor"
+    found = run_nodes([toolkit_node(name, ["b"], "y", tensor=1, shape=[11, 5])], {"b": words}, opset)
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, symbols.reshape(-1)[:55].reshape(11, 5))
+
+
 def test_opset_below_13_and_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="opset 13 or more, found 12"):
         function_bodies({"DecodeWide"}, 12)

@@ -57,6 +57,19 @@ def test_decode_wide_and_take_tensor(dtype: Any, threads: int) -> None:
     np.testing.assert_array_equal(second, tensors[1].reshape(2, 3, 5, 7))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_decode_tensor(dtype: Any) -> None:
+    tensors = [symbols((1, 70, 40), 1, dtype=dtype), symbols((5, 6, 7), 2, dtype=dtype)]
+    blob = runtime.encode_wide(tensors)
+    name = "DecodeTensor16" if dtype == np.int16 else "DecodeTensor"
+    nodes = [node(name, ["blob"], ["whole"], tensor=0, shape=[70, 40])]
+    nodes.append(node(name, ["blob"], ["part"], tensor=1, shape=[2, 100]))
+    whole, part = make_session(nodes, {"blob": blob}, ["whole", "part"]).run(None, {})
+    assert whole.dtype == part.dtype == dtype
+    np.testing.assert_array_equal(whole, tensors[0].reshape(70, 40))
+    np.testing.assert_array_equal(part, tensors[1].reshape(-1)[:200].reshape(2, 100))
+
+
 def test_a_blob_that_is_no_initializer_is_decoded_at_each_run() -> None:
     session = make_session(
         [node("DecodeWide", ["blob"], ["s"])], {}, ["s"], [("blob", TensorProto.UINT16, ["n"])]

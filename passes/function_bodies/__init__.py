@@ -18,6 +18,7 @@ from passes.function_bodies.decode_dequantize import decode_dequantize
 from passes.function_bodies.decode_fixed import decode_fixed
 from passes.function_bodies.decode_huffman import decode_huffman
 from passes.function_bodies.decode_lookup import decode_lookup
+from passes.function_bodies.decode_tensor import decode_tensor
 from passes.function_bodies.decode_wide import decode_wide
 from passes.function_bodies.join_float import join_float, join_half
 from passes.function_bodies.take_range import take_range
@@ -33,6 +34,8 @@ _BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
     "DecodeFixed": decode_fixed,
     "DecodeHuffman": decode_huffman,
     "DecodeLookup": decode_lookup,
+    "DecodeTensor": decode_tensor,
+    "DecodeTensor16": partial(decode_tensor, wide=True),
     "DecodeWide": decode_wide,
     "DecodeWide16": partial(decode_wide, wide=True),
     "JoinFloat": join_float,
@@ -45,6 +48,8 @@ _BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
 _CALLS: dict[str, tuple[str, ...]] = {
     "DecodeDequantize": ("WideTensor",),
     "DecodeLookup": ("WideTensor",),
+    "DecodeTensor": ("WideTensor",),
+    "DecodeTensor16": ("WideTensor",),
     "DecodeWide": ("WideHead",),
     "DecodeWide16": ("WideHead",),
     "WideTensor": ("DecodeWide16", "WideHead"),
