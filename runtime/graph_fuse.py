@@ -50,8 +50,7 @@ def fuse(model: onnx.ModelProto, folder: str = "") -> int:
     fuser = _Fuser(count_uses(model.graph), folder)
     root = scan(model.graph, overridable=model.ir_version >= 4)
     fused = sum(fuser.fuse_scope(scope) for scope in root.walk())
-    if fused:
-        drop_unused(model.graph)
+    drop_unused(model.graph)
     return fused
 
 
@@ -87,11 +86,10 @@ class _Fuser:
                 node.CopyFrom(new)
                 fused += 1
         for node in scope.graph.node:
-            if node.domain == DOMAIN and node.op_type == "TakeTensor" and self._is_read(scope, node):
+            if is_take(node) and self._is_read(scope, node):
                 taken = self._place(scope, node)
                 if taken is not None:
                     node.CopyFrom(_fused(taken.op_type, node, taken, (), {}))
-                    fused += 1
         return fused
 
     def _is_read(self, scope: Scope, node: onnx.NodeProto) -> bool:
@@ -134,7 +132,7 @@ class _Fuser:
     def _taken(self, scope: Scope, name: str) -> _Taken | None:
         """Return which tensor of which blob a value is, where it is one and read only once."""
         take = self._sole_producer(scope, name)
-        if take is None or take.domain != DOMAIN or take.op_type != "TakeTensor":
+        if take is None or not is_take(take):
             return None
         return self._place(scope, take)
 
@@ -200,6 +198,11 @@ def _fused(
         onnx.AttributeProto(name="shape", type=onnx.AttributeProto.INTS, ints=taken.shape)
     )
     return made
+
+
+def is_take(node: onnx.NodeProto) -> bool:
+    """Whether the node cuts a tensor out of the symbols of a whole segment."""
+    return node.domain == DOMAIN and node.op_type == "TakeTensor"
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
