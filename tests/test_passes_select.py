@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passes import LiftWeights, Weight, coder_view, select_weights
+from passes.select_weights import bounded_view
 from tests.passes_models import model_of, network, normal, proto_of, run
 
 HEADER = '< ir_version: 9, opset_import: ["" : 18, "local" : 1, "com.microsoft" : 1] >'
