@@ -35,6 +35,9 @@ ENOUGH = 5
 MAX_EXCESS = 40.0
 UNHEALTHY_DB = 2.0
 """What a dead slice counts as, in dB below the target, whatever the whole outputs say."""
+COLLAPSED_DB = -8.0
+"""A draw so far below the target lost more than a coarser step takes."""
+
 START_KNOB = -3.0
 SIZE_TOLERANCE = 0.004
 """A file within this share below the target size is near enough."""
@@ -113,6 +116,9 @@ def search_fidelity(
     passing = [draw for draw in draws if draw.passes]
     typical = [draw for draw in passing if draw.knob <= centre + LEEWAY]
     chosen = max(typical or passing, key=lambda draw: draw.knob, default=None)
+    safe = _coarsest_safe(draws)
+    if safe is not None and (chosen is None or safe.knob > chosen.knob):
+        chosen = safe
     if chosen is None:
         return SearchResult(None, FINEST, False, None, trace)
     steps = allocation.steps(chosen.knob)
@@ -164,8 +170,24 @@ def _settled(draws: list[_Draw], centre: float, tolerance_db: float) -> bool:
     return len(near) >= ENOUGH and centre - best.knob <= NEAR / 4
 
 
+def _coarsest_safe(draws: list[_Draw]) -> _Draw | None:
+    """The coarsest draw that passes as all finer ones do: no luck of a single draw."""
+    safe = None
+    for draw in sorted(draws, key=lambda draw: draw.knob):
+        if not draw.passes:
+            break
+        safe = draw
+    return safe
+
+
 def _next(draws: list[_Draw], centre: float) -> float:
-    """The next knob to try: the centre itself, or a little beside it where that was tried."""
+    """The next knob to try: the centre itself, or a little beside it where that was tried. Where a
+    draw collapsed, as when a weight loses its last bits, the slope says nothing: halve the way."""
+    safe = _coarsest_safe(draws)
+    failed = min((d for d in draws if not d.passes), key=lambda draw: draw.knob, default=None)
+    if safe is not None and failed is not None and failed.excess < COLLAPSED_DB:
+        if failed.knob - safe.knob > 2 * APART:
+            return (safe.knob + failed.knob) / 2
     last = draws[-1]
     aim = min(max(centre - 0.01, last.knob - 3.0), last.knob + 3.0)
     below = [draw for draw in draws if draw.knob <= centre + LEEWAY]

@@ -10,7 +10,7 @@ from typing import Literal
 from toolkit.errors import InputError
 from toolkit.fidelity import Fidelity
 
-DEFAULT_MIN_SQNR_DB = 25.0
+DEFAULT_MIN_SQNR_DB = 24.0
 """Output fidelity that is kept when nothing else is asked for, in dB."""
 
 Kind = Literal["min_sqnr", "max_error", "target_size", "fixed"]
