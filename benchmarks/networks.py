@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -29,18 +30,31 @@ from models.zoo import NAMES, network
 Outputs = list[npt.NDArray[np.generic]]
 
 
-def library_run(path: Path, mode: str) -> Run:
-    """Runs a file through `runtime.InferenceSession` in a mode."""
-    session = runtime.InferenceSession(str(path), mode=mode, providers=["CPUExecutionProvider"])
-    return lambda feeds: list(session.run(None, feeds))
-
-
-def stock_run(path: Path) -> Run:
-    """Runs a file on ONNX Runtime with nothing registered."""
+def session_options(threads: int) -> Any:
+    """Options of both kinds of session: `threads` for each operator, 0 for one per core, which do
+    not spin, so that sessions side by side leave each other the processor."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def library_run(path: Path, mode: Literal["load", "stream"], threads: int = 0) -> Run:
+    """Runs a file through `runtime.InferenceSession` in a mode."""
+    providers = ["CPUExecutionProvider"]
+    options = session_options(threads)
+    session = runtime.InferenceSession(str(path), options, providers=providers, mode=mode)
+    return lambda feeds: list(session.run(None, feeds))
+
+
+def stock_run(path: Path, threads: int = 0) -> Run:
+    """Runs a file on ONNX Runtime with nothing registered."""
+    import onnxruntime
+
+    options = session_options(threads)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda feeds: list(session.run(None, feeds))
 

@@ -36,7 +36,7 @@ def medians(turns: dict[str, Callable[[], object]], count: int) -> dict[str, flo
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def measure(name: str, starts: int, runs: int) -> None:
+def measure(name: str, starts: int, runs: int, threads: int) -> None:
     """Prints one network's rows."""
     entry = network(name)
     plain = entry.onnx_path()
@@ -44,10 +44,10 @@ def measure(name: str, starts: int, runs: int) -> None:
         small = Path(folder, "small.onnx")
         compress(plain, small, ["--portable"])
         makers: dict[str, Callable[[], Run]] = {
-            "plain": lambda: stock_run(plain),
-            "load": lambda: library_run(small, "load"),
-            "stream": lambda: library_run(small, "stream"),
-            "stock": lambda: stock_run(small),
+            "plain": lambda: stock_run(plain, threads),
+            "load": lambda: library_run(small, "load", threads),
+            "stream": lambda: library_run(small, "stream", threads),
+            "stock": lambda: stock_run(small, threads),
         }
         start = medians(makers, starts)
         feeds = entry.feeds(1)
@@ -71,10 +71,11 @@ def measure(name: str, starts: int, runs: int) -> None:
 @click.argument("names", nargs=-1)
 @click.option("--starts", default=7, show_default=True, help="Sessions made of each kind.")
 @click.option("--runs", default=31, show_default=True, help="Runs of each kind.")
-def main(names: tuple[str, ...], starts: int, runs: int) -> None:
+@click.option("--threads", default=1, show_default=True, help="Threads of each session.")
+def main(names: tuple[str, ...], starts: int, runs: int, threads: int) -> None:
     """Session start and latency of compressed files."""
     for name in names or ("minilm", "open_nsfw", "cifar_cnn", "silero_vad"):
-        measure(name, starts, runs)
+        measure(name, starts, runs, threads)
 
 
 if __name__ == "__main__":
