@@ -243,7 +243,8 @@ def test_decode_tensor(opset: int, wide: bool) -> None:
     first = laplace((2, 2, 2), 1).astype(kind)
     words = encode_segment([Tensor(first), Tensor(symbols, rows_per_lane=3)])
     name = "DecodeTensor16" if wide else "DecodeTensor"
-    found = run_nodes([toolkit_node(name, ["b"], "y", tensor=1, shape=[11, 5])], {"b": words}, opset)
+    node = toolkit_node(name, ["b"], "y", tensor=1, shape=[11, 5])
+    found = run_nodes([node], {"b": words}, opset)
     assert found.dtype == kind
     np.testing.assert_array_equal(found, symbols.reshape(-1)[:55].reshape(11, 5))
 

@@ -185,9 +185,9 @@ def _next(draws: list[_Draw], centre: float) -> float:
     draw collapsed, as when a weight loses its last bits, the slope says nothing: halve the way."""
     safe = _coarsest_safe(draws)
     failed = min((d for d in draws if not d.passes), key=lambda draw: draw.knob, default=None)
-    if safe is not None and failed is not None and failed.excess < COLLAPSED_DB:
-        if failed.knob - safe.knob > 2 * APART:
-            return (safe.knob + failed.knob) / 2
+    collapsed = failed is not None and failed.excess < COLLAPSED_DB
+    if safe and failed and collapsed and failed.knob - safe.knob > 2 * APART:
+        return (safe.knob + failed.knob) / 2
     last = draws[-1]
     aim = min(max(centre - 0.01, last.knob - 3.0), last.knob + 3.0)
     below = [draw for draw in draws if draw.knob <= centre + LEEWAY]

@@ -9,7 +9,7 @@ from passes.function_bodies.body_builder import DOMAIN, INT8, BodyBuilder
 
 
 def decode_tensor(opset: int, wide: bool = False) -> onnx.FunctionProto:
-    """DecodeTensor(blob uint16 [n]){tensor, shape} -> symbols int8 [shape]; DecodeTensor16 int16."""
+    """DecodeTensor(blob uint16 [n]){tensor, shape} -> int8 [shape]; DecodeTensor16 int16."""
     b = BodyBuilder(opset, 1)
     refs = {"tensor": "INT", "shape": "INTS"}
     symbols = b.op("WideTensor", b.inputs[0], domain=DOMAIN, refs=refs)
