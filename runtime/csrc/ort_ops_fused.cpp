@@ -1,6 +1,5 @@
-// The ops DecodeTensor, DecodeDequantize and DecodeLookup: one tensor of a wide blob, as symbols or straight to floating
-// point.
-// SPDX-License-Identifier: Apache-2.0
+// The ops DecodeTensor, DecodeDequantize and DecodeLookup: one tensor of a wide blob, as symbols or straight to
+// floating point. SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
 #include "half_float.h"
