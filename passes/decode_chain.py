@@ -90,25 +90,26 @@ class DecodeChain:
         elif axis is not None and self.order is not None:
             axis = self.order.index(axis)
         wide = fitted.symbols.dtype == np.int16
-        if wide and self.opset < _BLOCKS_SINCE:
-            value = builder.node("Cast", [value], {"to": int(ir.DataType.INT32)})
-            if zero is not None:
-                rank = 2 if self._folds() else len(self.weight.shape)
-                shape = [-1 if i == axis else 1 for i in range(rank)] if zero.ndim else []
-                offsets = builder.initializer(zero.astype(np.int32).reshape(shape))
-                value, zero = builder.node("Sub", [value, offsets]), None
         half = self.weight.dtype == ir.DataType.FLOAT16 and self.opset >= (
             _BLOCKS_SINCE if wide else _HALF_SCALE_SINCE
         )
-        inputs = [value, builder.initializer(scale.astype(np.float16) if half else scale)]
-        if zero is not None:
-            inputs.append(builder.initializer(zero))
-        attributes: Attributes = {}
-        if axis is not None and axis != 1 and scale.ndim:
-            attributes["axis"] = axis
-        if fitted.block_size and not self._folds():
-            attributes["block_size"] = fitted.block_size
-        value = builder.node("DequantizeLinear", inputs, attributes)
+        if wide and self.opset < _BLOCKS_SINCE:
+            value = self._multiplied(builder, value, scale, zero, axis)
+        else:
+            # ONNX Runtime moves a DequantizeLinear behind a Transpose or Reshape by quantising
+            # again, to uint8 where no zero point says otherwise: so it is always said.
+            zeros = np.zeros(scale.shape, fitted.symbols.dtype) if zero is None else zero
+            inputs = [
+                value,
+                builder.initializer(scale.astype(np.float16) if half else scale),
+                builder.initializer(zeros),
+            ]
+            attributes: Attributes = {}
+            if axis is not None and axis != 1 and scale.ndim:
+                attributes["axis"] = axis
+            if fitted.block_size and not self._folds():
+                attributes["block_size"] = fitted.block_size
+            value = builder.node("DequantizeLinear", inputs, attributes)
         if self._folds() and len(self.weight.shape) > 0:
             shape_value = builder.initializer(np.array(self.weight.shape, np.int64))
             value = builder.node("Reshape", [value, shape_value])
@@ -116,6 +117,24 @@ class DecodeChain:
         if self.weight.dtype != ir.DataType.FLOAT and not half:
             value = builder.node("Cast", [value], {"to": int(self.weight.dtype)})
         return value
+
+    def _multiplied(
+        self,
+        builder: ChainBuilder,
+        value: ir.Value,
+        scale: np.ndarray,
+        zero: np.ndarray | None,
+        axis: int | None,
+    ) -> ir.Value:
+        """(symbol - zero point) * scale in float32, for the 16-bit symbols that DequantizeLinear
+        does not know yet; both differences and products are the same."""
+        rank = 2 if self._folds() else len(self.weight.shape)
+        shape = [-1 if i == axis else 1 for i in range(rank)] if scale.ndim else []
+        value = builder.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})
+        if zero is not None:
+            offsets = builder.initializer(zero.astype(np.float32).reshape(shape))
+            value = builder.node("Sub", [value, offsets])
+        return builder.node("Mul", [value, builder.initializer(scale.reshape(shape))])
 
     def _codebook(
         self, builder: ChainBuilder, fitted: CodebookParameters, value: ir.Value
