@@ -23,6 +23,9 @@ from passes.settings import Coder
 from passes.symbol_packing import PackedSymbols, SymbolRequest
 
 _BLOCKS_SINCE = 21  # DequantizeLinear: int16 and blocks
+_MOVED_ACROSS = frozenset(
+    {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Flatten", "MaxPool", "Identity"}
+)
 _HALF_SCALE_SINCE = 19  # DequantizeLinear: the output has the type of the scale
 
 
@@ -78,7 +81,15 @@ class DecodeChain:
     def _folds(self) -> bool:
         """Whether groups become rows, for a DequantizeLinear that knows no blocks yet."""
         blocks = isinstance(self.parameters, UniformParameters) and self.parameters.block_size > 0
-        return blocks and self.opset < _BLOCKS_SINCE
+        return blocks and (self.opset < _BLOCKS_SINCE or self._is_moved())
+
+    def _is_moved(self) -> bool:
+        """Whether an operator behind the weight, or behind its symbols, is one that ONNX Runtime
+        moves DequantizeLinear across. It does so by quantising again, to uint8 where no zero point
+        stands, and from opset 21 on to a node that it refuses itself: such weights are multiplied
+        by their scale instead."""
+        users = {user.op_type for user, _ in self.weight.value.uses()}
+        return self.order is not None or not users.isdisjoint(_MOVED_ACROSS)
 
     def _uniform(
         self, builder: ChainBuilder, fitted: UniformParameters, value: ir.Value
@@ -90,20 +101,17 @@ class DecodeChain:
         elif axis is not None and self.order is not None:
             axis = self.order.index(axis)
         wide = fitted.symbols.dtype == np.int16
+        plain = self._folds() or self._is_moved() or (wide and self.opset < _BLOCKS_SINCE)
         half = self.weight.dtype == ir.DataType.FLOAT16 and self.opset >= (
             _BLOCKS_SINCE if wide else _HALF_SCALE_SINCE
         )
-        if wide and self.opset < _BLOCKS_SINCE:
+        half = half and not plain
+        if plain:
             value = self._multiplied(builder, value, scale, zero, axis)
         else:
-            # ONNX Runtime moves a DequantizeLinear behind a Transpose or Reshape by quantising
-            # again, to uint8 where no zero point says otherwise: so it is always said.
-            zeros = np.zeros(scale.shape, fitted.symbols.dtype) if zero is None else zero
-            inputs = [
-                value,
-                builder.initializer(scale.astype(np.float16) if half else scale),
-                builder.initializer(zeros),
-            ]
+            inputs = [value, builder.initializer(scale.astype(np.float16) if half else scale)]
+            if zero is not None:
+                inputs.append(builder.initializer(zero))
             attributes: Attributes = {}
             if axis is not None and axis != 1 and scale.ndim:
                 attributes["axis"] = axis
@@ -126,8 +134,8 @@ class DecodeChain:
         zero: np.ndarray | None,
         axis: int | None,
     ) -> ir.Value:
-        """(symbol - zero point) * scale in float32, for the 16-bit symbols that DequantizeLinear
-        does not know yet; both differences and products are the same."""
+        """(symbol - zero point) * scale in float32, where DequantizeLinear does not know the symbols
+        yet or must not stand; the arithmetic is the same."""
         rank = 2 if self._folds() else len(self.weight.shape)
         shape = [-1 if i == axis else 1 for i in range(rank)] if scale.ndim else []
         value = builder.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})

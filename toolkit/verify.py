@@ -45,7 +45,7 @@ def check_weights(
     Raises `VerificationError` naming the first that differs or is missing."""
     missing = set(expected) - set(skipped)
     compared = 0
-    for name, value in decoded_weights(path, threads):
+    for name, value in decoded_weights(path, threads, missing):
         if name in missing:
             missing.discard(name)
             compared += 1
@@ -56,12 +56,18 @@ def check_weights(
     return compared
 
 
-def decoded_weights(path: Path, threads: int = 0) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """Name and value of every weight that the decode chains of a file make."""
+def decoded_weights(
+    path: Path, threads: int = 0, inside: Collection[str] = ()
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Name and value of every weight that the decode chains of a file make, and of the values named
+    `inside` that stand before the end of a chain (a Transpose of a weight belongs to the chain)."""
     parts = split_file(path)
     if parts is None:
         return
     decoder, _ = parts
+    made = {name for node in decoder.graph.node for name in node.output}
+    for name in sorted(made.intersection(inside) - {o.name for o in decoder.graph.output}):
+        decoder.graph.output.add(name=name)
     yield from zip(
         [output.name for output in decoder.graph.output],
         run_decoder(decoder, threads),
