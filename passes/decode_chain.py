@@ -134,8 +134,8 @@ class DecodeChain:
         zero: np.ndarray | None,
         axis: int | None,
     ) -> ir.Value:
-        """(symbol - zero point) * scale in float32, where DequantizeLinear does not know the symbols
-        yet or must not stand; the arithmetic is the same."""
+        """(symbol - zero point) * scale in float32, where DequantizeLinear does not know the
+        symbols yet or must not stand; the arithmetic is the same."""
         rank = 2 if self._folds() else len(self.weight.shape)
         shape = [-1 if i == axis else 1 for i in range(rank)] if scale.ndim else []
         value = builder.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})
