@@ -408,15 +408,16 @@ def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity:
     for point in trace:
         if not point.measured:
             point.num_bytes = max(point.num_bytes + offset, 1.0)
+    judged = result.fidelity or fidelity  # in the search's own measure, as the other points
     trace.append(
         TracePoint(
             "result",
             result.knob,
             size,
             True,
-            fidelity.sqnr_db,
-            fidelity.max_relative_error,
-            fidelity.healthy,
+            judged.sqnr_db,
+            judged.max_relative_error,
+            judged.healthy,
         )
     )
 

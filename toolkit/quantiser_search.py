@@ -120,6 +120,11 @@ def prepare(
             "they do not count"
         )
     kinds = score_kinds(reference)
+    if kinds:
+        notes.append(
+            f"outputs {', '.join(kinds)} are probabilities: "
+            "the search compares the scores behind them"
+        )
     return Prepared(
         evaluator,
         arrays,
