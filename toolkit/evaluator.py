@@ -8,7 +8,7 @@ costs what a run of the model costs (MiniLM: 0.03 s to create, the same time per
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,8 +91,3 @@ def irreproducible(
 
     fidelity = compare_outputs(first, again)
     return [output.name for output in fidelity.outputs if output.sqnr_db < 60.0]
-
-
-def total_bytes(arrays: Iterable[npt.NDArray[Any]]) -> int:
-    """Bytes of all arrays."""
-    return sum(array.nbytes for array in arrays)

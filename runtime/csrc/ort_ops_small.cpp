@@ -2,17 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "blob_frame.h"
 #include "ort_reader.h"
 #include "small_coders.h"
 
 namespace toolkit::ort {
 namespace {
 
-// The numbers that FORMAT.md 1 gives the coders.
-enum Coder : int32_t { kAdaptive = 2, kHuffman = 3, kFixed = 4 };
-
 // blob uint16 [n] -> symbols int16 [count]
-template <Coder kCoder>
+template <Coder kWanted>
 class DecodeSmall {
  public:
   DecodeSmall(const KernelInfo& info, int /*threads*/) {
@@ -41,7 +39,7 @@ class DecodeSmall {
     int64_t count = 0;
     const std::string what = "the blob of " + std::to_string(blob.count) + " words is refused";
     check_codec(tk_small_info(blob.as<uint16_t>(), blob.count, &coder, &count), what);
-    if (coder != kCoder) check_codec(TK_ERR_CODER, what);
+    if (coder != kWanted) check_codec(TK_ERR_CODER, what);
     std::vector<int16_t> symbols(static_cast<size_t>(count));
     check_codec(tk_small_decode(blob.as<uint16_t>(), blob.count, symbols.data(), count), what);
     return symbols;
@@ -53,9 +51,9 @@ class DecodeSmall {
 }  // namespace
 
 void add_small_ops(OpList& ops, int threads) {
-  ops.push_back(make_op<DecodeSmall<kAdaptive>>({"DecodeAdaptive", {{kUint16, kRequired}}, kInt16}, threads));
-  ops.push_back(make_op<DecodeSmall<kHuffman>>({"DecodeHuffman", {{kUint16, kRequired}}, kInt16}, threads));
-  ops.push_back(make_op<DecodeSmall<kFixed>>({"DecodeFixed", {{kUint16, kRequired}}, kInt16}, threads));
+  ops.push_back(make_op<DecodeSmall<kCoderAdaptive>>({"DecodeAdaptive", {{kUint16, kRequired}}, kInt16}, threads));
+  ops.push_back(make_op<DecodeSmall<kCoderHuffman>>({"DecodeHuffman", {{kUint16, kRequired}}, kInt16}, threads));
+  ops.push_back(make_op<DecodeSmall<kCoderFixed>>({"DecodeFixed", {{kUint16, kRequired}}, kInt16}, threads));
 }
 
 }  // namespace toolkit::ort

@@ -11,7 +11,7 @@
 
 namespace toolkit::wide {
 
-// Class indices on the scale that all tensors share: kOrigin + resolution * log2(mean absolute symbol).
+// Class indices on the scale that all tensors share: resolution * (kOctavesBelowOne + log2(mean absolute symbol)).
 inline constexpr int kOctavesBelowOne = 8;
 
 // The plan of one tensor. Class arrays are empty where absent.
