@@ -28,7 +28,7 @@ def decode_wide(opset: int, wide: bool = False) -> onnx.FunctionProto:
     size = b.op("Shape", blob)
     head = add_head(b, blob, start)
     side = head["side"]
-    nested = b.op("Div", head["flags"], two)
+    nested = head["nested"]
 
     # The first body to decode is the one with plain side information: the nested one, if any.
     inner_at = b.op("Add", side, two)

@@ -8,24 +8,25 @@ import onnx
 from passes.function_bodies.body_builder import DOMAIN, INT64, BodyBuilder
 
 HEADER_WORDS = 18
-FIELDS = ("sets", "side", "flags", "L", "D", "T", "W", "X", "P", "U")
+FIELDS = ("sets", "side", "nested", "G", "L", "D", "T", "W", "X", "P", "U")
 
 
 def wide_head(opset: int) -> onnx.FunctionProto:
     """WideHead(blob uint16 [n], start) -> FIELDS, int64 [1] each.
 
     start is int64 [1], the first word of the body. `sets` and `side` are the words at which the set
-    directory and the side information begin.
+    directory and the side information begin; `nested` is 0 or 1.
     """
     b = BodyBuilder(opset, 2)
     blob, start = b.inputs
     end = b.op("Add", start, b.ints(HEADER_WORDS))
     words = b.u32(b.cast(b.slice(blob, start, end), INT64))
-    first, *fields = b.split(words, 9)
+    first, flags, *fields = b.split(words, 9)
     high = b.ints(65536)
     sets = b.op("Add", end, b.op("Mul", b.op("Mod", first, high), b.ints(10)))
     side = b.op("Add", sets, b.op("Div", first, high))
-    return b.function("WideHead", [sets, side, *fields])
+    nested = b.op("Div", b.op("Mod", flags, high), b.ints(2))
+    return b.function("WideHead", [sets, side, nested, b.op("Div", flags, high), *fields])
 
 
 def add_head(b: BodyBuilder, blob: str, start: str) -> dict[str, str]:

@@ -59,7 +59,7 @@ def add_wide_loop(
     num_sets = b.op("Shape", sets)
     # Not by way of uint8: ONNX Runtime drops the middle one of casts int8, uint8, int64.
     stream = b.op("Mod", b.cast(tables, INT64), byte)
-    slots, where = add_tables(b, sets, stream)
+    slots, where = add_tables(b, sets, stream, head["G"])
 
     # What follows from the directory for each tensor, then for each block, [1, D].
     directory = add_directory(b, blob, start, head)

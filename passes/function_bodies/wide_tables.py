@@ -31,12 +31,13 @@ def frequency(code: int) -> int:
     return ((STEPS_OF_AN_OCTAVE[code % 8] << (code - 16) // 8) + 2048) // 4096
 
 
-def add_tables(b: BodyBuilder, sets: str, stream: str) -> tuple[str, str]:
+def add_tables(b: BodyBuilder, sets: str, stream: str, num_tables: str) -> tuple[str, str]:
     """Append the nodes; returns the names of `slots` and `where`.
 
     Args:
         sets: int64 [Q], the set directory.
         stream: int64 [U], bytes 0 ... 255 of the table stream.
+        num_tables: int64 [1], G.
     """
     zero, one, total, byte = b.ints(0), b.ints(1), b.ints(4096), b.ints(SYMBOLS)
     sets = b.op("Reshape", sets, b.ints(-1, 1, 1))
@@ -45,7 +46,8 @@ def add_tables(b: BodyBuilder, sets: str, stream: str) -> tuple[str, str]:
     contextual = b.op("Mul", five, classes)
     sizes = b.op("Mul", contexts, classes)
     thresholds = b.op("Add", contextual, contextual)
-    firsts_at, num_tables = (b.flat(b.op("ReduceSum", value)) for value in (thresholds, sizes))
+    map_at, mapped = (b.flat(b.op("ReduceSum", value)) for value in (thresholds, sizes))
+    firsts_at = b.op("Add", map_at, mapped)
     counts_at = b.op("Add", firsts_at, num_tables)
     codes_at = b.op("Add", counts_at, num_tables)
 
@@ -100,7 +102,9 @@ def add_tables(b: BodyBuilder, sets: str, stream: str) -> tuple[str, str]:
     z = b.op("Add", b.op("Mul", b.op("Sign", v), b.op("Add", near, far)), b.ints(2))
     z = b.op("Mul", z, five)
     index = b.op("Add", b.op("Mul", y, contexts), b.op("Add", b.before(sizes), z))
+    table = b.op("Gather", stream, b.op("Add", index, map_at))
+    table = b.op("Min", table, b.op("Sub", num_tables, one))
     base = b.op("Add", b.op("Mul", rank, total), b.ints(MINUS_STATE_OFFSET + 1))
-    where = b.flat(b.op("Gather", base, index))
+    where = b.flat(b.op("Gather", base, table))
     ended = b.op("Expand", b.ints(MINUS_STATE_OFFSET), b.ints(CLASSES * SYMBOLS))
     return slots, b.cast(b.op("Concat", ended, where, axis=0), UINT32)

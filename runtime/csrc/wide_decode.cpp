@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -52,9 +53,13 @@ Mode mode_of(const Segment& s, const Tensor& t) {
 
 // What a block needs beside the segment; the memory is used again from block to block.
 struct Scratch {
-  std::vector<int16_t> row_class, col_class;
-  const Tensor* columns_of = nullptr;
+  std::vector<int8_t> row_class;
 };
+
+// Whether blocks of the two tensors may be decoded side by side.
+bool partners(const Segment& s, const Tensor& t, const Tensor& u) {
+  return mode_of(s, t) == mode_of(s, u) && !t.class_c == !u.class_c;
+}
 
 BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   BlockJob job;
@@ -75,23 +80,19 @@ BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   job.last_rows = lane + lanes == t.num_lanes ? t.rows() - (t.num_lanes - 1) * t.k : t.k;
   // A block whose only lane is the short one has only that lane's rows.
   if (job.lanes == 1) job.rows = job.last_rows;
-  if (t.class_c && scratch->columns_of != &t) {
-    scratch->col_class.assign(t.class_c, t.class_c + t.c);
-    scratch->columns_of = &t;
-  }
-  job.col_class = t.class_c ? scratch->col_class.data() : nullptr;
+  job.col_class = t.class_c;
   auto& rows = scratch->row_class;
   const bool rows_differ = t.class_a || t.class_b;
   job.row_step = rows_differ ? kLanes : 0;
   rows.assign(static_cast<size_t>(rows_differ ? job.rows * kLanes : kLanes),
-              static_cast<int16_t>(std::clamp(t.base, -32000, 32000)));
+              static_cast<int8_t>(t.base));
   if (rows_differ) {
     for (int64_t i = 0; i < lanes; ++i) {
       const int64_t first = (lane + i) * t.k, count = i + 1 < lanes ? job.rows : job.last_rows;
       int64_t a = first / t.b, b = first % t.b;
       for (int64_t r = 0; r < count; ++r) {
         const int y = t.base + (t.class_a ? t.class_a[a] : 0) + (t.class_b ? t.class_b[b] : 0);
-        rows[static_cast<size_t>(r * kLanes + i)] = static_cast<int16_t>(std::clamp(y, -32000, 32000));
+        rows[static_cast<size_t>(r * kLanes + i)] = static_cast<int8_t>(y);
         if (++b == t.b) b = 0, ++a;
       }
     }
@@ -114,12 +115,12 @@ tk_status decode_pieces(const Segment& s, std::vector<Piece> pieces, int threads
   const DecodeBlocks decode = s.wide ? kernels.wide : kernels.narrow;
   // Partners have the same mode, and the same length where possible.
   std::stable_sort(pieces.begin(), pieces.end(), [&](const Piece& p, const Piece& q) {
-    const auto key = [&](const Tensor& t) { return std::pair(mode_of(s, t), -t.lane_stride()); };
+    const auto key = [&](const Tensor& t) { return std::tuple(mode_of(s, t), t.class_c != nullptr, -t.lane_stride()); };
     return key(*p.tensor) < key(*q.tensor);
   });
   std::vector<std::pair<size_t, int>> groups;  // first piece, count
   for (size_t i = 0; i < pieces.size(); i += static_cast<size_t>(groups.back().second)) {
-    const bool two = i + 1 < pieces.size() && mode_of(s, *pieces[i].tensor) == mode_of(s, *pieces[i + 1].tensor);
+    const bool two = i + 1 < pieces.size() && partners(s, *pieces[i].tensor, *pieces[i + 1].tensor);
     groups.emplace_back(i, two ? 2 : 1);
   }
   std::atomic<bool> good{true};
@@ -164,12 +165,24 @@ tk_status decode_tensor(const Segment& s, const Tensor& t, void* out, int thread
   return TK_OK;
 }
 
+// Zeros behind the end of every lane of the matrix.
+void clear_behind_lanes(const Segment& s, const Tensor& t, char* out) {
+  const int64_t size = s.wide ? 2 : 1;
+  for (int64_t lane = 0; lane < t.num_lanes; ++lane) {
+    const int64_t rows = lane + 1 < t.num_lanes ? t.k : t.rows() - lane * t.k;
+    std::memset(out + (lane * s.num_steps + rows * t.c) * size, 0,
+                static_cast<size_t>((s.num_steps - rows * t.c) * size));
+  }
+}
+
 tk_status decode_all(const Segment& s, void* out, int threads, tk_isa isa) {
   const int64_t size = s.wide ? 2 : 1;
-  std::memset(out, 0, static_cast<size_t>(s.num_lanes * s.num_steps * size));
   std::vector<Piece> pieces;
   const auto place = [&](const Tensor& t) { return static_cast<char*>(out) + t.first_lane * s.num_steps * size; };
-  for (const Tensor& t : s.tensors) add_pieces(s, t, place(t), s.num_steps, 0, t.num_blocks, &pieces);
+  for (const Tensor& t : s.tensors) {
+    add_pieces(s, t, place(t), s.num_steps, 0, t.num_blocks, &pieces);
+    clear_behind_lanes(s, t, place(t));
+  }
   if (tk_status status = decode_pieces(s, std::move(pieces), threads, isa)) return status;
   if (s.wide)
     for (const Tensor& t : s.tensors) apply_exceptions(s, t, place(t), s.num_steps, 0, t.num_lanes);

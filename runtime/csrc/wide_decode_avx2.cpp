@@ -52,9 +52,22 @@ inline void transpose8(__m256i r[8]) {
   std::copy_n(t, 8, r);
 }
 
-// The limits of each class, as the 32-bit elements that gathers load.
-struct Limits {
+// What a set says of each class, as the 32-bit elements that gathers load.
+struct Classes {
   alignas(32) int32_t t1[kMaxClasses], t2[kMaxClasses];
+  alignas(32) int32_t first_slot[kMaxClasses * kMaxContexts];  // of a class's tables
+  __m256i top;                                                 // classes - 1
+
+  explicit Classes(const TableSet& set) : top(_mm256_set1_epi32(set.classes - 1)) {
+    std::copy_n(set.t1, kMaxClasses, t1);
+    std::copy_n(set.t2, kMaxClasses, t2);
+    for (int i = 0; i < kMaxClasses * kMaxContexts; ++i) first_slot[i] = set.map[i] * static_cast<int>(kSlots);
+  }
+};
+
+// Class and thresholds of eight lanes.
+struct Choice {
+  __m256i y, t1, t2;
 };
 
 template <bool Wide>
@@ -65,28 +78,33 @@ struct State {
   const BlockJob* job;
   const uint16_t* p;
   __m256i x[kVectors], packed[kVectors], previous[kVectors], row[kVectors], active[kVectors];
+  // Where columns have no classes, the same for all steps of a row.
+  Choice choice[kVectors];
+  __m256i first[kVectors];  // slots, without contexts
   int64_t column = 0, row_index = 0, step = 0, steps;
   alignas(32) uint32_t line[kLineBytes / 4][kLanes];
 
-  void load_row() {
+  void load_row(const Classes& set) {
     const int lanes = row_index < job->last_rows ? job->lanes : job->lanes - 1;
     for (int v = 0; v < kVectors; ++v) {
       const auto* from = reinterpret_cast<const __m128i*>(job->row_class + row_index * job->row_step + 8 * v);
-      row[v] = _mm256_cvtepi16_epi32(_mm_loadu_si128(from));
+      row[v] = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from));
+      choice[v] = choose(set, v, _mm256_setzero_si256());
+      first[v] = _mm256_i32gather_epi32(set.first_slot, choice[v].y, 4);
       previous[v] = _mm256_setzero_si256();
       const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * v));
       active[v] = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane);
     }
   }
 
-  explicit State(const BlockJob* j) : job(j), p(j->words), steps(j->rows * j->columns) {
+  State(const BlockJob* j, const Classes& set) : job(j), p(j->words), steps(j->rows * j->columns) {
     alignas(32) uint32_t start[kLanes];
     for (int i = 0; i < kLanes; ++i) start[i] = i < j->lanes ? load_u32(j->states + 2 * i) : kStateLow;
     for (int v = 0; v < kVectors; ++v) {
       x[v] = load256(start + 8 * v);
       packed[v] = _mm256_setzero_si256();
     }
-    load_row();
+    load_row(set);
   }
 
   // FORMAT.md 2.6 step 5.
@@ -102,27 +120,36 @@ struct State {
     }
   }
 
-  template <bool Contexts>
-  inline void decode_step(int64_t c, const Limits& limits) {
-    const __m256i low12 = _mm256_set1_epi32(0xfff), zero = _mm256_setzero_si256();
-    const __m256i top = _mm256_set1_epi32(job->set->classes - 1);
-    const __m256i col = _mm256_set1_epi32(job->col_class ? job->col_class[c] : 0);
+  // The choice of the lanes of vector `v` in a column of class `col`.
+  inline Choice choose(const Classes& set, int v, __m256i col) const {
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i y = _mm256_min_epi32(_mm256_max_epi32(_mm256_add_epi32(row[v], col), zero), set.top);
+    return {y, _mm256_i32gather_epi32(set.t1, y, 4), _mm256_i32gather_epi32(set.t2, y, 4)};
+  }
+
+  template <Mode M, bool Columns>
+  inline void decode_step(int64_t c, const Classes& set) {
+    const __m256i low12 = _mm256_set1_epi32(0xfff);
     const auto* const slots = reinterpret_cast<const int*>(job->set->slots);
     __m256i entry[kVectors];
     for (int v = 0; v < kVectors; ++v) {
-      const __m256i y = _mm256_min_epi32(_mm256_max_epi32(_mm256_add_epi32(row[v], col), zero), top);
-      __m256i table = y;
-      if constexpr (Contexts) {
+      __m256i at = first[v];
+      if constexpr (M == Mode::kContexts) {
+        const Choice chosen = Columns ? choose(set, v, _mm256_set1_epi32(job->col_class[c])) : choice[v];
         const __m256i magnitude = _mm256_abs_epi32(previous[v]);
-        const __m256i below1 = _mm256_cmpgt_epi32(_mm256_i32gather_epi32(limits.t1, y, 4), magnitude);
-        const __m256i below2 = _mm256_cmpgt_epi32(_mm256_i32gather_epi32(limits.t2, y, 4), magnitude);
+        const __m256i below1 = _mm256_cmpgt_epi32(chosen.t1, magnitude);
+        const __m256i below2 = _mm256_cmpgt_epi32(chosen.t2, magnitude);
         // Comparisons are 0 or -1: 2 + below1 + below2 thresholds are reached.
-        const __m256i bin = _mm256_add_epi32(_mm256_set1_epi32(2), _mm256_add_epi32(below1, below2));
-        const __m256i five = _mm256_add_epi32(y, _mm256_slli_epi32(y, 2));
-        table = _mm256_add_epi32(_mm256_add_epi32(five, _mm256_set1_epi32(2)), _mm256_sign_epi32(bin, previous[v]));
+        const __m256i two = _mm256_set1_epi32(2);
+        const __m256i bin = _mm256_add_epi32(two, _mm256_add_epi32(below1, below2));
+        const __m256i five = _mm256_add_epi32(chosen.y, _mm256_slli_epi32(chosen.y, 2));
+        const __m256i place = _mm256_add_epi32(_mm256_add_epi32(five, two), _mm256_sign_epi32(bin, previous[v]));
+        at = _mm256_i32gather_epi32(set.first_slot, place, 4);
+      } else if constexpr (Columns) {
+        const __m256i y = choose(set, v, _mm256_set1_epi32(job->col_class[c])).y;
+        at = _mm256_i32gather_epi32(set.first_slot, y, 4);
       }
-      const __m256i index = _mm256_or_si256(_mm256_slli_epi32(table, kProbabilityBits), _mm256_and_si256(x[v], low12));
-      entry[v] = _mm256_i32gather_epi32(slots, index, 4);
+      entry[v] = _mm256_i32gather_epi32(slots, _mm256_or_si256(at, _mm256_and_si256(x[v], low12)), 4);
     }
     for (int v = 0; v < kVectors; ++v) {
       // x' = f * (x >> 12) + bias
@@ -180,10 +207,10 @@ struct State {
   }
 
   // Runs up to `n` steps within the row and the line.
-  template <bool Contexts>
-  void run(int64_t n, const Limits& limits) {
+  template <Mode M, bool Columns>
+  void run(int64_t n, const Classes& set) {
     for (int64_t i = 0; i < n; ++i) {
-      decode_step<Contexts>(column++, limits);
+      decode_step<M, Columns>(column++, set);
       if (++step % kPerWord == 0) keep_packed(step - 1, 0);
     }
     if (step % kLine == 0) {
@@ -195,22 +222,21 @@ struct State {
     if (column == job->columns && step < steps) {
       column = 0;
       ++row_index;
-      load_row();
+      load_row(set);
     }
   }
 
   int64_t run_length() const { return std::min(job->columns - column, kLine - step % kLine); }
 };
 
-template <bool Wide, bool Contexts>
+template <bool Wide, Mode M, bool Columns>
 bool decode_block(const BlockJob& job) {
-  State<Wide> s(&job);
-  Limits limits;
-  for (int i = 0; i < kMaxClasses; ++i) limits.t1[i] = job.set->t1[i], limits.t2[i] = job.set->t2[i];
+  const Classes set(*job.set);
+  State<Wide> s(&job, set);
   while (s.step < s.steps) {
     const int64_t n = std::min(s.run_length(), (job.readable_end - s.p) / kStepWords);
     if (n == 0) break;
-    s.template run<Contexts>(n, limits);
+    s.template run<M, Columns>(n, set);
   }
   if (s.step < s.steps) {
     // Fewer words are left than a step may load: they go where zeros follow them.
@@ -221,7 +247,7 @@ bool decode_block(const BlockJob& job) {
     s.p = tail;
     while (s.step < s.steps) {
       if (s.p > tail + left) return false;
-      s.template run<Contexts>(1, limits);
+      s.template run<M, Columns>(1, set);
     }
     s.p = from + (s.p - tail);
   }
@@ -232,12 +258,16 @@ bool decode_block(const BlockJob& job) {
   return true;
 }
 
+template <bool Wide, bool Columns>
+bool decode_in_mode(const BlockJob& job) {
+  return job.mode == Mode::kContexts ? decode_block<Wide, Mode::kContexts, Columns>(job)
+                                     : decode_block<Wide, Mode::kClasses, Columns>(job);
+}
+
 template <bool Wide>
 bool decode_blocks(const BlockJob* jobs, int count) {
-  for (int i = 0; i < count; ++i) {
-    const bool contexts = jobs[i].mode == Mode::kContexts;
-    if (!(contexts ? decode_block<Wide, true>(jobs[i]) : decode_block<Wide, false>(jobs[i]))) return false;
-  }
+  for (int i = 0; i < count; ++i)
+    if (!(jobs[i].col_class ? decode_in_mode<Wide, true>(jobs[i]) : decode_in_mode<Wide, false>(jobs[i]))) return false;
   return true;
 }
 

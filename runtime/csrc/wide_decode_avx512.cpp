@@ -46,22 +46,33 @@ inline void transpose16(__m512i r[16]) {
   }
 }
 
-// Index vectors of the 16-bit shuffles.
-struct Shuffles {
-  __m512i odd;               // elements 1, 3, 5, ... of two registers
-  __m512i spread0, spread1;  // element 2 i + 1 takes element i, or 16 + i
+// Index vectors of the shuffles, in memory and in registers.
+struct ShuffleTables {
+  alignas(64) uint16_t odd[32] = {}, spread0[32] = {}, spread1[32] = {};
+  alignas(64) uint8_t table0[64] = {}, table1[64] = {}, symbols[64] = {};
 
-  Shuffles() {
-    alignas(64) uint16_t a[32], b[32], c[32];
+  constexpr ShuffleTables() {
     for (int i = 0; i < 32; ++i) {
-      a[i] = static_cast<uint16_t>(2 * i + 1);
-      b[i] = static_cast<uint16_t>(i / 2);
-      c[i] = static_cast<uint16_t>(16 + i / 2);
+      odd[i] = static_cast<uint16_t>(2 * i + 1);
+      spread0[i] = static_cast<uint16_t>(i / 2);
+      spread1[i] = static_cast<uint16_t>(16 + i / 2);
     }
-    odd = _mm512_load_si512(a);
-    spread0 = _mm512_load_si512(b);
-    spread1 = _mm512_load_si512(c);
+    for (int i = 0; i < 64; ++i) {
+      table0[i] = static_cast<uint8_t>(i / 4);
+      table1[i] = static_cast<uint8_t>(16 + i / 4);
+      symbols[i] = static_cast<uint8_t>(4 * (i % 32));
+    }
   }
+};
+constexpr ShuffleTables kShuffles;
+
+struct Shuffles {
+  __m512i odd = load512(kShuffles.odd);          // 16-bit elements 1, 3, 5, ... of two registers
+  __m512i spread0 = load512(kShuffles.spread0);  // 16-bit element 2 i + 1 takes element i,
+  __m512i spread1 = load512(kShuffles.spread1);  // or 16 + i
+  __m512i table0 = load512(kShuffles.table0);    // byte 1 of 32-bit element i takes byte i,
+  __m512i table1 = load512(kShuffles.table1);    // or 16 + i
+  __m512i symbols = load512(kShuffles.symbols);  // byte 0 of every 32-bit element of two registers
 };
 
 // What changes at every step, kept in registers while a run of steps lasts.
@@ -69,16 +80,29 @@ struct Hot {
   const uint16_t* p;
   __m512i x0, x1;            // states of lanes 0-15 and 16-31
   __m512i packed0, packed1;  // the last symbols of each lane, newest on top
-  __m512i previous;          // 32 x int16, previous symbols
+  __m256i previous;          // 32 x int8, previous symbols
+};
+
+// What a set says of each of its 64 classes, bytes for permutations.
+struct Classes {
+  __m512i tables[kMaxContexts];  // number of the table, by context
+  __m512i t1, t2;
+  __m256i top;  // classes - 1
+};
+
+// What the classes of 32 lanes stand for, unsigned bytes.
+struct Choice {
+  __m256i tables[kMaxContexts];  // without contexts, only the first
+  __m256i t1, t2;
 };
 
 // What a run of steps within a row does not change.
 struct Row {
   const uint32_t* slots;
-  const int16_t* col_class;
-  __m512i row;           // 32 x int16, row classes
-  __m512i t1[2], t2[2];  // thresholds of classes 0-31, 32-63 as int16
-  __m512i top;           // classes - 1
+  const int8_t* col_class;
+  __m256i classes;  // 32 x int8, row classes
+  Choice choice;    // of all steps, where columns have no classes
+  __m512i at0, at1;  // first slots of lanes 0-15 and 16-31: likewise, and without contexts
   __mmask32 active;
   int low_bits;
 };
@@ -99,37 +123,64 @@ inline void refill(const Shuffles& k, __mmask32 mask, Hot& h) {
   h.x1 = _mm512_mask_shldi_epi32(h.x1, static_cast<__mmask16>(m >> 16), h.x1, w1, 16);
 }
 
-// One step of all active lanes. `Full`: every lane is active.
-template <bool Wide, bool Full, Mode M>
-inline void decode_step(const Shuffles& k, const Row& r, int64_t c, Hot& h) {
-  const __m512i low12 = _mm512_set1_epi32(0xfff);
-  __m512i i0, i1;
-  if constexpr (M == Mode::kOne) {
-    i0 = _mm512_and_si512(h.x0, low12);
-    i1 = _mm512_and_si512(h.x1, low12);
+// Elements `i` of two tables of 64 bytes each.
+inline void look_up(__m512i i, __m512i a, __m512i b, __m256i* from_a, __m256i* from_b) {
+  const __m512i found = _mm512_permutex2var_epi8(a, i, b);
+  *from_a = _mm512_castsi512_si256(found);
+  *from_b = _mm512_extracti64x4_epi64(found, 1);
+}
+
+// The choice of lanes of row class `row` in a column of class `col`, int8 each.
+template <Mode M>
+inline Choice choose(const Classes& set, __m256i row, __m256i col) {
+  // Saturation keeps what the limits make of it.
+  __m256i y = _mm256_adds_epi8(row, col);
+  y = _mm256_min_epi8(_mm256_max_epi8(y, _mm256_setzero_si256()), set.top);
+  Choice choice;
+  if constexpr (M == Mode::kContexts) {
+    // The same classes twice: in the first table, and in the second one, which begins at 64.
+    const __m512i twice = _mm512_inserti64x4(_mm512_castsi256_si512(y), _mm256_or_si256(y, _mm256_set1_epi8(64)), 1);
+    look_up(twice, set.tables[0], set.tables[1], &choice.tables[0], &choice.tables[1]);
+    look_up(twice, set.tables[3], set.tables[4], &choice.tables[3], &choice.tables[4]);
+    look_up(twice, set.t1, set.t2, &choice.t1, &choice.t2);
+    choice.tables[2] = _mm512_castsi512_si256(_mm512_permutexvar_epi8(_mm512_castsi256_si512(y), set.tables[2]));
   } else {
-    __m512i y = r.row;
-    if (r.col_class) y = _mm512_add_epi16(y, _mm512_set1_epi16(r.col_class[c]));
-    y = _mm512_min_epi16(_mm512_max_epi16(y, _mm512_setzero_si512()), r.top);
-    __m512i table = y;
-    if constexpr (M == Mode::kContexts) {
-      const __m512i limit1 = _mm512_permutex2var_epi16(r.t1[0], y, r.t1[1]);
-      const __m512i limit2 = _mm512_permutex2var_epi16(r.t2[0], y, r.t2[1]);
-      const __m512i magnitude = _mm512_abs_epi16(h.previous);
-      const __m512i one = _mm512_set1_epi16(1);
-      __m512i bin = _mm512_maskz_mov_epi16(_mm512_cmpge_epi16_mask(magnitude, limit1), one);
-      bin = _mm512_mask_add_epi16(bin, _mm512_cmpge_epi16_mask(magnitude, limit2), bin, one);
-      bin = _mm512_mask_sub_epi16(bin, _mm512_movepi16_mask(h.previous), _mm512_setzero_si512(), bin);
-      // 5 y + 2 + bin
-      table =
-          _mm512_add_epi16(_mm512_add_epi16(y, _mm512_slli_epi16(y, 2)), _mm512_add_epi16(bin, _mm512_set1_epi16(2)));
-    }
-    // table << 12 | slot; 0xf8 = a | (b & c)
-    const __m512i a0 = _mm512_srli_epi32(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, k.spread0, table), 4);
-    const __m512i a1 = _mm512_srli_epi32(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, k.spread1, table), 4);
-    i0 = _mm512_ternarylogic_epi32(a0, h.x0, low12, 0xf8);
-    i1 = _mm512_ternarylogic_epi32(a1, h.x1, low12, 0xf8);
+    choice.tables[0] = _mm512_castsi512_si256(_mm512_permutexvar_epi8(_mm512_castsi256_si512(y), set.tables[0]));
   }
+  return choice;
+}
+
+// The table of each lane after symbol `v`, FORMAT.md 2.6 step 3.
+inline __m256i in_context(const Choice& choice, __m256i v) {
+  const __m256i magnitude = _mm256_abs_epi8(v);
+  const __mmask32 one = _mm256_cmpge_epu8_mask(magnitude, choice.t1), two = _mm256_cmpge_epu8_mask(magnitude, choice.t2);
+  const __mmask32 negative = _mm256_movepi8_mask(v);
+  const __m256i near = _mm256_mask_mov_epi8(choice.tables[3], negative, choice.tables[1]);
+  const __m256i far = _mm256_mask_mov_epi8(choice.tables[4], negative, choice.tables[0]);
+  return _mm256_mask_mov_epi8(_mm256_mask_mov_epi8(choice.tables[2], one, near), two, far);
+}
+
+// The first slots of lanes 0-15 and 16-31.
+inline void first_slots(const Shuffles& k, __m256i tables, __m512i* at0, __m512i* at1) {
+  constexpr __mmask64 second_bytes = 0x2222222222222222;
+  const __m512i t = _mm512_castsi256_si512(tables);
+  *at0 = _mm512_slli_epi32(_mm512_maskz_permutexvar_epi8(second_bytes, k.table0, t), 4);
+  *at1 = _mm512_slli_epi32(_mm512_maskz_permutexvar_epi8(second_bytes, k.table1, t), 4);
+}
+
+// One step of all active lanes. `Full`: every lane is active. `Columns`: columns have classes.
+template <bool Wide, bool Full, Mode M, bool Columns>
+inline void decode_step(const Shuffles& k, const Classes& set, const Row& r, int64_t c, Hot& h) {
+  const __m512i low12 = _mm512_set1_epi32(0xfff);
+  __m512i at0 = r.at0, at1 = r.at1;
+  if constexpr (M == Mode::kContexts || Columns) {
+    Choice choice = r.choice;
+    if constexpr (Columns) choice = choose<M>(set, r.classes, _mm256_set1_epi8(r.col_class[c]));
+    first_slots(k, M == Mode::kContexts ? in_context(choice, h.previous) : choice.tables[0], &at0, &at1);
+  }
+  // at | (x & low12)
+  const __m512i i0 = _mm512_ternarylogic_epi32(at0, h.x0, low12, 0xf8);
+  const __m512i i1 = _mm512_ternarylogic_epi32(at1, h.x1, low12, 0xf8);
   const __m512i e0 = _mm512_i32gather_epi32(i0, r.slots, 4), e1 = _mm512_i32gather_epi32(i1, r.slots, 4);
   // x' = f * (x >> 12) + bias
   const auto advance = [&](__m512i x, __m512i e) {
@@ -149,20 +200,16 @@ inline void decode_step(const Shuffles& k, const Row& r, int64_t c, Hot& h) {
     h.packed0 = _mm512_shrdi_epi32(h.packed0, e0, 8);
     h.packed1 = _mm512_shrdi_epi32(h.packed1, e1, 8);
   }
-  __m512i v0, v1;
-  if constexpr (Wide || M == Mode::kContexts) {
-    v0 = _mm512_srai_epi32(Wide ? _mm512_slli_epi32(e0, 24) : h.packed0, 24);
-    v1 = _mm512_srai_epi32(Wide ? _mm512_slli_epi32(e1, 24) : h.packed1, 24);
-  }
   if constexpr (M == Mode::kContexts)
-    h.previous = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(v0)), _mm512_cvtepi32_epi16(v1), 1);
+    h.previous = _mm512_castsi512_si256(_mm512_permutex2var_epi8(e0, k.symbols, e1));
   if constexpr (Wide) {
-    __m512i s0 = v0, s1 = v1;
+    __m512i s0 = _mm512_srai_epi32(_mm512_slli_epi32(e0, 24), 24);
+    __m512i s1 = _mm512_srai_epi32(_mm512_slli_epi32(e1, 24), 24);
     if (r.low_bits) {
       const __m128i n = _mm_cvtsi32_si128(r.low_bits);
       const __m512i mask = _mm512_set1_epi32((1 << r.low_bits) - 1);
-      s0 = _mm512_or_si512(_mm512_sll_epi32(v0, n), _mm512_and_si512(h.x0, mask));
-      s1 = _mm512_or_si512(_mm512_sll_epi32(v1, n), _mm512_and_si512(h.x1, mask));
+      s0 = _mm512_or_si512(_mm512_sll_epi32(s0, n), _mm512_and_si512(h.x0, mask));
+      s1 = _mm512_or_si512(_mm512_sll_epi32(s1, n), _mm512_and_si512(h.x1, mask));
       const __m512i a = _mm512_srl_epi32(h.x0, n), b = _mm512_srl_epi32(h.x1, n);
       h.x0 = Full ? a : _mm512_mask_mov_epi32(h.x0, static_cast<__mmask16>(r.active), a);
       h.x1 = Full ? b : _mm512_mask_mov_epi32(h.x1, static_cast<__mmask16>(r.active >> 16), b);
@@ -180,23 +227,42 @@ struct State {
   static constexpr int kLine = kLineBytes / (Wide ? 2 : 1);  // symbols in a line
 
   const BlockJob* job;
+  Classes classes;
   Hot hot;
   Row row;
   int64_t column, row_index, step, steps;
   alignas(64) uint32_t line[kLineBytes / 4][kLanes];
 
-  void load_row() {
-    row.row = load512(job->row_class + row_index * job->row_step);
-    hot.previous = _mm512_setzero_si512();
+  inline void load_row() {
+    const auto* from = reinterpret_cast<const __m256i*>(job->row_class + row_index * job->row_step);
+    row.classes = _mm256_loadu_si256(from);
+    if (!row.col_class) {
+      if (job->mode == Mode::kContexts) {
+        row.choice = choose<Mode::kContexts>(classes, row.classes, _mm256_setzero_si256());
+      } else {
+        const Choice choice = choose<Mode::kClasses>(classes, row.classes, _mm256_setzero_si256());
+        first_slots(Shuffles(), choice.tables[0], &row.at0, &row.at1);
+      }
+    }
+    hot.previous = _mm256_setzero_si256();
     const int lanes = row_index < job->last_rows ? job->lanes : job->lanes - 1;
     row.active = lanes == kLanes ? ~__mmask32{0} : (__mmask32{1} << lanes) - 1;
   }
 
+  void load_classes(const TableSet& set) {
+    alignas(64) uint8_t tables[kMaxContexts][kMaxClasses] = {};
+    for (int y = 0; y < set.classes; ++y)
+      for (int z = 0; z < set.contexts; ++z) tables[z][y] = set.map[y * set.contexts + z];
+    for (int z = 0; z < kMaxContexts; ++z) classes.tables[z] = load512(tables[z]);
+    classes.t1 = load512(set.t1);
+    classes.t2 = load512(set.t2);
+    classes.top = _mm256_set1_epi8(static_cast<int8_t>(set.classes - 1));
+  }
+
   void start(const BlockJob* j) {
     job = j;
-    const TableSet& set = *j->set;
-    row.slots = set.slots;
-    if (j->mode == Mode::kOne) row.slots += static_cast<int64_t>(class_of(j->row_class[0], 0, set.classes)) * kSlots;
+    load_classes(*j->set);
+    row.slots = j->set->slots;
     row.col_class = j->col_class;
     row.low_bits = j->low_bits;
     alignas(64) uint32_t x[kLanes];
@@ -205,11 +271,6 @@ struct State {
     hot.x0 = _mm512_load_si512(x);
     hot.x1 = _mm512_load_si512(x + 16);
     hot.packed0 = hot.packed1 = _mm512_setzero_si512();
-    for (int h = 0; h < 2; ++h) {
-      row.t1[h] = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(set.t1 + 32 * h)));
-      row.t2[h] = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(set.t2 + 32 * h)));
-    }
-    row.top = _mm512_set1_epi16(static_cast<int16_t>(set.classes - 1));
     column = row_index = step = 0;
     steps = j->rows * j->columns;
     load_row();
@@ -222,7 +283,7 @@ struct State {
   }
 
   // Writes the `count` symbols of every lane that stand in `line`, the last of which is symbol `end - 1` of its lane.
-  void flush(int64_t end, int64_t count) {
+  inline __attribute__((always_inline)) void flush(int64_t end, int64_t count) {
     constexpr int64_t size = Wide ? 2 : 1;
     auto* const out = static_cast<char*>(job->out);
     const int64_t first = end - count;
@@ -239,6 +300,7 @@ struct State {
         if (lane == job->lanes - 1) n = std::min(n, last_length - first);
         if (n == kLine) {
           _mm512_storeu_si512(to, r[i]);
+          __builtin_prefetch(to + kLineBytes, 1);
         } else if (n > 0) {
           _mm512_mask_storeu_epi8(to, (~uint64_t{0}) >> (64 - n * size), r[i]);
         }
@@ -260,17 +322,18 @@ struct State {
 };
 
 // Runs Count blocks, 1 or 2, for `n` steps: within a row and a line of each.
-template <bool Wide, bool Full, Mode M, int Count>
+template <bool Wide, bool Full, Mode M, bool Columns, int Count>
 inline void run_steps(State<Wide>* s, int64_t n) {
   constexpr int per = State<Wide>::kPerWord;
   const Shuffles k;
   // Local copies, so that the compiler keeps them in registers.
   Hot a = s[0].hot, b = s[Count - 1].hot;
+  const Classes classes_a = s[0].classes, classes_b = s[Count - 1].classes;
   const Row row_a = s[0].row, row_b = s[Count - 1].row;
   const int64_t column_a = s[0].column, column_b = s[Count - 1].column, step = s[0].step;
   for (int64_t i = 0; i < n; ++i) {
-    decode_step<Wide, Full, M>(k, row_a, column_a + i, a);
-    if constexpr (Count == 2) decode_step<Wide, Full, M>(k, row_b, column_b + i, b);
+    decode_step<Wide, Full, M, Columns>(k, classes_a, row_a, column_a + i, a);
+    if constexpr (Count == 2) decode_step<Wide, Full, M, Columns>(k, classes_b, row_b, column_b + i, b);
     if ((step + i + 1) % per == 0) {
       s[0].keep_packed(step + i, a);
       if constexpr (Count == 2) s[1].keep_packed(step + i, b);
@@ -312,7 +375,7 @@ inline void after_steps(State<Wide>* s, int64_t n) {
 }
 
 // Runs Count blocks until the first of them is done or needs the careful end; false where a stream ends too early.
-template <bool Wide, Mode M, int Count>
+template <bool Wide, Mode M, bool Columns, int Count>
 void run_together(State<Wide>* s) {
   for (;;) {
     int64_t n = INT64_MAX;
@@ -324,17 +387,17 @@ void run_together(State<Wide>* s) {
     }
     if (n == 0) return;
     if (full)
-      run_steps<Wide, true, M, Count>(s, n);
+      run_steps<Wide, true, M, Columns, Count>(s, n);
     else
-      run_steps<Wide, false, M, Count>(s, n);
+      run_steps<Wide, false, M, Columns, Count>(s, n);
     for (int b = 0; b < Count; ++b) after_steps(&s[b], n);
   }
 }
 
 // Near the end of readable memory the words are copied to where loads may run past them.
-template <bool Wide, Mode M>
+template <bool Wide, Mode M, bool Columns>
 bool finish(State<Wide>* s) {
-  run_together<Wide, M, 1>(s);
+  run_together<Wide, M, Columns, 1>(s);
   if (s->step < s->steps) {
     // Fewer than kStepWords words are left in all: they, and zeros behind them.
     uint16_t tail[4 * kStepWords] = {};
@@ -348,7 +411,7 @@ bool finish(State<Wide>* s) {
       const int64_t n = std::min(s->job->columns - s->column, State<Wide>::kLine - s->step % State<Wide>::kLine);
       // One step at a time: each takes at most kStepWords, which the zeros allow for.
       const int64_t one = std::min<int64_t>(n, 1);
-      run_steps<Wide, false, M, 1>(s, one);
+      run_steps<Wide, false, M, Columns, 1>(s, one);
       after_steps(s, one);
     }
     s->hot.p = from + (s->hot.p - tail);
@@ -356,26 +419,25 @@ bool finish(State<Wide>* s) {
   return s->finished();
 }
 
-template <bool Wide, Mode M>
+template <bool Wide, Mode M, bool Columns>
 bool decode_pair(const BlockJob* jobs, int count) {
   State<Wide> s[2];
   for (int i = 0; i < count; ++i) s[i].start(&jobs[i]);
-  if (count == 2) run_together<Wide, M, 2>(s);
+  if (count == 2) run_together<Wide, M, Columns, 2>(s);
   bool good = true;
-  for (int i = 0; i < count; ++i) good = finish<Wide, M>(&s[i]) && good;
+  for (int i = 0; i < count; ++i) good = finish<Wide, M, Columns>(&s[i]) && good;
   return good;
+}
+
+template <bool Wide, bool Columns>
+bool decode_in_mode(const BlockJob* jobs, int count) {
+  return jobs[0].mode == Mode::kContexts ? decode_pair<Wide, Mode::kContexts, Columns>(jobs, count)
+                                         : decode_pair<Wide, Mode::kClasses, Columns>(jobs, count);
 }
 
 template <bool Wide>
 bool decode_blocks(const BlockJob* jobs, int count) {
-  switch (jobs[0].mode) {
-    case Mode::kOne:
-      return decode_pair<Wide, Mode::kOne>(jobs, count);
-    case Mode::kClasses:
-      return decode_pair<Wide, Mode::kClasses>(jobs, count);
-    default:
-      return decode_pair<Wide, Mode::kContexts>(jobs, count);
-  }
+  return jobs[0].col_class ? decode_in_mode<Wide, true>(jobs, count) : decode_in_mode<Wide, false>(jobs, count);
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ bool decode_block(const BlockJob& job) {
       for (int i = 0; i < active; ++i) {
         const int y = class_of(job.row_class[row * job.row_step + i], col_class, set.classes);
         const int z = set.contexts == 1 ? 0 : context_of(previous[i], set.t1[y], set.t2[y]);
-        const int64_t table = static_cast<int64_t>(y) * set.contexts + z;
+        const int64_t table = set.map[y * set.contexts + z];
         const int v = pop_symbol(set.slots[table * kSlots + x[i] % kSlots], &x[i]);
         previous[i] = v;
         if (x[i] < kStateLow) {

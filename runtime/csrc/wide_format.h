@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "codec_api.h"
@@ -18,6 +19,7 @@ inline constexpr uint32_t kStateLow = 1u << 16;  // a normalised state is at lea
 inline constexpr int kMaxClasses = 64;
 inline constexpr int kMaxContexts = 5;
 inline constexpr int kMaxSets = 16;
+inline constexpr int kMaxTables = 256;
 inline constexpr int kHeaderWords = 18;
 inline constexpr int kDirectoryWords = 10;
 inline constexpr int kExceptionWords = 4;
@@ -59,12 +61,17 @@ struct Tensor {
 struct TableSet {
   int contexts = 1, classes = 1;
   uint8_t t1[kMaxClasses] = {}, t2[kMaxClasses] = {};
-  const uint32_t* slots = nullptr;  // [classes * contexts][kSlots], see pack_slot
+  uint8_t map[kMaxClasses * kMaxContexts] = {};  // number of the table of class y, context z at y * contexts + z
+  const uint32_t* slots = nullptr;               // the segment's tables, [tables][kSlots], see pack_slot
 };
 
 struct Exception {
   uint32_t index;
   int16_t value;
+};
+
+struct FreeTableMemory {
+  void operator()(uint32_t* slots) const;
 };
 
 // A body whose every field has been checked; the code words themselves are checked by decoding them.
@@ -75,7 +82,7 @@ struct Segment {
   std::vector<TableSet> sets;
   std::vector<int8_t> class_stream;
   std::vector<uint8_t> table_stream;
-  std::vector<uint32_t> slots;  // all sets' tables
+  std::unique_ptr<uint32_t[], FreeTableMemory> slots;  // the tables, which all sets share
   std::vector<Exception> exceptions;
   std::vector<int64_t> block_begin;        // num_blocks + 1, in words from `words`
   const uint16_t* states = nullptr;        // 2 words a lane

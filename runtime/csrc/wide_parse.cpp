@@ -1,4 +1,4 @@
-// Reads a wide body: every field is checked before anything is allocated from it (FORMAT.md 2.2 to 2.4).
+// Reads a wide body: every field is checked before anything is allocated from it (FORMAT.md 2.2 to 2.5).
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
@@ -20,7 +20,8 @@ bool unpack_bytes(const uint16_t* words, int64_t bytes, void* out) {
 // The header as read, not yet believed.
 struct Header {
   int num_tensors, num_sets;
-  uint16_t flags, reserved;
+  uint16_t flags;
+  int num_tables;
   int64_t lanes, blocks, steps, code_words, exceptions, class_bytes, table_bytes;
 };
 
@@ -102,29 +103,36 @@ bool blocks_are_plausible(const Segment& s) {
   return true;
 }
 
-// Sets, from their directory and the table stream (FORMAT.md 2.4).
+// Sets and tables, from the set directory and the table stream (FORMAT.md 2.4).
 tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
-  int64_t num_tables = 0, thresholds = 0;
+  int64_t mapped = 0, thresholds = 0;
   s->sets.resize(static_cast<size_t>(h.num_sets));
   for (auto& set : s->sets) {
     set.contexts = *directory & 0xff;
     set.classes = *directory++ >> 8;
     if ((set.contexts != 1 && set.contexts != kMaxContexts) || set.classes < 1 || set.classes > kMaxClasses)
       return TK_ERR_HEADER;
-    num_tables += set.contexts * set.classes;
+    mapped += set.contexts * set.classes;
     if (set.contexts > 1) thresholds += 2 * set.classes;
   }
   const int64_t size = static_cast<int64_t>(s->table_stream.size());
-  if (size < thresholds + 2 * num_tables) return TK_ERR_HEADER;
+  const int64_t fixed = thresholds + mapped + 2 * h.num_tables;
+  if (size < fixed) return TK_ERR_HEADER;
   const uint8_t* at = s->table_stream.data();
-  const uint8_t* firsts = at + thresholds;
-  const uint8_t* counts = firsts + num_tables;
-  const uint8_t* codes = counts + num_tables;
-  const auto count_of = [counts](int64_t i) { return counts[i] == kFullCount ? 256 : static_cast<int>(counts[i]); };
+  const uint8_t* map = at + thresholds;
+  const uint8_t* const firsts = map + mapped;
+  const uint8_t* const counts = firsts + h.num_tables;
+  const uint8_t* codes = counts + h.num_tables;
+  const auto count_of = [counts](int i) { return counts[i] == kFullCount ? 256 : static_cast<int>(counts[i]); };
   int64_t total = 0;
-  for (int64_t i = 0; i < num_tables; ++i) total += count_of(i);
-  if (thresholds + 2 * num_tables + total != size) return TK_ERR_HEADER;
+  for (int i = 0; i < h.num_tables; ++i) total += count_of(i);
+  if (fixed + total != size) return TK_ERR_HEADER;
   for (auto& set : s->sets) {
+    const int tables = set.classes * set.contexts;
+    for (int i = 0; i < tables; ++i)
+      if (map[i] >= h.num_tables) return TK_ERR_TABLE;
+    std::copy_n(map, tables, set.map);
+    map += tables;
     if (set.contexts == 1) continue;
     std::copy_n(at, set.classes, set.t1);
     std::copy_n(at + set.classes, set.classes, set.t2);
@@ -132,21 +140,31 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
     for (int i = 0; i < set.classes; ++i)
       if (set.t1[i] < 1 || set.t2[i] < set.t1[i]) return TK_ERR_TABLE;
   }
-  for (int64_t i = 0; i < num_tables; ++i)
+  for (int i = 0; i < h.num_tables; ++i)
     if (static_cast<int8_t>(firsts[i]) + count_of(i) > 128) return TK_ERR_TABLE;
-  s->slots.resize(static_cast<size_t>(num_tables) * kSlots);
-  uint32_t* slots = s->slots.data();
-  for (int64_t i = 0; i < num_tables; ++i) {
+  s->slots = allocate_tables(static_cast<size_t>(h.num_tables));
+  if (!s->slots) return TK_ERR_MEMORY;
+  for (int i = 0; i < h.num_tables; ++i) {
+    uint32_t* const slots = s->slots.get() + static_cast<size_t>(i) * kSlots;
     if (!build_slots(static_cast<int8_t>(firsts[i]), codes, count_of(i), slots)) return TK_ERR_TABLE;
     codes += count_of(i);
-    slots += kSlots;
   }
-  const uint32_t* first_slot = s->slots.data();
-  for (auto& set : s->sets) {
-    set.slots = first_slot;
-    first_slot += static_cast<int64_t>(set.contexts) * set.classes * kSlots;
-  }
+  for (auto& set : s->sets) set.slots = s->slots.get();
   return TK_OK;
+}
+
+// Every sum of the base and the classes of a row fits 8 bits (FORMAT.md 2.3).
+bool row_classes_fit(const Tensor& t) {
+  int low = t.base, high = t.base;
+  const auto add = [&](const int8_t* classes, uint32_t count) {
+    if (!classes) return;
+    const auto [least, most] = std::minmax_element(classes, classes + count);
+    low += *least;
+    high += *most;
+  };
+  add(t.class_a, t.a);
+  add(t.class_b, t.b);
+  return low >= -128 && high <= 127;
 }
 
 tk_status read_nested(const uint16_t* body, int64_t num_words, const Header& h, Segment* s) {
@@ -197,7 +215,8 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
   if (num_words < kHeaderWords) return TK_ERR_TRUNCATED;
   const Header h = read_header(body);
   if (h.num_tensors < 1 || h.num_sets < 1 || h.num_sets > kMaxSets) return TK_ERR_HEADER;
-  if ((h.flags & ~(kFlagWide | kFlagNested)) || h.reserved) return TK_ERR_HEADER;
+  if ((h.flags & ~(kFlagWide | kFlagNested)) || h.num_tables < 1 || h.num_tables > kMaxTables)
+    return TK_ERR_HEADER;
   s->wide = h.flags & kFlagWide;
   if (nested && h.flags) return TK_ERR_HEADER;
   if (!s->wide && h.exceptions) return TK_ERR_HEADER;
@@ -232,6 +251,7 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
   }
   s->side_words = at - side + directories + kHeaderWords;
   point_classes(tensor_directory, s);
+  if (!std::all_of(s->tensors.begin(), s->tensors.end(), row_classes_fit)) return TK_ERR_HEADER;
   if (tk_status status = read_sets(set_directory, h, s)) return status;
 
   const int64_t fixed = h.exceptions * kExceptionWords + 2 * h.blocks + 2 * h.lanes;

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from runtime.oracle.errors import require
 from runtime.oracle.frame import WIDE, Words, open_blob
 from runtime.oracle.wide_header import LANES_PER_BLOCK, WideBody, WideTensor, header, read_body
-from runtime.oracle.wide_tables import Bytes, TableSet, read_class_arrays, read_table_sets
+from runtime.oracle.wide_tables import Bytes, Tables, read_class_arrays, read_tables
 
 Int64s = npt.NDArray[np.int64]
 Symbols = npt.NDArray[np.int8] | npt.NDArray[np.int16]
@@ -123,7 +123,7 @@ def _decode_body(body: WideBody) -> Symbols:
     """Symbols of a body, [L, T]."""
     class_stream, table_stream = _side_information(body)
     class_arrays = read_class_arrays(body, class_stream)
-    sets = read_table_sets(body, table_stream)
+    tables = read_tables(body, table_stream)
     positions = _check_exceptions(body)
     out = np.zeros((body.num_lanes, body.num_steps), np.int16 if body.wide else np.int8)
     word_ends = np.cumsum(body.block_words)
@@ -136,7 +136,7 @@ def _decode_body(body: WideBody) -> Symbols:
                 body.code_words[word_ends[block] - body.block_words[block] : word_ends[block]],
             )
             target = out[first_lane + start : first_lane + end]
-            _decode_block(tensor, arrays, sets[tensor.table_set], lanes, start, target)
+            _decode_block(tensor, arrays, tables, lanes, start, target)
             block += 1
         first_lane += tensor.num_lanes
     if positions.size:
@@ -147,7 +147,7 @@ def _decode_body(body: WideBody) -> Symbols:
 def _decode_block(
     tensor: WideTensor,
     arrays: list[Int64s],
-    tables: TableSet,
+    tables: Tables,
     lanes: _Lanes,
     start: int,
     out: Symbols,
@@ -157,6 +157,7 @@ def _decode_block(
     steps = tensor.lane_steps()[start : start + num_lanes]
     first_row = (start + np.arange(num_lanes)) * tensor.rows_per_lane
     class_a, class_b, class_c = arrays
+    chosen = tables.sets[tensor.table_set]
     previous = np.zeros(num_lanes, np.int64)
     for s in range(tensor.num_steps):
         active = int((steps > s).sum())  # only the last lane of a tensor is shorter
@@ -165,13 +166,13 @@ def _decode_block(
         row = first_row[:active] + s // tensor.c
         a, b, c = row // tensor.b, row % tensor.b, s % tensor.c
         y = tensor.class_base + class_a[a] + class_b[b] + class_c[c]
-        y = np.clip(y, 0, tables.classes - 1)
+        y = np.clip(y, 0, chosen.classes - 1)
         z: Int64s = np.zeros(active, np.int64)
-        if tables.contexts == 5:
+        if chosen.contexts == 5:
             v = previous[:active] if c else z
-            distance = (abs(v) >= tables.near[y]).astype(np.int64) + (abs(v) >= tables.far[y])
+            distance = (abs(v) >= chosen.near[y]).astype(np.int64) + (abs(v) >= chosen.far[y])
             z = 2 + np.sign(v) * distance
-        table = y * tables.contexts + z
+        table = chosen.table_of[y * chosen.contexts + z]
         x = lanes.states[:active]
         slot = x % 4096
         symbol = tables.symbol[table, slot].astype(np.int64)

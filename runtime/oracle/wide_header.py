@@ -64,6 +64,7 @@ class WideBody:
 
     wide: bool
     nested: bool
+    num_tables: int
     num_lanes: int
     num_blocks: int
     num_steps: int
@@ -96,17 +97,18 @@ def read_body(cursor: WordCursor, *, inside: bool = False) -> WideBody:
         FormatError: TK_ERR_HEADER, TK_ERR_TRUNCATED, TK_ERR_STREAM.
     """
     num_tensors, num_sets = cursor.word("number of tensors"), cursor.word("number of sets")
-    flags, reserved = cursor.word("flags"), cursor.word("reserved")
+    flags, num_tables = cursor.word("flags"), cursor.word("number of tables")
     header(num_tensors >= 1, "no tensors")
     header(1 <= num_sets <= 16, f"{num_sets} table sets, expected 1 to 16")
     header(flags <= 3, f"unknown flags {flags:#x}")
-    header(reserved == 0, f"reserved word is {reserved:#x}")
+    header(1 <= num_tables <= 256, f"{num_tables} tables, expected 1 to 256")
     lanes, blocks, steps, code_words, exceptions, class_bytes, table_bytes = (
         cursor.u32(name) for name in ("L", "D", "T", "W", "X", "P", "U")
     )
     body = WideBody(
         wide=bool(flags & FLAG_WIDE),
         nested=bool(flags & FLAG_NESTED),
+        num_tables=num_tables,
         num_lanes=lanes,
         num_blocks=blocks,
         num_steps=steps,

@@ -48,19 +48,32 @@ class SlotTable:
 
 @dataclass(frozen=True)
 class TableSet:
-    """The tables of one set.
+    """One set: how class and context choose a table.
 
     Attributes:
         contexts: K, 1 or 5.
         classes: M.
         near, far: int64 [M], the thresholds t1 and t2 (zeros where K = 1).
-        symbol, frequency, start: int16 [M * K, 4096] as in SlotTable.
+        table_of: int64 [M * K], the number of the table.
     """
 
     contexts: int
     classes: int
     near: npt.NDArray[np.int64]
     far: npt.NDArray[np.int64]
+    table_of: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All tables and sets of a body.
+
+    Attributes:
+        sets: the sets.
+        symbol, frequency, start: int16 [G, 4096] as in SlotTable.
+    """
+
+    sets: list[TableSet]
     symbol: npt.NDArray[np.int16]
     frequency: npt.NDArray[np.int16]
     start: npt.NDArray[np.int16]
@@ -89,7 +102,11 @@ def read_table(first: int, codes: Bytes) -> SlotTable:
 
 
 def read_class_arrays(body: WideBody, stream: Bytes) -> list[list[npt.NDArray[np.int64]]]:
-    """Each tensor's class arrays for the axes A, B, C: int64 [A], [B], [C]; zeros where absent."""
+    """Each tensor's class arrays for the axes A, B, C: int64 [A], [B], [C]; zeros where absent.
+
+    Raises:
+        FormatError: TK_ERR_HEADER where classes of rows pass 8 bits.
+    """
     at = 0
     arrays = []
     for tensor in body.tensors:
@@ -100,54 +117,56 @@ def read_class_arrays(body: WideBody, stream: Bytes) -> list[list[npt.NDArray[np
                 at += size
             else:
                 own.append(np.zeros(size, np.int64))
+        low = tensor.class_base + int(own[0].min()) + int(own[1].min())
+        high = tensor.class_base + int(own[0].max()) + int(own[1].max())
+        header(-128 <= low and high <= 127, f"row classes {low} to {high}, expected -128 to 127")
         arrays.append(own)
     return arrays
 
 
-def read_table_sets(body: WideBody, stream: Bytes) -> list[TableSet]:
+def read_tables(body: WideBody, stream: Bytes) -> Tables:
     """The table stream, uint8 [U].
 
     Raises:
         FormatError: TK_ERR_HEADER where U is wrong, TK_ERR_TABLE.
     """
-    num_tables = [contexts * classes for contexts, classes in body.sets]
+    mapped = sum(contexts * classes for contexts, classes in body.sets)
     thresholds = sum(2 * classes for contexts, classes in body.sets if contexts == 5)
-    fixed = thresholds + 2 * sum(num_tables)
+    fixed = thresholds + mapped + 2 * body.num_tables
     header(stream.size >= fixed, f"U is {stream.size}, the set directory asks for {fixed} or more")
-    near_and_far, firsts, counts, codes = np.split(
-        stream, np.cumsum([thresholds, sum(num_tables), sum(num_tables)])
+    near_and_far, table_of, firsts, counts, codes = np.split(
+        stream, np.cumsum([thresholds, mapped, body.num_tables, body.num_tables])
     )
     counts = np.where(counts == FULL_COUNT, 256, counts.astype(np.int64))
     asked = fixed + int(counts.sum())
     header(stream.size == asked, f"U is {stream.size}, the set directory asks for {asked}")
-    code_ends = np.cumsum(counts)
+    most = int(table_of.max())
+    require(most < body.num_tables, "TK_ERR_TABLE", f"table {most} of {body.num_tables}")
+    slots = []
+    end = 0
+    for first, count in zip(firsts.view(np.int8).tolist(), counts.tolist(), strict=True):
+        require(first + count <= 128, "TK_ERR_TABLE", f"{count} symbols from {first} on pass 127")
+        slots.append(read_table(first, codes[end : end + count]))
+        end += count
+    return Tables(
+        _read_sets(body, near_and_far.astype(np.int64), table_of.astype(np.int64)),
+        np.stack([s.symbol for s in slots]).astype(np.int16),
+        np.stack([s.frequency for s in slots]).astype(np.int16),
+        np.stack([s.start for s in slots]).astype(np.int16),
+    )
+
+
+def _read_sets(
+    body: WideBody, thresholds: npt.NDArray[np.int64], table_of: npt.NDArray[np.int64]
+) -> list[TableSet]:
+    """The sets, from the thresholds and the map of all of them."""
     sets = []
-    table = threshold = 0
     for contexts, classes in body.sets:
         near = far = np.zeros(classes, np.int64)
         if contexts == 5:
-            near = near_and_far[threshold : threshold + classes].astype(np.int64)
-            far = near_and_far[threshold + classes : threshold + 2 * classes].astype(np.int64)
-            threshold += 2 * classes
+            near, far, thresholds = np.split(thresholds, [classes, 2 * classes])
             ordered = bool(((near >= 1) & (near <= far)).all())
             require(ordered, "TK_ERR_TABLE", "thresholds do not keep 1 <= t1 <= t2")
-        slots = []
-        for _ in range(contexts * classes):
-            first, count = int(firsts.view(np.int8)[table]), int(counts[table])
-            require(
-                first + count <= 128, "TK_ERR_TABLE", f"{count} symbols from {first} on pass 127"
-            )
-            slots.append(read_table(first, codes[code_ends[table] - count : code_ends[table]]))
-            table += 1
-        sets.append(
-            TableSet(
-                contexts,
-                classes,
-                near,
-                far,
-                np.stack([s.symbol for s in slots]).astype(np.int16),
-                np.stack([s.frequency for s in slots]).astype(np.int16),
-                np.stack([s.start for s in slots]).astype(np.int16),
-            )
-        )
+        own, table_of = np.split(table_of, [classes * contexts])
+        sets.append(TableSet(contexts, classes, near, far, own))
     return sets
