@@ -60,16 +60,21 @@ int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_w
     if (symbols > most / 2) return TK_ERR_ARGUMENT;
   }
   return guarded([&]() -> int32_t {
-    const std::vector<uint16_t> body = toolkit::wide::encode_segment(tensors, num_tensors, *options);
+    std::unique_ptr<uint16_t, decltype(&std::free)> out(nullptr, std::free);
+    int64_t size = 0;
+    toolkit::wide::encode_segment(tensors, num_tensors, *options, [&](int64_t body_words) {
+      size = toolkit::kFrameWords + body_words;
+      out.reset(static_cast<uint16_t*>(std::malloc(static_cast<size_t>(size) * sizeof(uint16_t))));
+      if (!out) throw std::bad_alloc();
+      return out.get() + toolkit::kFrameWords;
+    });
     // One long lane gives every lane its length in the matrix of all symbols: such tensors do not fit one segment.
-    const auto field = [&](size_t at) { return static_cast<int64_t>(toolkit::wide::load_u32(body.data() + at)); };
+    const auto field = [&](int64_t at) {
+      return static_cast<int64_t>(toolkit::wide::load_u32(out.get() + toolkit::kFrameWords + at));
+    };
     if (!toolkit::wide::is_moderate(field(4), field(8), field(10))) return TK_ERR_ARGUMENT;
-    const auto size = static_cast<int64_t>(body.size()) + toolkit::kFrameWords;
-    auto* const out = static_cast<uint16_t*>(std::malloc(static_cast<size_t>(size) * sizeof(uint16_t)));
-    if (!out) return TK_ERR_MEMORY;
-    std::memcpy(out + toolkit::kFrameWords, body.data(), body.size() * sizeof(uint16_t));
-    toolkit::write_frame(out, size, toolkit::kCoderWide);
-    *words = out;
+    toolkit::write_frame(out.get(), size, toolkit::kCoderWide);
+    *words = out.release();
     *num_words = size;
     return TK_OK;
   });

@@ -12,9 +12,12 @@
 
 namespace toolkit {
 
+int thread_count(int threads) {
+  return threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
 void parallel_for(int64_t count, int threads, const std::function<void(int64_t, int64_t)>& work) {
-  if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  threads = static_cast<int>(std::min<int64_t>(threads, count));
+  threads = static_cast<int>(std::min<int64_t>(thread_count(threads), count));
   if (threads <= 1) {
     if (count > 0) work(0, count);
     return;

@@ -8,6 +8,9 @@
 
 namespace toolkit {
 
+// How many threads `threads` asks for: 0 stands for one per processor.
+int thread_count(int threads);
+
 // Calls work(begin, end) on pieces of 0 .. count - 1 from up to `threads` threads (0: one per processor); the calling
 // thread is one of them. Where `work` throws, one of its exceptions comes out after all threads have ended.
 void parallel_for(int64_t count, int threads, const std::function<void(int64_t, int64_t)>& work);

@@ -3,12 +3,16 @@
 #ifndef TOOLKIT_WIDE_ENCODE_H
 #define TOOLKIT_WIDE_ENCODE_H
 
+#include <functional>
+
 #include "wide_format.h"
 
 namespace toolkit::wide {
 
-// The body of a segment (FORMAT.md 2.2). Tensors are not empty; int16 symbols where options.wide is set.
-std::vector<uint16_t> encode_segment(const tk_tensor* tensors, int64_t count, const tk_wide_options& options);
+// Writes the body of a segment (FORMAT.md 2.2) into what `allocate` returns for its number of words. Tensors are not
+// empty; int16 symbols where options.wide is set.
+void encode_segment(const tk_tensor* tensors, int64_t count, const tk_wide_options& options,
+                    const std::function<uint16_t*(int64_t)>& allocate);
 
 }  // namespace toolkit::wide
 

@@ -1,8 +1,9 @@
-// What the wide encoder decides about a tensor before coding: geometry, classes, contexts, tables.
+// What the wide encoder decides before coding: geometry, classes and contexts of tensors, tables of sets.
 // SPDX-License-Identifier: Apache-2.0
 #ifndef TOOLKIT_WIDE_MODEL_H
 #define TOOLKIT_WIDE_MODEL_H
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -20,12 +21,15 @@ struct TensorPlan {
   int64_t a = 1, b = 1, c = 1, k = 1;
   std::vector<int8_t> class_a, class_b, class_c;
   int base = 0;
-  int set = 0;
+  int set = 0;  // the number of its set; where it has been planned only, 0 stands for one context and 1 for five
   int low_bits = 0;
   double bits = 0;  // estimated size of its code words
 
   int64_t rows() const { return a * b; }
   int64_t size() const { return a * b * c; }
+  int64_t lanes() const { return (rows() + k - 1) / k; }
+  int64_t blocks() const { return (lanes() + kLanes - 1) / kLanes; }
+  int64_t rows_of_lane(int64_t lane) const { return std::min(k, rows() - lane * k); }
   // base + class_a + class_b of a row.
   int row_class(int64_t row) const {
     return base + (class_a.empty() ? 0 : class_a[static_cast<size_t>(row / b)]) +
@@ -33,16 +37,7 @@ struct TensorPlan {
   }
 };
 
-struct ModelOptions {
-  int contexts = 1;  // 0 off, 1 chosen, 2 always
-  bool classes = true;
-  int resolution = 4;  // classes an octave
-};
-
-// Chooses view, class arrays and contexts of a tensor (set 0: one context, set 1: five).
-void plan_tensor(const ModelOptions& options, TensorPlan* plan);
-
-// Counts of symbols by table: counts[(class * contexts + context) * 256 + (symbol + 128)].
+// Counts or frequencies of symbols by table: [(class * contexts + context) * 256 + symbol + 128].
 using Counts = std::vector<uint32_t>;
 
 // One set of tables: thresholds are known before counting, codes after.
@@ -51,20 +46,14 @@ struct SetPlan {
   std::array<uint8_t, kMaxClasses> t1{}, t2{};
   std::vector<int8_t> firsts;               // by table
   std::vector<std::vector<uint8_t>> codes;  // by table
-  std::vector<uint32_t> frequency;          // [table * 256 + symbol + 128]
+  Counts frequency;
+
+  // Entries of Counts of this set.
+  size_t entries() const { return static_cast<size_t>(classes * contexts) * 256; }
 };
 
-// Thresholds of the classes `first` .. `first + classes - 1` of the common scale.
-void set_thresholds(int resolution, int first, SetPlan* set);
-
-// Adds the tensor's symbols to the counts of its set.
-void count_symbols(const TensorPlan& plan, const SetPlan& set, Counts* counts);
-
-// Narrows the classes to those that pay for their tables; returns the number of classes cut off below. Counts follow.
-int trim_classes(SetPlan* set, Counts* counts);
-
-// Codes and frequencies of every table from the counts.
-void make_tables(const Counts& counts, SetPlan* set);
+// Sets the thresholds of the classes of the common scale.
+void set_thresholds(int resolution, SetPlan* set);
 
 }  // namespace toolkit::wide
 

@@ -1,0 +1,88 @@
+// Counts turned into the frequencies that a table can store.
+// SPDX-License-Identifier: Apache-2.0
+#include "wide_quantise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+namespace toolkit::wide {
+namespace {
+
+int nearest_code(double frequency) {
+  if (frequency <= 1) return 1;
+  const int guess =
+      frequency <= 16 ? static_cast<int>(frequency) : 16 + static_cast<int>(8 * std::log2(frequency / 16));
+  int best = std::clamp(guess, 1, kMaxCode - 1);
+  for (int q = std::max(1, guess - 1); q <= std::min(guess + 2, kMaxCode - 1); ++q)
+    if (std::abs(std::log(frequency_of_code(q) / frequency)) < std::abs(std::log(frequency_of_code(best) / frequency)))
+      best = q;
+  return best;
+}
+
+}  // namespace
+
+void make_tables(const Counts& counts, SetPlan* set) {
+  const int tables = set->classes * set->contexts;
+  set->firsts.assign(static_cast<size_t>(tables), 0);
+  set->codes.assign(static_cast<size_t>(tables), {});
+  set->frequency.assign(static_cast<size_t>(tables) * 256, 0);
+  for (int t = 0; t < tables; ++t) {
+    const uint32_t* n = counts.data() + static_cast<size_t>(t) * 256;
+    uint32_t* const f = set->frequency.data() + static_cast<size_t>(t) * 256;
+    int first = -1, last = -1, mode = 0;
+    uint64_t total = 0;
+    for (int i = 0; i < 256; ++i) {
+      if (!n[i]) continue;
+      if (first < 0) first = i;
+      last = i;
+      if (n[i] > n[mode] || !n[mode]) mode = i;
+      total += n[i];
+    }
+    if (!total || (first == last && first == 128)) {
+      f[128] = kSlots - 1;  // the table that count zero stands for
+      f[129] = 1;
+      continue;
+    }
+    if (first == last) {
+      // One symbol: a neighbour of frequency 1 makes it a table of two.
+      if (first > 0)
+        --first;
+      else
+        ++last;
+    }
+    if (last - first + 1 == kFullCount) first = 0, last = 255;
+    std::vector<uint8_t> codes(static_cast<size_t>(last - first + 1));
+    // Every symbol seen has at least frequency 1; the others are scaled until the mode is left with its share.
+    const double share = kSlots * static_cast<double>(n[mode]) / static_cast<double>(total);
+    double scale = 1;
+    int64_t others = 0;
+    for (int round = 0; round < 8; ++round) {
+      others = 0;
+      for (int i = first; i <= last; ++i) {
+        if (i == mode) continue;
+        const bool needed = n[i] != 0 || (total == n[mode] && std::abs(i - mode) == 1);
+        const double wanted = scale * kSlots * static_cast<double>(n[i]) / static_cast<double>(total);
+        auto& code = codes[static_cast<size_t>(i - first)];
+        code = needed ? static_cast<uint8_t>(nearest_code(wanted)) : 0;
+        others += frequency_of_code(code);
+      }
+      const double rest = static_cast<double>(kSlots) - static_cast<double>(others);
+      if (std::abs(rest - scale * share) < 0.02 * share + 1) break;
+      scale *= std::sqrt(kSlots / (static_cast<double>(others) + scale * share));
+    }
+    while (others >= static_cast<int64_t>(kSlots)) {
+      const auto most = std::max_element(codes.begin(), codes.end());
+      others -= frequency_of_code(*most) - frequency_of_code(*most - 1);
+      --*most;
+    }
+    codes[static_cast<size_t>(mode - first)] = kModeCode;
+    for (int i = first; i <= last; ++i)
+      if (i != mode) f[i] = frequency_of_code(codes[static_cast<size_t>(i - first)]);
+    f[mode] = kSlots - static_cast<uint32_t>(others);
+    set->firsts[static_cast<size_t>(t)] = static_cast<int8_t>(first - 128);
+    set->codes[static_cast<size_t>(t)] = std::move(codes);
+  }
+}
+
+}  // namespace toolkit::wide
