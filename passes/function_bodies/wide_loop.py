@@ -162,8 +162,10 @@ def add_wide_loop(
     a = b.op("Div", row, b_size)
     sums = b.op("Add", class_at(a, 0), class_at(b.op("Sub", row, b.op("Mul", a, b_size)), 1))
     alive = b.cast(b.op("Less", rows_done, lane_rows), INT32)
+    row_class = b.op("Add", b.op("Reshape", sums, grid), base)
+    low, high = b.int32(-128 * SYMBOLS), b.int32(127 * SYMBOLS)
     fresh = [
-        b.op("Add", b.op("Reshape", sums, grid), base),
+        b.op("Min", b.op("Max", row_class, low), high),
         b.op("Add", b.op("Mul", alive, set_at), b.int32(128)),
     ]
     if wide:

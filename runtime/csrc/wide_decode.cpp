@@ -11,6 +11,7 @@
 
 #include "threads.h"
 #include "wide_kernels.h"
+#include "wide_step.h"
 
 namespace toolkit::wide {
 
@@ -84,15 +85,14 @@ BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   auto& rows = scratch->row_class;
   const bool rows_differ = t.class_a || t.class_b;
   job.row_step = rows_differ ? kLanes : 0;
-  rows.assign(static_cast<size_t>(rows_differ ? job.rows * kLanes : kLanes),
-              static_cast<int8_t>(t.base));
+  rows.assign(static_cast<size_t>(rows_differ ? job.rows * kLanes : kLanes), row_class_of(t.base));
   if (rows_differ) {
     for (int64_t i = 0; i < lanes; ++i) {
       const int64_t first = (lane + i) * t.k, count = i + 1 < lanes ? job.rows : job.last_rows;
       int64_t a = first / t.b, b = first % t.b;
       for (int64_t r = 0; r < count; ++r) {
         const int y = t.base + (t.class_a ? t.class_a[a] : 0) + (t.class_b ? t.class_b[b] : 0);
-        rows[static_cast<size_t>(r * kLanes + i)] = static_cast<int8_t>(y);
+        rows[static_cast<size_t>(r * kLanes + i)] = row_class_of(y);
         if (++b == t.b) b = 0, ++a;
       }
     }
@@ -108,6 +108,16 @@ void add_pieces(const Segment& s, const Tensor& t, void* out, int64_t lane_strid
   const int64_t block_bytes = kLanes * lane_stride * (s.wide ? 2 : 1);
   for (int64_t b = first_block; b < end_block; ++b)
     pieces->push_back({&t, b, static_cast<char*>(out) + (b - first_block) * block_bytes, lane_stride});
+}
+
+// Zeros behind the end of every lane of the matrix.
+void clear_behind_lanes(const Segment& s, const Tensor& t, char* out) {
+  const int64_t size = s.wide ? 2 : 1;
+  for (int64_t lane = 0; lane < t.num_lanes; ++lane) {
+    const int64_t rows = lane + 1 < t.num_lanes ? t.k : t.rows() - lane * t.k;
+    std::memset(out + (lane * s.num_steps + rows * t.c) * size, 0,
+                static_cast<size_t>((s.num_steps - rows * t.c) * size));
+  }
 }
 
 tk_status decode_pieces(const Segment& s, std::vector<Piece> pieces, int threads, tk_isa isa) {
@@ -163,16 +173,6 @@ tk_status decode_tensor(const Segment& s, const Tensor& t, void* out, int thread
   if (tk_status status = decode_lanes(s, t, out, t.lane_stride(), 0, t.num_blocks, threads, isa)) return status;
   if (s.wide) apply_exceptions(s, t, out, t.lane_stride(), 0, t.num_lanes);
   return TK_OK;
-}
-
-// Zeros behind the end of every lane of the matrix.
-void clear_behind_lanes(const Segment& s, const Tensor& t, char* out) {
-  const int64_t size = s.wide ? 2 : 1;
-  for (int64_t lane = 0; lane < t.num_lanes; ++lane) {
-    const int64_t rows = lane + 1 < t.num_lanes ? t.k : t.rows() - lane * t.k;
-    std::memset(out + (lane * s.num_steps + rows * t.c) * size, 0,
-                static_cast<size_t>((s.num_steps - rows * t.c) * size));
-  }
 }
 
 tk_status decode_all(const Segment& s, void* out, int threads, tk_isa isa) {

@@ -100,8 +100,8 @@ struct Choice {
 struct Row {
   const uint32_t* slots;
   const int8_t* col_class;
-  __m256i classes;  // 32 x int8, row classes
-  Choice choice;    // of all steps, where columns have no classes
+  __m256i classes;   // 32 x int8, row classes
+  Choice choice;     // of all steps, where columns have no classes
   __m512i at0, at1;  // first slots of lanes 0-15 and 16-31: likewise, and without contexts
   __mmask32 active;
   int low_bits;
@@ -153,7 +153,8 @@ inline Choice choose(const Classes& set, __m256i row, __m256i col) {
 // The table of each lane after symbol `v`, FORMAT.md 2.6 step 3.
 inline __m256i in_context(const Choice& choice, __m256i v) {
   const __m256i magnitude = _mm256_abs_epi8(v);
-  const __mmask32 one = _mm256_cmpge_epu8_mask(magnitude, choice.t1), two = _mm256_cmpge_epu8_mask(magnitude, choice.t2);
+  const __mmask32 one = _mm256_cmpge_epu8_mask(magnitude, choice.t1),
+                  two = _mm256_cmpge_epu8_mask(magnitude, choice.t2);
   const __mmask32 negative = _mm256_movepi8_mask(v);
   const __m256i near = _mm256_mask_mov_epi8(choice.tables[3], negative, choice.tables[1]);
   const __m256i far = _mm256_mask_mov_epi8(choice.tables[4], negative, choice.tables[0]);
@@ -200,8 +201,7 @@ inline void decode_step(const Shuffles& k, const Classes& set, const Row& r, int
     h.packed0 = _mm512_shrdi_epi32(h.packed0, e0, 8);
     h.packed1 = _mm512_shrdi_epi32(h.packed1, e1, 8);
   }
-  if constexpr (M == Mode::kContexts)
-    h.previous = _mm512_castsi512_si256(_mm512_permutex2var_epi8(e0, k.symbols, e1));
+  if constexpr (M == Mode::kContexts) h.previous = _mm512_castsi512_si256(_mm512_permutex2var_epi8(e0, k.symbols, e1));
   if constexpr (Wide) {
     __m512i s0 = _mm512_srai_epi32(_mm512_slli_epi32(e0, 24), 24);
     __m512i s1 = _mm512_srai_epi32(_mm512_slli_epi32(e1, 24), 24);

@@ -41,12 +41,12 @@ int64_t steps_for(const std::vector<TensorPlan>& plans) {
   return std::clamp(steps, kMinSteps, 4 * kMaxSteps);
 }
 
-std::vector<Divisor> divisors_of(const SetPlan& set) {
-  std::vector<Divisor> divisors(set.entries());
+std::vector<Divisor> divisors_of(const Counts& frequency) {
+  std::vector<Divisor> divisors(frequency.size());
   for (size_t table = 0; table < divisors.size(); table += 256) {
     uint32_t below = 0;
     for (size_t i = table; i < table + 256; ++i) {
-      const uint32_t f = set.frequency[i];
+      const uint32_t f = frequency[i];
       if (f) divisors[i] = Divisor(f, below);
       below += f;
     }
@@ -55,15 +55,13 @@ std::vector<Divisor> divisors_of(const SetPlan& set) {
 }
 
 void encode_blocks(int threads, CodedSegment* segment) {
-  std::vector<std::vector<Divisor>> divisors;
-  for (const auto& set : segment->sets) divisors.push_back(divisors_of(set));
+  const std::vector<Divisor> divisors = divisors_of(segment->tables.frequency);
   const std::vector<TableMap> maps = table_maps(segment->plans, segment->sets);
   std::vector<BlockSource> sources;
   std::vector<std::pair<size_t, int64_t>> jobs;  // tensor, block in it
   for (size_t t = 0; t < segment->plans.size(); ++t) {
     const TensorPlan& p = segment->plans[t];
-    sources.push_back({&p, &maps[t], divisors[static_cast<size_t>(p.set)].data(),
-                       segment->split ? (*segment->split)[t].low.data() : nullptr});
+    sources.push_back({&p, &maps[t], divisors.data(), segment->split ? (*segment->split)[t].low.data() : nullptr});
     for (int64_t b = 0; b < p.blocks(); ++b) jobs.emplace_back(t, b);
   }
   segment->blocks.resize(jobs.size());
@@ -83,7 +81,7 @@ CodedSegment code(const ModelOptions& model, int64_t steps, int threads, std::ve
   plan_tensors(model, threads, &segment.plans);
   if (!steps) steps = steps_for(segment.plans);
   for (auto& p : segment.plans) choose_lanes(steps, &p);
-  segment.sets = make_sets(model.resolution, threads, &segment.plans);
+  segment.sets = make_sets(model.resolution, threads, &segment.plans, &segment.tables);
   encode_blocks(threads, &segment);
   return segment;
 }

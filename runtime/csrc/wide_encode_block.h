@@ -20,7 +20,7 @@ struct Block {
 struct BlockSource {
   const TensorPlan* plan;
   const TableMap* map;
-  const Divisor* divisors;  // of the tensor's set, by index of Counts
+  const Divisor* divisors;  // by index of Counts of the shared tables
   const uint8_t* low;       // raw low bits by symbol, or null
 };
 

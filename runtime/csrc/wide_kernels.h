@@ -21,7 +21,7 @@ struct BlockJob {
   const uint16_t* words_end;
   const uint16_t* readable_end;  // loads must stay below this
   const uint16_t* states;        // 2 words a lane
-  const int8_t* row_class;       // [rows per lane][kLanes]: base + class_a + class_b of each lane's row, unclamped
+  const int8_t* row_class;       // [rows per lane][kLanes]: the class of each lane's row
   int64_t row_step;              // from one row to the next in row_class: kLanes, or 0 where all rows have one class
   const int8_t* col_class;       // [columns] class_c, or null
   int lanes;                     // 1 .. kLanes

@@ -97,12 +97,12 @@ SideBytes side_bytes(const CodedSegment& segment) {
       out.insert(out.end(), set.t1.begin(), set.t1.begin() + set.classes);
       out.insert(out.end(), set.t2.begin(), set.t2.begin() + set.classes);
     }
-  for (const auto& set : segment.sets)
-    for (int8_t first : set.firsts) out.push_back(static_cast<uint8_t>(first));
-  for (const auto& set : segment.sets)
-    for (const auto& codes : set.codes) out.push_back(static_cast<uint8_t>(std::min<size_t>(codes.size(), kFullCount)));
-  for (const auto& set : segment.sets)
-    for (const auto& codes : set.codes) out.insert(out.end(), codes.begin(), codes.end());
+  for (const auto& set : segment.sets) out.insert(out.end(), set.map.begin(), set.map.end());
+  const TablesPlan& tables = segment.tables;
+  for (int8_t first : tables.firsts) out.push_back(static_cast<uint8_t>(first));
+  for (const auto& codes : tables.codes)
+    out.push_back(static_cast<uint8_t>(std::min<size_t>(codes.size(), kFullCount)));
+  for (const auto& codes : tables.codes) out.insert(out.end(), codes.begin(), codes.end());
   return side;
 }
 
@@ -124,7 +124,7 @@ void write_body(const CodedSegment& segment, int threads, uint16_t* to) {
   w.word(static_cast<int64_t>(segment.plans.size()));
   w.word(static_cast<int64_t>(segment.sets.size()));
   w.word((segment.split ? kFlagWide : 0) | (segment.nested.empty() ? 0 : kFlagNested));
-  w.word(0);
+  w.word(static_cast<int64_t>(segment.tables.count()));
   for (const int64_t v :
        {totals.lanes, static_cast<int64_t>(segment.blocks.size()), totals.steps, totals.words, totals.exceptions,
         static_cast<int64_t>(side.classes.size()), static_cast<int64_t>(side.tables.size())})

@@ -14,6 +14,7 @@ namespace toolkit::wide {
 struct CodedSegment {
   std::vector<TensorPlan> plans;
   std::vector<SetPlan> sets;
+  TablesPlan tables;
   std::vector<Block> blocks;                         // tensor by tensor
   const std::vector<SplitSymbols>* split = nullptr;  // of the tensors of wide segments
   std::vector<uint16_t> nested;                      // the coded side information; empty where it is not nested

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "wide_format.h"
+#include "wide_step.h"
 
 namespace toolkit::wide {
 
@@ -30,26 +31,32 @@ struct TensorPlan {
   int64_t lanes() const { return (rows() + k - 1) / k; }
   int64_t blocks() const { return (lanes() + kLanes - 1) / kLanes; }
   int64_t rows_of_lane(int64_t lane) const { return std::min(k, rows() - lane * k); }
-  // base + class_a + class_b of a row.
   int row_class(int64_t row) const {
-    return base + (class_a.empty() ? 0 : class_a[static_cast<size_t>(row / b)]) +
-           (class_b.empty() ? 0 : class_b[static_cast<size_t>(row % b)]);
+    return row_class_of(base + (class_a.empty() ? 0 : class_a[static_cast<size_t>(row / b)]) +
+                        (class_b.empty() ? 0 : class_b[static_cast<size_t>(row % b)]));
   }
 };
 
-// Counts or frequencies of symbols by table: [(class * contexts + context) * 256 + symbol + 128].
+// Counts of symbols: [(class * contexts + context) * 256 + symbol + 128], or by shared table in the place of these.
 using Counts = std::vector<uint32_t>;
 
-// One set of tables: thresholds are known before counting, codes after.
+// How class and context choose a table. Thresholds are known before counting, the map after.
 struct SetPlan {
   int contexts = 1, classes = kMaxClasses;
   std::array<uint8_t, kMaxClasses> t1{}, t2{};
-  std::vector<int8_t> firsts;               // by table
-  std::vector<std::vector<uint8_t>> codes;  // by table
-  Counts frequency;
+  std::vector<uint8_t> map;  // number of the shared table at class * contexts + context; empty: each its own
 
   // Entries of Counts of this set.
   size_t entries() const { return static_cast<size_t>(classes * contexts) * 256; }
+};
+
+// The tables that all sets share.
+struct TablesPlan {
+  std::vector<int8_t> firsts;
+  std::vector<std::vector<uint8_t>> codes;
+  Counts frequency;  // [table * 256 + symbol + 128]
+
+  size_t count() const { return firsts.size(); }
 };
 
 // Sets the thresholds of the classes of the common scale.

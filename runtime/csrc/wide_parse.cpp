@@ -153,20 +153,6 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
   return TK_OK;
 }
 
-// Every sum of the base and the classes of a row fits 8 bits (FORMAT.md 2.3).
-bool row_classes_fit(const Tensor& t) {
-  int low = t.base, high = t.base;
-  const auto add = [&](const int8_t* classes, uint32_t count) {
-    if (!classes) return;
-    const auto [least, most] = std::minmax_element(classes, classes + count);
-    low += *least;
-    high += *most;
-  };
-  add(t.class_a, t.a);
-  add(t.class_b, t.b);
-  return low >= -128 && high <= 127;
-}
-
 tk_status read_nested(const uint16_t* body, int64_t num_words, const Header& h, Segment* s) {
   Segment inner;
   if (tk_status status = parse_segment(body, num_words, true, &inner)) return status;
@@ -215,8 +201,7 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
   if (num_words < kHeaderWords) return TK_ERR_TRUNCATED;
   const Header h = read_header(body);
   if (h.num_tensors < 1 || h.num_sets < 1 || h.num_sets > kMaxSets) return TK_ERR_HEADER;
-  if ((h.flags & ~(kFlagWide | kFlagNested)) || h.num_tables < 1 || h.num_tables > kMaxTables)
-    return TK_ERR_HEADER;
+  if ((h.flags & ~(kFlagWide | kFlagNested)) || h.num_tables < 1 || h.num_tables > kMaxTables) return TK_ERR_HEADER;
   s->wide = h.flags & kFlagWide;
   if (nested && h.flags) return TK_ERR_HEADER;
   if (!s->wide && h.exceptions) return TK_ERR_HEADER;
@@ -251,7 +236,6 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
   }
   s->side_words = at - side + directories + kHeaderWords;
   point_classes(tensor_directory, s);
-  if (!std::all_of(s->tensors.begin(), s->tensors.end(), row_classes_fit)) return TK_ERR_HEADER;
   if (tk_status status = read_sets(set_directory, h, s)) return status;
 
   const int64_t fixed = h.exceptions * kExceptionWords + 2 * h.blocks + 2 * h.lanes;

@@ -22,14 +22,15 @@ int nearest_code(double frequency) {
 
 }  // namespace
 
-void make_tables(const Counts& counts, SetPlan* set) {
-  const int tables = set->classes * set->contexts;
-  set->firsts.assign(static_cast<size_t>(tables), 0);
-  set->codes.assign(static_cast<size_t>(tables), {});
-  set->frequency.assign(static_cast<size_t>(tables) * 256, 0);
-  for (int t = 0; t < tables; ++t) {
-    const uint32_t* n = counts.data() + static_cast<size_t>(t) * 256;
-    uint32_t* const f = set->frequency.data() + static_cast<size_t>(t) * 256;
+TablesPlan make_tables(const Counts& counts) {
+  TablesPlan tables;
+  const size_t count = counts.size() / 256;
+  tables.firsts.assign(count, 0);
+  tables.codes.assign(count, {});
+  tables.frequency.assign(count * 256, 0);
+  for (size_t t = 0; t < count; ++t) {
+    const uint32_t* n = counts.data() + t * 256;
+    uint32_t* const f = tables.frequency.data() + t * 256;
     int first = -1, last = -1, mode = 0;
     uint64_t total = 0;
     for (int i = 0; i < 256; ++i) {
@@ -80,9 +81,10 @@ void make_tables(const Counts& counts, SetPlan* set) {
     for (int i = first; i <= last; ++i)
       if (i != mode) f[i] = frequency_of_code(codes[static_cast<size_t>(i - first)]);
     f[mode] = kSlots - static_cast<uint32_t>(others);
-    set->firsts[static_cast<size_t>(t)] = static_cast<int8_t>(first - 128);
-    set->codes[static_cast<size_t>(t)] = std::move(codes);
+    tables.firsts[t] = static_cast<int8_t>(first - 128);
+    tables.codes[t] = std::move(codes);
   }
+  return tables;
 }
 
 }  // namespace toolkit::wide

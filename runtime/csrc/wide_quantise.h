@@ -8,7 +8,7 @@
 namespace toolkit::wide {
 
 // Codes and frequencies of every table of the set from its counts.
-void make_tables(const Counts& counts, SetPlan* set);
+TablesPlan make_tables(const Counts& counts);
 
 }  // namespace toolkit::wide
 

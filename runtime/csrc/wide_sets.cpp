@@ -10,6 +10,7 @@
 #include "wide_counts.h"
 #include "wide_log2.h"
 #include "wide_quantise.h"
+#include "wide_share.h"
 
 namespace toolkit::wide {
 namespace {
@@ -112,7 +113,7 @@ void set_thresholds(int resolution, SetPlan* set) {
   }
 }
 
-std::vector<SetPlan> make_sets(int resolution, int threads, std::vector<TensorPlan>* plans) {
+std::vector<SetPlan> make_sets(int resolution, int threads, std::vector<TensorPlan>* plans, TablesPlan* tables) {
   std::vector<SetPlan> sets(2);
   sets[1].contexts = kMaxContexts;
   for (auto& set : sets) set_thresholds(resolution, &set);
@@ -128,7 +129,7 @@ std::vector<SetPlan> make_sets(int resolution, int threads, std::vector<TensorPl
   const bool any = std::any_of(outer.begin(), outer.end(),
                                [](const OuterClasses& o) { return o.low > kNoneBelow || o.high < kNoneAbove; });
   if (any) add_outer_classes(*plans, sets, outer, threads, &counts);
-  for (size_t q = 0; q < sets.size(); ++q) make_tables(counts[q], &sets[q]);
+  *tables = make_tables(share_tables(counts, &sets));
   return sets;
 }
 

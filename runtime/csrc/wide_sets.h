@@ -10,7 +10,8 @@
 namespace toolkit::wide {
 
 // Counts the symbols and makes sets with their tables. Numbers of sets and bases of classes in the plans follow.
-std::vector<SetPlan> make_sets(int resolution, int threads, std::vector<TensorPlan>* plans);
+// `tables` takes those that the sets share.
+std::vector<SetPlan> make_sets(int resolution, int threads, std::vector<TensorPlan>* plans, TablesPlan* tables);
 
 }  // namespace toolkit::wide
 

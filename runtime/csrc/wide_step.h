@@ -13,6 +13,11 @@
 
 namespace toolkit::wide {
 
+// 2.6 step 2: the class of a row from the sum of its classes.
+TK_HOST_DEVICE inline int8_t row_class_of(int sum) {
+  return static_cast<int8_t>(sum < -128 ? -128 : (sum > 127 ? 127 : sum));
+}
+
 // 2.6 step 2: min(max(row + column, 0), classes - 1).
 TK_HOST_DEVICE inline int class_of(int row_class, int col_class, int classes) {
   const int y = row_class + col_class;

@@ -29,13 +29,13 @@ Range range_of(const std::vector<int8_t>& values) {
 TableMap::TableMap(const TensorPlan& plan, const SetPlan& set)
     : symbols_(plan.symbols), row_length_(plan.c), contexts_(set.contexts > 1), width_(contexts_ ? 256 : 1) {
   const Range a = range_of(plan.class_a), b = range_of(plan.class_b), c = range_of(plan.class_c);
-  lowest_row_ = plan.base + a.low + b.low;
+  lowest_row_ = row_class_of(plan.base + a.low + b.low);
   lowest_column_ = c.low;
   highest_column_ = c.high;
   columns_.resize(plan.class_c.size());
   std::transform(plan.class_c.begin(), plan.class_c.end(), columns_.begin(),
                  [&](int8_t offset) { return (offset - c.low) * width_; });
-  const int lowest = lowest_row_ + c.low, highest = plan.base + a.high + b.high + c.high;
+  const int lowest = lowest_row_ + c.low, highest = row_class_of(plan.base + a.high + b.high) + c.high;
   first_class_ = class_of(lowest, 0, set.classes);
   last_class_ = class_of(highest, 0, set.classes);
   map_.resize(static_cast<size_t>((highest - lowest + 1) * width_));
@@ -45,7 +45,8 @@ TableMap::TableMap(const TensorPlan& plan, const SetPlan& set)
     const int t1 = set.t1[static_cast<size_t>(y)], t2 = set.t2[static_cast<size_t>(y)];
     for (int previous = 0; previous < width_; ++previous) {
       const int z = contexts_ ? context_of(static_cast<int8_t>(previous), t1, t2) : 0;
-      *to++ = static_cast<uint32_t>((y * set.contexts + z) * 256 + 128);
+      const int place = y * set.contexts + z;
+      *to++ = static_cast<uint32_t>((set.map.empty() ? place : set.map[static_cast<size_t>(place)]) * 256 + 128);
     }
   }
 }

@@ -23,7 +23,7 @@ class TableMap {
   int first_class() const { return first_class_; }
   int last_class() const { return last_class_; }
 
-  // Where the symbols `first` .. `first + count - 1` of row `row`, of class `row_class`, stand in Counts of the set:
+  // Where the symbols `first` .. `first + count - 1` of row `row`, of class `row_class`, stand in Counts:
   // calls use(i, index) for i = 0 .. count - 1.
   template <class Use>
   void visit(int64_t row, int row_class, int64_t first, int64_t count, Use use) const {

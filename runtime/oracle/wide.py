@@ -165,8 +165,8 @@ def _decode_block(
             break
         row = first_row[:active] + s // tensor.c
         a, b, c = row // tensor.b, row % tensor.b, s % tensor.c
-        y = tensor.class_base + class_a[a] + class_b[b] + class_c[c]
-        y = np.clip(y, 0, chosen.classes - 1)
+        row_class = np.clip(tensor.class_base + class_a[a] + class_b[b], -128, 127)
+        y = np.clip(row_class + class_c[c], 0, chosen.classes - 1)
         z: Int64s = np.zeros(active, np.int64)
         if chosen.contexts == 5:
             v = previous[:active] if c else z
