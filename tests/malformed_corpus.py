@@ -27,7 +27,7 @@ FIELDS = {
     "num_tensors": (0, 1),
     "num_sets": (1, 1),
     "flags": (2, 1),
-    "reserved": (3, 1),
+    "num_tables": (3, 1),
     "lanes": (4, 2),
     "blocks": (6, 2),
     "steps": (8, 2),
@@ -144,7 +144,9 @@ def _header_cases() -> Iterator[Case]:
     yield case("17_sets", BODY + 1, 17)
     yield case("unknown_flag", BODY + 2, 4)
     yield case("flag_15", BODY + 2, 0x8000)
-    yield case("reserved", BODY + 3, 1)
+    yield case("no_tables", BODY + 3, 0)
+    yield case("257_tables", BODY + 3, 257)
+    yield case("tables_more", BODY + 3, int(good[BODY + 3]) + 1)
     for name in ("lanes", "blocks", "steps", "class_bytes"):
         at = fields[name][0]
         yield case(f"{name}_more", at, int(good[at]) + 1)
@@ -185,28 +187,28 @@ def _header_cases() -> Iterator[Case]:
 def _segment_too_large() -> Case:
     """Counts that agree with each other but give L * T of 2^31 and more."""
     tensors = [(1, 1, 2**31 - 1, 1), (1, 1, 1, 1)]
-    body = [2, 1, 0, 0, *u32(2), *u32(2), *u32(2**31 - 1), *u32(0), *u32(0), *u32(0), *u32(2)]
+    body = [2, 1, 0, 1, *u32(2), *u32(2), *u32(2**31 - 1), *u32(0), *u32(0), *u32(0), *u32(3)]
     for a, b, c, k in tensors:
         body += [*u32(a), *u32(b), *u32(c), *u32(k), 0, 0]
-    body += [0x0101, 0, *u32(0), *u32(0), *u32(65536), *u32(65536)]
+    body += [0x0101, 0, 0, *u32(0), *u32(0), *u32(65536), *u32(65536)]
     return "segment_too_large", frame(body), "TK_ERR_HEADER"
 
 
 def _more_symbols_than_bits() -> Case:
     """60,000 symbols and no code word: each takes some of the state's bits, which run out."""
-    body = [1, 1, 0, 0, *u32(1), *u32(1), *u32(60_000), *u32(0), *u32(0), *u32(0), *u32(2)]
+    body = [1, 1, 0, 1, *u32(1), *u32(1), *u32(60_000), *u32(0), *u32(0), *u32(0), *u32(3)]
     body += [*u32(1), *u32(1), *u32(60_000), *u32(1), 0, 0]
-    body += [0x0101, 0, *u32(0), *u32(65536)]
+    body += [0x0101, 0, 0, *u32(0), *u32(65536)]
     return "more_symbols_than_bits", frame(body), "TK_ERR_STREAM"
 
 
 def _matrix_of_few_words() -> Iterator[Case]:
     """Two lanes and no code word, which may have 65536 steps; one more is refused."""
     for steps, code in ((65536, "TK_ERR_STREAM"), (65537, "TK_ERR_HEADER")):
-        body = [2, 1, 0, 0, *u32(2), *u32(2), *u32(steps), *u32(0), *u32(0), *u32(0), *u32(2)]
+        body = [2, 1, 0, 1, *u32(2), *u32(2), *u32(steps), *u32(0), *u32(0), *u32(0), *u32(3)]
         for length in (steps, 1):
             body += [*u32(1), *u32(1), *u32(length), *u32(1), 0, 0]
-        body += [0x0101, 0, *u32(0), *u32(0), *u32(65536), *u32(65536)]
+        body += [0x0101, 0, 0, *u32(0), *u32(0), *u32(65536), *u32(65536)]
         yield f"matrix_of_{steps}_steps", frame(body), code
 
 
@@ -215,7 +217,9 @@ def _table_cases() -> Iterator[Case]:
     stream, size = field_offsets(good)["table_stream"]
     raw = good[stream : stream + size].astype("<u2").tobytes()
     num_tables, thresholds = 3 * 5 + 1, 2 * 3
-    firsts, counts = thresholds, thresholds + num_tables
+    table_of = thresholds
+    firsts = table_of + num_tables
+    counts = firsts + num_tables
     codes = counts + num_tables
     table = next(i for i in range(num_tables) if raw[counts + i] > 2)
     begin = codes + sum(raw[counts : counts + table])
@@ -232,6 +236,8 @@ def _table_cases() -> Iterator[Case]:
     yield case("near_zero", {0: 0})
     yield case("near_above_far", {0: 6})
     yield case("far_zero", {3: 0})
+    yield case("table_16_of_16", {table_of + 3: num_tables})
+    yield case("table_255", {table_of: 255})
     yield case("first_plus_count_above_128", {firsts + table: 128 - raw[counts + table] + 1})
     yield case("first_127", {firsts + table: 127})
     yield case("count_more", {counts + table: raw[counts + table] + 1}, "TK_ERR_HEADER")
@@ -299,7 +305,7 @@ def _nested_cases() -> Iterator[Case]:
     yield case("one_tensor", body, 1)
     yield case("wide", body + 2, 1)
     yield case("nested", body + 2, 2)
-    yield case("reserved", body + 3, 1)
+    yield case("no_tables", body + 3, 0)
     yield case("lanes", inner["lanes"][0], int(good[inner["lanes"][0]]) + 1)
     yield case("state", inner["states"][0], 0, 0, code="TK_ERR_STREAM")
     at = inner["code_words"][0]

@@ -147,6 +147,8 @@ def _table_indices(tensor: Tensor, coded: Ints, table_set: TableSet) -> Ints:
     """Table of each symbol in the tensor's set, int64 [A, B, C]."""
     y: Ints = np.full(coded.shape, tensor.class_base, np.int64)
     for axis, array in enumerate(tensor.class_arrays):
+        if axis == 2:
+            y = np.clip(y, -128, 127)
         if array is not None:
             shape = [1, 1, 1]
             shape[axis] = -1
@@ -234,11 +236,13 @@ def encode_body(
     nested_row: int = 0,
     nested_sets: Sequence[TableSet] = (TableSet(),),
     nested_padding: NestedPadding = NestedPadding(),
+    share: int = 1,
 ) -> list[int]:
     """The words of a body as in 2.2.
 
     Args:
         wide: 16-bit symbols.
+        share: places of the map, counted through all sets, that have one table in common.
         nested_row: C of the two tensors that hold the side information; 0 stores it raw.
         nested_sets: one or two table sets for them.
     """
@@ -246,14 +250,21 @@ def encode_body(
     indices = [
         _table_indices(t, v, sets[t.table_set]) for t, (v, _) in zip(tensors, coded, strict=True)
     ]
-    tables: list[list[_Table]] = []
-    for number, table_set in enumerate(sets):
-        size = table_set.contexts * table_set.classes
-        histogram = np.zeros((size, 256), np.int64)
-        for tensor, (v, _), index in zip(tensors, coded, indices, strict=True):
-            if tensor.table_set == number:
-                np.add.at(histogram, (index.ravel(), v.ravel() + 128), 1)
-        tables.append([fit_table(row) for row in histogram])
+    places = np.cumsum([0, *(s.contexts * s.classes for s in sets)])
+    table_of = np.arange(places[-1]) // share
+    indices = [
+        table_of[places[t.table_set] + index] for t, index in zip(tensors, indices, strict=True)
+    ]
+    histogram = np.zeros((int(table_of[-1]) + 1, 256), np.int64)
+    for (v, _), index in zip(coded, indices, strict=True):
+        np.add.at(histogram, (index.ravel(), v.ravel() + 128), 1)
+    tables = [fit_table(row) for row in histogram]
+    frequency_of = np.zeros((len(tables), 256), np.int64)
+    start_of = np.zeros((len(tables), 256), np.int64)
+    for number, table in enumerate(tables):
+        first, values = table.frequencies()
+        frequency_of[number, first + 128 : first + 128 + values.size] = values
+        start_of[number, first + 128 : first + 128 + values.size] = np.cumsum(values) - values
 
     lanes_of = [_as_lanes(np.ones(t.symbols.shape, np.int64), t.rows_per_lane) for t in tensors]
     num_steps = max(lanes.shape[1] for lanes in lanes_of)
@@ -267,13 +278,6 @@ def encode_body(
         a, b, c = tensor.symbols.shape
         directory += [*u32(a), *u32(b), *u32(c), *u32(tensor.rows_per_lane)]
         directory += [_flags(tensor), tensor.class_base & 0xFFFF]
-        own = tables[tensor.table_set]
-        frequency_of = np.zeros((len(own), 256), np.int64)
-        start_of = np.zeros((len(own), 256), np.int64)
-        for number, table in enumerate(own):
-            first, values = table.frequencies()
-            frequency_of[number, first + 128 : first + 128 + values.size] = values
-            start_of[number, first + 128 : first + 128 + values.size] = np.cumsum(values) - values
         frequency = _as_lanes(frequency_of[index, v + 128], tensor.rows_per_lane)
         start = _as_lanes(start_of[index, v + 128], tensor.rows_per_lane)
         x, own_blocks = _encode_lanes(
@@ -302,9 +306,9 @@ def encode_body(
         for array in t.class_arrays
         if array is not None
     )
-    table_stream = _table_stream(sets, tables)
+    table_stream = _table_stream(sets, bytes(table_of.tolist()), tables)
     code_words = np.concatenate(blocks)
-    words = [len(tensors), len(sets), int(wide) | 2 * (nested_row > 0), 0]
+    words = [len(tensors), len(sets), int(wide) | 2 * (nested_row > 0), len(tables)]
     for value in (first_lane, len(blocks), num_steps, code_words.size, num_exceptions):
         words += u32(value)
     words += [*u32(len(class_stream)), *u32(len(table_stream)), *directory]
@@ -325,14 +329,14 @@ def encode_body(
     return words + code_words.tolist()
 
 
-def _table_stream(sets: Sequence[TableSet], tables: list[list[_Table]]) -> bytes:
+def _table_stream(sets: Sequence[TableSet], table_of: bytes, tables: list[_Table]) -> bytes:
     thresholds = b"".join(
         bytes(array.tolist()) for s in sets if s.contexts == 5 for array in s.thresholds()
     )
-    flat = [table for own in tables for table in own]
-    firsts = bytes(table.first & 0xFF for table in flat)
-    counts = bytes(min(len(table.codes), 255) for table in flat)
-    return thresholds + firsts + counts + b"".join(bytes(table.codes) for table in flat)
+    firsts = bytes(table.first & 0xFF for table in tables)
+    counts = bytes(min(len(table.codes), 255) for table in tables)
+    codes = b"".join(bytes(table.codes) for table in tables)
+    return thresholds + table_of + firsts + counts + codes
 
 
 def encode_segment(
@@ -343,6 +347,7 @@ def encode_segment(
     nested_row: int = 0,
     nested_sets: Sequence[TableSet] = (TableSet(),),
     nested_padding: NestedPadding = NestedPadding(),
+    share: int = 1,
 ) -> Words:
     """A whole wide blob, uint16 [n]; arguments as `encode_body`."""
     body = encode_body(
@@ -352,5 +357,6 @@ def encode_segment(
         nested_row=nested_row,
         nested_sets=nested_sets,
         nested_padding=nested_padding,
+        share=share,
     )
     return frame(body)

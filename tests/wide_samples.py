@@ -22,6 +22,7 @@ class Sample:
     wide: bool = False
     nested_row: int = 0
     nested_sets: tuple[TableSet, ...] = (TableSet(),)
+    share: int = 1
 
     def encode(self) -> Words:
         """The blob, uint16 [n]."""
@@ -31,6 +32,7 @@ class Sample:
             wide=self.wide,
             nested_row=self.nested_row,
             nested_sets=self.nested_sets,
+            share=self.share,
         )
 
 
@@ -94,6 +96,9 @@ def samples() -> Iterator[Sample]:
         for nested_row in (0, 6):
             kind = "nested" if nested_row else "raw"
             yield Sample(f"{name}_{kind}", mixed_tensors(), sets, nested_row=nested_row)
+    sets = [TableSet(5, 4), TableSet(1, 2)]
+    yield Sample("shared_tables", mixed_tensors(), sets, share=4)
+    yield Sample("most_tables", mixed_tensors(), [TableSet(5, 50), TableSet(1, 6)])
     yield Sample(
         "nested_without_classes",
         [Tensor(laplace((33, 1, 8), 2))],
