@@ -81,11 +81,10 @@ def encode_wide(
         described, len(arrays), ctypes.byref(options), ctypes.byref(words), ctypes.byref(num_words)
     )
     library.check(status, f"encoding {len(arrays)} tensors")
-    try:
-        view = ctypes.cast(words, ctypes.POINTER(ctypes.c_uint16))
-        return np.ctypeslib.as_array(view, shape=(num_words.value,)).copy()
-    finally:
-        codec.tk_free(words)
+    # The array is the library's memory, which goes back when nothing refers to it any more.
+    memory = (ctypes.c_uint16 * num_words.value).from_address(words.value or 0)
+    weakref.finalize(memory, codec.tk_free, words).atexit = False
+    return np.ctypeslib.as_array(memory)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,4 +55,17 @@ void parallel_for(int64_t count, int threads, const std::function<void(int64_t, 
   if (failure) std::rethrow_exception(failure);
 }
 
+int worker_count(int64_t count, int threads) {
+  return static_cast<int>(std::min<int64_t>(thread_count(threads), count));
+}
+
+void for_each_on_demand(int64_t count, int threads, const std::function<void(size_t, size_t)>& work) {
+  const int workers = worker_count(count, threads);
+  std::atomic<int64_t> next{0};
+  parallel_for(workers, workers, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; ++worker)
+      for (int64_t i = next++; i < count; i = next++) work(static_cast<size_t>(worker), static_cast<size_t>(i));
+  });
+}
+
 }  // namespace toolkit

@@ -15,6 +15,13 @@ int thread_count(int threads);
 // thread is one of them. Where `work` throws, one of its exceptions comes out after all threads have ended.
 void parallel_for(int64_t count, int threads, const std::function<void(int64_t, int64_t)>& work);
 
+// How many workers for_each_on_demand has.
+int worker_count(int64_t count, int threads);
+
+// Calls work(worker, i) for i = 0 .. count - 1, each as soon as a worker is free: for pieces of work that are large and
+// of unequal size. A worker, 0 .. worker_count - 1, does one piece at a time, so it can have memory of its own.
+void for_each_on_demand(int64_t count, int threads, const std::function<void(size_t, size_t)>& work);
+
 }  // namespace toolkit
 
 #endif  // TOOLKIT_THREADS_H

@@ -3,7 +3,6 @@
 #include "wide_counts.h"
 
 #include <algorithm>
-#include <atomic>
 #include <numeric>
 
 #include "threads.h"
@@ -15,7 +14,7 @@ namespace {
 
 // Counters of one symbol that take turns, so that equal symbols in a row do not wait for each other's increments. They
 // are neighbours: the memory that is in use stays as compact as that of the counts.
-constexpr size_t kTurns = 4;
+constexpr size_t kTurns = 2;
 
 // Adds to *counts what count_piece(piece, table map of its tensor, counters of its set) counts. Every thread has its
 // own counters, and fetches pieces until none is left; sums do not depend on who added what.
@@ -24,18 +23,15 @@ void count_pieces(const std::vector<TensorPlan>& plans, const std::vector<SetPla
                   std::vector<Counts>* counts, CountPiece count_piece) {
   const std::vector<RowPiece> pieces = row_pieces(plans);
   const std::vector<TableMap> maps = table_maps(plans, sets);
-  const int workers = static_cast<int>(std::min(static_cast<size_t>(thread_count(threads)), pieces.size()));
-  std::vector<std::vector<Counts>> own(static_cast<size_t>(workers), std::vector<Counts>(sets.size()));
-  std::atomic<size_t> next{0};
-  parallel_for(workers, workers, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker)
-      for (size_t i = next++; i < pieces.size(); i = next++) {
-        const TensorPlan& plan = *pieces[i].plan;
-        const auto set = static_cast<size_t>(plan.set);
-        Counts& counters = own[static_cast<size_t>(worker)][set];
-        if (counters.empty()) counters.resize(kTurns * sets[set].entries());
-        count_piece(pieces[i], maps[static_cast<size_t>(&plan - plans.data())], counters.data());
-      }
+  const auto count = static_cast<int64_t>(pieces.size());
+  std::vector<std::vector<Counts>> own(static_cast<size_t>(worker_count(count, threads)),
+                                       std::vector<Counts>(sets.size()));
+  for_each_on_demand(count, threads, [&](size_t worker, size_t i) {
+    const TensorPlan& plan = *pieces[i].plan;
+    const auto set = static_cast<size_t>(plan.set);
+    Counts& counters = own[worker][set];
+    if (counters.empty()) counters.resize(kTurns * sets[set].entries());
+    count_piece(pieces[i], maps[static_cast<size_t>(&plan - plans.data())], counters.data());
   });
   for (const auto& by_set : own)
     for (size_t q = 0; q < sets.size(); ++q)

@@ -61,14 +61,14 @@ void encode_blocks(int threads, CodedSegment* segment) {
   std::vector<std::pair<size_t, int64_t>> jobs;  // tensor, block in it
   for (size_t t = 0; t < segment->plans.size(); ++t) {
     const TensorPlan& p = segment->plans[t];
-    sources.push_back({&p, &maps[t], divisors.data(), segment->split ? (*segment->split)[t].low.data() : nullptr});
+    sources.push_back({&p, &maps[t], divisors.data(), p.low_bits ? (*segment->split)[t].low.data() : nullptr});
     for (int64_t b = 0; b < p.blocks(); ++b) jobs.emplace_back(t, b);
   }
   segment->blocks.resize(jobs.size());
-  parallel_for(static_cast<int64_t>(jobs.size()), threads, [&](int64_t begin, int64_t end) {
-    BlockScratch scratch;
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-      encode_block(sources[jobs[i].first], jobs[i].second, &scratch, &segment->blocks[i]);
+  const auto count = static_cast<int64_t>(jobs.size());
+  std::vector<BlockScratch> scratch(static_cast<size_t>(worker_count(count, threads)));
+  for_each_on_demand(count, threads, [&](size_t worker, size_t i) {
+    encode_block(sources[jobs[i].first], jobs[i].second, &scratch[worker], &segment->blocks[i]);
   });
 }
 

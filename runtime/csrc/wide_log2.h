@@ -1,22 +1,18 @@
-// Logarithms of counts.
+// Logarithms that are the same on every machine: those of C libraries differ in their last bits, which can decide a
+// choice between two tables.
 // SPDX-License-Identifier: Apache-2.0
 #ifndef TOOLKIT_WIDE_LOG2_H
 #define TOOLKIT_WIDE_LOG2_H
 
-#include <array>
-#include <cmath>
 #include <cstdint>
 
 namespace toolkit::wide {
 
-inline double log2_of(uint32_t n) {
-  static const auto table = [] {
-    std::array<float, 4096> t{};
-    for (size_t i = 1; i < t.size(); ++i) t[i] = static_cast<float>(std::log2(static_cast<double>(i)));
-    return t;
-  }();
-  return n < table.size() ? static_cast<double>(table[n]) : std::log2(static_cast<double>(n));
-}
+// Of x > 0.
+double log2_of(double x);
+
+// Of counts n > 0, the smaller ones from a table of floats.
+double log2_of_count(uint32_t n);
 
 }  // namespace toolkit::wide
 

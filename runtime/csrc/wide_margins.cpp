@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <mutex>
 #include <numeric>
 
@@ -17,11 +18,18 @@ namespace {
 constexpr int64_t kShortSums = 256;
 static_assert(kShortSums * 128 < 65536);
 
-// The margins of some rows: row sums are written, column sums added to `col`.
-void add_rows(const RowPiece& piece, double* row, std::vector<uint16_t>* scratch, double* col) {
+struct Scratch {
+  std::vector<uint16_t> sums;
+  std::vector<double> col;
+};
+
+// The margins of some rows: writes the row sums, and the column sums into scratch->col.
+void add_rows(const RowPiece& piece, double* row, Scratch* scratch) {
   const TensorPlan& p = *piece.plan;
-  scratch->assign(static_cast<size_t>(p.c), 0);
-  uint16_t* const sums = scratch->data();
+  scratch->sums.assign(static_cast<size_t>(p.c), 0);
+  scratch->col.assign(static_cast<size_t>(p.c), 0);
+  uint16_t* const sums = scratch->sums.data();
+  double* const col = scratch->col.data();
   for (int64_t first = piece.first_row; first < piece.last_row; first += kShortSums) {
     const int64_t last = std::min(piece.last_row, first + kShortSums);
     for (int64_t r = first; r < last; ++r) {
@@ -55,18 +63,16 @@ std::vector<Margins> margins_of(const std::vector<TensorPlan>& plans, int thread
     margins[i].col.resize(static_cast<size_t>(plans[i].c));
   }
   const std::vector<RowPiece> pieces = row_pieces(plans);
+  const auto count = static_cast<int64_t>(pieces.size());
+  std::vector<Scratch> scratch(static_cast<size_t>(worker_count(count, threads)));
   std::mutex adding;
-  parallel_for(static_cast<int64_t>(pieces.size()), threads, [&](int64_t begin, int64_t end) {
-    std::vector<uint16_t> scratch;
-    std::vector<double> col;
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      Margins& m = margins[static_cast<size_t>(pieces[i].plan - plans.data())];
-      col.assign(m.col.size(), 0);
-      add_rows(pieces[i], m.row.data(), &scratch, col.data());
-      // Sums of integers: exact, so in any order.
-      const std::lock_guard<std::mutex> lock(adding);
-      std::transform(col.begin(), col.end(), m.col.begin(), m.col.begin(), std::plus<>());
-    }
+  for_each_on_demand(count, threads, [&](size_t worker, size_t i) {
+    Margins& m = margins[static_cast<size_t>(pieces[i].plan - plans.data())];
+    add_rows(pieces[i], m.row.data(), &scratch[worker]);
+    // Sums of integers: exact, so in any order.
+    const std::vector<double>& col = scratch[worker].col;
+    const std::lock_guard<std::mutex> lock(adding);
+    std::transform(col.begin(), col.end(), m.col.begin(), m.col.begin(), std::plus<>());
   });
   for (auto& m : margins) m.total = std::accumulate(m.col.begin(), m.col.end(), 0.0);
   return margins;

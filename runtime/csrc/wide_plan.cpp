@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "threads.h"
+#include "wide_log2.h"
 #include "wide_margins.h"
 #include "wide_sample_cost.h"
 
@@ -51,7 +52,7 @@ std::vector<TensorPlan> candidates_of(const ModelOptions& options, const TensorP
   const double mean = std::max(m.total, 0.5) / size;
   const OctaveSteps steps(options.resolution);
   TensorPlan plain = natural;
-  plain.base = static_cast<int>(std::lround(options.resolution * (std::log2(mean) + kOctavesBelowOne)));
+  plain.base = static_cast<int>(std::lround(options.resolution * (log2_of(mean) + kOctavesBelowOne)));
   std::vector<TensorPlan> candidates{plain};
   if (!options.classes || m.total == 0) return candidates;
 
@@ -108,13 +109,10 @@ void choose(int contexts, std::vector<TensorPlan>* candidates, const SampleBits*
 }  // namespace
 
 void plan_tensors(const ModelOptions& options, int threads, std::vector<TensorPlan>* plans) {
-  const auto count = static_cast<int64_t>(plans->size());
   const std::vector<Margins> margins = margins_of(*plans, threads);
   std::vector<std::vector<TensorPlan>> candidates(plans->size());
-  parallel_for(count, threads, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-      candidates[i] = candidates_of(options, (*plans)[i], margins[i]);
-  });
+  for_each_on_demand(static_cast<int64_t>(plans->size()), threads,
+                     [&](size_t, size_t i) { candidates[i] = candidates_of(options, (*plans)[i], margins[i]); });
   // All candidates of all tensors are equal pieces of work.
   std::vector<const TensorPlan*> all;
   for (const auto& of_tensor : candidates)
@@ -123,15 +121,13 @@ void plan_tensors(const ModelOptions& options, int threads, std::vector<TensorPl
   SetPlan five;
   five.contexts = kMaxContexts;
   set_thresholds(options.resolution, &five);
-  parallel_for(static_cast<int64_t>(all.size()), threads, [&](int64_t begin, int64_t end) {
-    SampleCost cost(five);
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) bits[i] = cost.bits(*all[i]);
-  });
+  const auto tried = static_cast<int64_t>(all.size());
+  std::vector<SampleCost> costs(static_cast<size_t>(worker_count(tried, threads)), SampleCost(five));
+  for_each_on_demand(tried, threads, [&](size_t worker, size_t i) { bits[i] = costs[worker].bits(*all[i]); });
   size_t first = 0;
   for (size_t i = 0; i < plans->size(); ++i) {
-    const size_t tried = candidates[i].size();
     choose(options.contexts, &candidates[i], bits.data() + first, &(*plans)[i]);
-    first += tried;
+    first += candidates[i].size();
   }
 }
 

@@ -3,21 +3,23 @@
 #include "wide_quantise.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 
 namespace toolkit::wide {
 namespace {
 
+// The code whose frequency is nearest in ratio: codes change at the geometric means of their frequencies.
 int nearest_code(double frequency) {
-  if (frequency <= 1) return 1;
-  const int guess =
-      frequency <= 16 ? static_cast<int>(frequency) : 16 + static_cast<int>(8 * std::log2(frequency / 16));
-  int best = std::clamp(guess, 1, kMaxCode - 1);
-  for (int q = std::max(1, guess - 1); q <= std::min(guess + 2, kMaxCode - 1); ++q)
-    if (std::abs(std::log(frequency_of_code(q) / frequency)) < std::abs(std::log(frequency_of_code(best) / frequency)))
-      best = q;
-  return best;
+  static const auto squares = [] {
+    std::array<double, kMaxCode - 2> means{};
+    for (int q = 1; q < kMaxCode - 1; ++q)
+      means[static_cast<size_t>(q - 1)] = static_cast<double>(frequency_of_code(q)) * frequency_of_code(q + 1);
+    return means;
+  }();
+  return 1 +
+         static_cast<int>(std::upper_bound(squares.begin(), squares.end(), frequency * frequency) - squares.begin());
 }
 
 }  // namespace

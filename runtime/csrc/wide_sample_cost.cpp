@@ -21,7 +21,7 @@ double entropy_bits(const std::vector<int8_t>& values) {
   for (int8_t v : values) ++n[static_cast<size_t>(v + 128)];
   double bits = 0;
   for (int c : n)
-    if (c) bits -= c * std::log2(static_cast<double>(c) / static_cast<double>(values.size()));
+    if (c) bits -= c * log2_of(static_cast<double>(c) / static_cast<double>(values.size()));
   return bits + 16;
 }
 
@@ -37,11 +37,11 @@ struct TableBits {
       if (!n[i]) continue;
       total += n[i];
       ++distinct;
-      sum += n[i] * log2_of(n[i]);
+      sum += n[i] * log2_of_count(n[i]);
     }
     if (!total) return;
-    coded += total * log2_of(total) - sum;
-    parameters += 0.5 * (distinct - 1) * log2_of(total) + 4;
+    coded += total * log2_of_count(total) - sum;
+    parameters += 0.5 * (distinct - 1) * log2_of_count(total) + 4;
   }
 };
 

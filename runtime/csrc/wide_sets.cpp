@@ -26,11 +26,11 @@ double class_bits(const uint32_t* counts, int contexts) {
     for (int i = 0; i < 256; ++i) {
       if (!n[i]) continue;
       total += n[i];
-      sum += n[i] * log2_of(n[i]);
+      sum += n[i] * log2_of_count(n[i]);
       if (first < 0) first = i;
       last = i;
     }
-    if (total) bits += total * log2_of(total) - sum + 10 + 4.0 * (last - first + 1);
+    if (total) bits += total * log2_of_count(total) - sum + 10 + 4.0 * (last - first + 1);
   }
   return bits;
 }

@@ -3,7 +3,6 @@
 #include "wide_share.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "wide_log2.h"
@@ -41,7 +40,7 @@ double joint_bits(const Cluster& a, const Cluster& b) {
   for (int i = first; i <= last; ++i) {
     const uint32_t n = count(i);
     if (uint64_t{n} * kSlots >= total) {
-      sum += n * log2_of(n);
+      sum += n * log2_of_count(n);
     } else {
       rare += n;
       rare_symbols += n != 0;
@@ -49,7 +48,7 @@ double joint_bits(const Cluster& a, const Cluster& b) {
   }
   const auto all = static_cast<double>(total), seldom = static_cast<double>(rare);
   const double excess = rare_symbols / static_cast<double>(kSlots) - seldom / all;
-  return (all - seldom) * std::log2(all) - sum + seldom * kProbabilityBits + all * std::log2(1 + excess) +
+  return (all - seldom) * log2_of(all) - sum + seldom * kProbabilityBits + all * log2_of(1 + excess) +
          table_bits(first, last);
 }
 
