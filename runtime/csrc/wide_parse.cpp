@@ -160,7 +160,7 @@ tk_status read_nested(const uint16_t* body, int64_t num_words, const Header& h, 
     if (t.size() < std::max<int64_t>(wanted[i], 1)) return TK_ERR_HEADER;
     if (t.size() - wanted[i] > t.c) return TK_ERR_HEADER;
     std::vector<int8_t> symbols(static_cast<size_t>(t.size()));
-    if (tk_status status = decode_tensor(inner, t, symbols.data(), 1, TK_ISA_PORTABLE)) return status;
+    if (tk_status status = decode_tensor(inner, t, symbols.data(), 1, TK_ISA_AUTO)) return status;
     for (int64_t j = wanted[i]; j < t.size(); ++j)
       if (symbols[static_cast<size_t>(j)] != 0) return TK_ERR_HEADER;
     symbols.resize(static_cast<size_t>(wanted[i]));
