@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from runtime.chain_operators import OPERATORS, UnknownFormError, Value, array_of
+from runtime.element_types import array_of_tensor
 from runtime.errors import CodecError, ModelError, Status
 from runtime.fresh_memory import FreshMemory
 from runtime.graph_rewrite import Source
@@ -92,7 +92,7 @@ class _ChainDecoder:
 
     def _stored(self, tensor: onnx.TensorProto) -> Array:
         try:
-            return np.asarray(numpy_helper.to_array(tensor, self._folder))
+            return array_of_tensor(tensor, self._folder)
         except Exception as error:  # onnx raises what NumPy, the file system and its checker do
             raise ModelError(f"initializer '{tensor.name}' cannot be read: {error}") from error
 

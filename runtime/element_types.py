@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX's numbers of element types and the NumPy types of weights."""
+"""Tensors of ONNX as arrays of NumPy."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
-from onnx import TensorProto, helper
+import numpy.typing as npt
+from onnx import TensorProto, helper, numpy_helper
 
 DTYPES: Final[dict[int, np.dtype[Any]]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
@@ -29,3 +31,18 @@ def number_of(dtype: np.dtype[Any]) -> int:
     """Return ONNX's number of a type."""
     known = _NUMBERS.get(dtype)
     return helper.np_dtype_to_tensor_dtype(dtype) if known is None else known
+
+
+def array_of_tensor(tensor: TensorProto, folder: str) -> npt.NDArray[Any]:
+    """Return the data of a tensor, not to be written to.
+
+    Args:
+        tensor: an initializer.
+        folder: where external data lies.
+    """
+    dtype = DTYPES.get(tensor.data_type)
+    if dtype is not None and tensor.data_location == TensorProto.DEFAULT:
+        content = tensor.raw_data
+        if content and sys.byteorder == "little":  # much faster than onnx's function
+            return np.frombuffer(content, dtype).reshape(tensor.dims)
+    return np.asarray(numpy_helper.to_array(tensor, folder))

@@ -18,8 +18,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from runtime.element_types import array_of_tensor
 from runtime.errors import CodecError, ModelError
 from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, scan
 from runtime.wide import WideReader
@@ -154,7 +155,7 @@ class _Fuser:
 
     def _open(self, blob: onnx.TensorProto) -> WideReader:
         try:
-            return WideReader(numpy_helper.to_array(blob, self._folder))
+            return WideReader(array_of_tensor(blob, self._folder))
         except CodecError as error:
             raise ModelError(f"initializer '{blob.name}': {error}") from error
 
@@ -165,7 +166,7 @@ class _Fuser:
         tensor = scope.initializer(name)
         if tensor is None or math.prod(tensor.dims) != 1:
             return None
-        return int(numpy_helper.to_array(tensor, self._folder).reshape(-1)[0])
+        return int(array_of_tensor(tensor, self._folder).reshape(-1)[0])
 
 
 def _replace(node: Node, new: onnx.NodeProto) -> None:

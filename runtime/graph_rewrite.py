@@ -103,7 +103,7 @@ def cut(model: onnx.ModelProto) -> Cut | None:
     """
     overridable = model.ir_version >= 4
     root = scan(model.graph, overridable)
-    blocked = {name for scope in root.walk() for name in _integer_weights(scope)}
+    blocked = _integer_weights(root)
     if blocked:
         root = scan(model.graph, overridable, blocked)
     names = _Names(root)
@@ -123,20 +123,26 @@ def cut(model: onnx.ModelProto) -> Cut | None:
     return parts
 
 
-def _integer_weights(scope: Scope) -> list[str]:
+def _integer_weights(root: Scope) -> set[str]:
     """Return the outputs of the DequantizeLinear nodes that stay."""
-
-    def is_dequantised(name: str) -> bool:
-        producer = scope.producer(name)
-        return producer is not None and producer.op_type == "DequantizeLinear"
-
-    return [
-        name
+    dequantised = [
+        (scope, node.outputs[0])
+        for scope in root.walk()
         for node in scope.nodes
-        if any(is_dequantised(name) and not scope.is_constant(name) for name in node.inputs)
-        for name in node.inputs
-        if scope.is_decoded(name) and is_dequantised(name)
+        if node.op_type == "DequantizeLinear"
     ]
+    weights = {name for scope, name in dequantised if scope.is_decoded(name)}
+    activations = {name for scope, name in dequantised if not scope.is_constant(name)}
+    if not activations:
+        return set()
+    return {
+        name
+        for scope in root.walk()
+        for node in scope.nodes
+        if not activations.isdisjoint(node.inputs)
+        for name in node.inputs
+        if name in weights
+    }
 
 
 def _take_weights(scope: Scope, names: _Names, weights: dict[str, Source]) -> list[onnx.NodeProto]:

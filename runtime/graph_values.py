@@ -69,10 +69,8 @@ class Node:
     @classmethod
     def of(cls, proto: onnx.NodeProto) -> Node:
         """Read a node."""
-        graphs = list(graphs_of(proto))
-        return cls(
-            proto, proto.op_type, proto.domain, list(proto.input), list(proto.output), graphs
-        )
+        inputs, outputs = list(proto.input), list(proto.output)
+        return cls(proto, proto.op_type, proto.domain, inputs, outputs, list(graphs_of(proto)))
 
     @property
     def label(self) -> str:
@@ -127,13 +125,15 @@ class Scope:
 
     def is_constant(self, name: str) -> bool:
         """Tell whether the value is the same in every run."""
-        home = self.home(name)
-        return home is not None and name in home.constants
+        if name in self.constants:
+            return True
+        return name not in self.own and self.parent is not None and self.parent.is_constant(name)
 
     def is_decoded(self, name: str) -> bool:
         """Tell whether the value is constant and comes out of an op of the toolkit."""
-        home = self.home(name)
-        return home is not None and name in home.decoded
+        if name in self.decoded:
+            return True
+        return name not in self.own and self.parent is not None and self.parent.is_decoded(name)
 
     def producer(self, name: str) -> Node | None:
         """Return the node that makes the value, or None."""
@@ -245,14 +245,14 @@ def drop_unused(root: Scope) -> None:
 
 
 def _drop_unused(scope: Scope, uses: Counter[str]) -> None:
-    inner = {id(each.graph): each for each in scope.inner}
+    inner = iter(reversed(scope.inner))  # the nodes are walked backwards, and so are their graphs
     unused = set()
     for index in range(len(scope.nodes) - 1, -1, -1):
         node = scope.nodes[index]
-        for graph in node.graphs:
-            _drop_unused(inner[id(graph)], uses)
+        for _ in node.graphs:
+            _drop_unused(next(inner), uses)
         removable = node.domain in _PURE_DOMAINS and not node.graphs
-        if removable and not any(uses[name] for name in node.outputs):
+        if removable and not any(map(uses.get, node.outputs)):
             uses.subtract(node.inputs)
             unused.add(index)
     remove_nodes(scope, unused)
@@ -260,7 +260,7 @@ def _drop_unused(scope: Scope, uses: Counter[str]) -> None:
     for tensors in (scope.graph.initializer, scope.graph.sparse_initializer):
         names = [name_of(tensor) for tensor in tensors]
         remove_items(
-            tensors, {i for i, name in enumerate(names) if not uses[name] and name not in inputs}
+            tensors, {i for i, name in enumerate(names) if not (uses.get(name) or name in inputs)}
         )
 
 

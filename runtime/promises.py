@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-_WORTH_THREADS = 1 << 20  # elements in all: a few milliseconds, of which threads cost a part
+_WORTH_THREADS = 1 << 19  # elements in all: some milliseconds, of which threads cost a tenth
 _LARGE = 1 << 20  # elements of a tensor that is divided among all threads
 
 

@@ -1,9 +1,8 @@
-// The frame around every blob, its CRC-32 (slicing by 16), and the texts of the status codes.
+// The frame around every blob, and the texts of the status codes.
 // SPDX-License-Identifier: Apache-2.0
 #include "blob_frame.h"
 
-#include <array>
-#include <cstring>
+#include "crc32.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "blobs are read as little-endian words in place"
@@ -11,45 +10,6 @@
 
 namespace toolkit {
 namespace {
-
-using CrcTables = std::array<std::array<uint32_t, 256>, 16>;
-
-// tables[k][b] is the CRC register after byte b and k zero bytes.
-constexpr CrcTables make_crc_tables() {
-  CrcTables tables{};
-  for (uint32_t byte = 0; byte < 256; ++byte) {
-    uint32_t crc = byte;
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1u) ? 0xEDB88320u : 0u);
-    tables[0][byte] = crc;
-  }
-  for (size_t k = 1; k < 16; ++k) {
-    for (size_t byte = 0; byte < 256; ++byte) {
-      const uint32_t before = tables[k - 1][byte];
-      tables[k][byte] = (before >> 8) ^ tables[0][before & 0xFF];
-    }
-  }
-  return tables;
-}
-
-constexpr CrcTables kCrc = make_crc_tables();
-
-// The CRC of four bytes followed by 4 * behind bytes of the same group of sixteen.
-inline uint32_t fold(uint32_t word, size_t behind) {
-  const size_t k = 4 * behind;
-  return kCrc[k + 3][word & 0xFF] ^ kCrc[k + 2][(word >> 8) & 0xFF] ^ kCrc[k + 1][(word >> 16) & 0xFF] ^
-         kCrc[k][word >> 24];
-}
-
-uint32_t crc32(const uint8_t* data, int64_t num_bytes) {
-  uint32_t crc = 0xFFFFFFFFu;
-  for (; num_bytes >= 16; num_bytes -= 16, data += 16) {
-    uint32_t part[4];
-    std::memcpy(part, data, sizeof(part));
-    crc = fold(part[0] ^ crc, 3) ^ fold(part[1], 2) ^ fold(part[2], 1) ^ fold(part[3], 0);
-  }
-  for (; num_bytes > 0; --num_bytes, ++data) crc = (crc >> 8) ^ kCrc[0][(crc ^ *data) & 0xFF];
-  return ~crc;
-}
 
 uint32_t read_u32(const uint16_t* words) { return words[0] | (static_cast<uint32_t>(words[1]) << 16); }
 
@@ -59,9 +19,7 @@ void write_u32(uint16_t* words, uint32_t value) {
 }
 
 // The checksum covers everything from word 4 on.
-uint32_t frame_checksum(const uint16_t* words, int64_t num_words) {
-  return crc32(reinterpret_cast<const uint8_t*>(words + 4), (num_words - 4) * 2);
-}
+uint32_t frame_checksum(const uint16_t* words, int64_t num_words) { return crc32(words + 4, (num_words - 4) * 2); }
 
 }  // namespace
 
@@ -90,9 +48,7 @@ void write_frame(uint16_t* words, int64_t num_words, int coder) {
 
 extern "C" {
 
-uint32_t tk_crc32(const void* data, int64_t num_bytes) {
-  return toolkit::crc32(static_cast<const uint8_t*>(data), data == nullptr ? 0 : num_bytes);
-}
+uint32_t tk_crc32(const void* data, int64_t num_bytes) { return toolkit::crc32(data, data == nullptr ? 0 : num_bytes); }
 
 const char* tk_status_text(int32_t status) {
   switch (status) {

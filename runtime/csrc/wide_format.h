@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "codec_api.h"
@@ -75,7 +76,7 @@ struct Segment {
   std::vector<TableSet> sets;
   std::vector<int8_t> class_stream;
   std::vector<uint8_t> table_stream;
-  std::vector<uint32_t> slots;  // all sets' tables
+  std::unique_ptr<uint32_t[]> slots;  // all sets' tables
   std::vector<Exception> exceptions;
   std::vector<int64_t> block_begin;        // num_blocks + 1, in words from `words`
   const uint16_t* states = nullptr;        // 2 words a lane

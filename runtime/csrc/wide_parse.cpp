@@ -134,14 +134,14 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
   }
   for (int64_t i = 0; i < num_tables; ++i)
     if (static_cast<int8_t>(firsts[i]) + count_of(i) > 128) return TK_ERR_TABLE;
-  s->slots.resize(static_cast<size_t>(num_tables) * kSlots);
-  uint32_t* slots = s->slots.data();
+  s->slots.reset(new uint32_t[static_cast<size_t>(num_tables) * kSlots]);  // build_slots writes all of it
+  uint32_t* slots = s->slots.get();
   for (int64_t i = 0; i < num_tables; ++i) {
     if (!build_slots(static_cast<int8_t>(firsts[i]), codes, count_of(i), slots)) return TK_ERR_TABLE;
     codes += count_of(i);
     slots += kSlots;
   }
-  const uint32_t* first_slot = s->slots.data();
+  const uint32_t* first_slot = s->slots.get();
   for (auto& set : s->sets) {
     set.slots = first_slot;
     first_slot += static_cast<int64_t>(set.contexts) * set.classes * kSlots;
