@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -134,7 +135,7 @@ def _mul(inputs: Inputs, _: Node) -> Value:
         scales = _along_one_axis(factor, value.shape)
         if scales is not None and value.dtype == factor.dtype == np.float32:
             return value.dequantize(scales[0], None, scales[1], np.float32)
-    return _arithmetic(np.multiply, inputs)
+    return _arithmetic(np.multiply, inputs, _FLOATS[0])
 
 
 def _along_one_axis(factor: Array, shape: Sequence[int]) -> tuple[Array, int] | None:
@@ -151,7 +152,7 @@ def _along_one_axis(factor: Array, shape: Sequence[int]) -> tuple[Array, int] | 
 
 
 def _sub(inputs: Inputs, _: Node) -> Value:
-    return _arithmetic(np.subtract, inputs)
+    return _arithmetic(np.subtract, inputs, _FLOATS[0])
 
 
 def _add(inputs: Inputs, _: Node) -> Value:
@@ -162,14 +163,18 @@ def _add(inputs: Inputs, _: Node) -> Value:
         if term.dtype == value.dtype and term.size == 1 and term.ndim <= len(value.shape):
             return value.shift(int(term.reshape(())))
         raise UnknownFormError("terms of Add")
-    return _arithmetic(np.add, inputs)
+    return _arithmetic(np.add, inputs, _FLOATS[0], *_INDICES)
 
 
-def _arithmetic(function: Callable[[Array, Array], Array], inputs: Inputs) -> Array:
+def _arithmetic(
+    function: Callable[[Array, Array], Array],
+    inputs: Inputs,
+    *dtypes: np.dtype[Any],
+) -> Array:
     left, right = (array_of(value) for value in inputs)
-    if left.dtype != np.float32 or right.dtype != np.float32:
+    if left.dtype != right.dtype or left.dtype not in dtypes:
         raise UnknownFormError("types of arithmetic")
-    return function(left, right)
+    return np.asarray(function(left, right))  # of no dimensions it would be a scalar
 
 
 def _gather(inputs: Inputs, node: Node) -> Value:
@@ -182,7 +187,7 @@ def _gather(inputs: Inputs, node: Node) -> Value:
         return indices.look_up(codebook)
     if indices.min() < 0 or indices.max() >= codebook.size:
         raise UnknownFormError("an index outside the codebook")
-    return codebook[indices]
+    return np.asarray(codebook[indices])
 
 
 def _transpose(inputs: Inputs, node: Node) -> Value:
