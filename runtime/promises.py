@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy.typing as npt
@@ -63,13 +64,32 @@ class Promises:
     def keep_all(self) -> None:
         """Make all arrays that wait. Raises what the making of one raises."""
         waiting, self._waiting = sorted(self._waiting, key=lambda p: -p.size), []
-        small = [promise for promise in waiting if promise.size < _LARGE]
+        small = deque(promise for promise in waiting if promise.size < _LARGE)
         for promise in waiting[: len(waiting) - len(small)]:
             promise.keep(self._threads)
-        threads = min(self._threads, len(small))
-        if threads > 1 and sum(promise.size for promise in small) >= _WORTH_THREADS:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(lambda promise: promise.keep(1), small))
-        else:
-            for promise in small:
-                promise.keep(1)
+        worth = sum(promise.size for promise in small) >= _WORTH_THREADS
+        failures: list[Exception] = []
+        others = [
+            threading.Thread(target=_keep_each, args=(small, failures))
+            for _ in range(min(self._threads, len(small)) - 1 if worth else 0)
+        ]
+        for thread in others:
+            thread.start()
+        _keep_each(small, failures)
+        for thread in others:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+
+def _keep_each(waiting: deque[Promise], failures: list[Exception]) -> None:
+    """Keep promises until none waits or one fails; several threads share the arguments."""
+    while not failures:
+        try:
+            promise = waiting.popleft()
+        except IndexError:
+            return
+        try:
+            promise.keep(1)
+        except Exception as error:  # raised again by the thread that waits for the others
+            failures.append(error)
