@@ -15,23 +15,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from runtime.element_types import array_of_tensor
 from runtime.errors import CodecError, ModelError
-from runtime.graph_values import DOMAIN, Scope, count_uses, drop_unused, scan
+from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, scan
 from runtime.wide import WideReader
 
 _DECODERS = frozenset({"DecodeWide", "DecodeWide16"})
 _FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16})
-
-
-_Place = tuple[int, int, int]
-"""Where a tensor lies in its blob: first lane, number of lanes, steps of a full lane."""
 
 
 def fuse(model: onnx.ModelProto, folder: str = "") -> int:
@@ -47,10 +42,11 @@ def fuse(model: onnx.ModelProto, folder: str = "") -> int:
     Raises:
         ModelError: a blob is refused; the message names it.
     """
-    fuser = _Fuser(count_uses(model.graph), folder)
     root = scan(model.graph, overridable=model.ir_version >= 4)
-    fused = sum(fuser.fuse_scope(scope) for scope in root.walk())
-    drop_unused(model.graph)
+    fuser = _Fuser(root, folder)
+    fused = sum(fuser.fuse_chains(scope) for scope in root.walk())
+    fuser.fuse_takes()
+    drop_unused(root)
     return fused
 
 
@@ -67,15 +63,16 @@ class _Taken:
 class _Fuser:
     """Finds chains of nodes and replaces the last node of each."""
 
-    def __init__(self, uses: Counter[str], folder: str) -> None:
-        self._uses = uses
+    def __init__(self, root: Scope, folder: str) -> None:
+        self._root = root
+        self._uses = count_uses(root)
         self._folder = folder
-        self._directories: dict[str, dict[_Place, int]] = {}
+        self._readers: dict[str, WideReader] = {}
 
-    def fuse_scope(self, scope: Scope) -> int:
+    def fuse_chains(self, scope: Scope) -> int:
         """Fuse the chains that end in the scope; return their number."""
         fused = 0
-        for node in scope.graph.node:
+        for node in scope.nodes:
             new = None
             if node.domain in ("", "ai.onnx"):
                 if node.op_type == "DequantizeLinear":
@@ -83,40 +80,40 @@ class _Fuser:
                 elif node.op_type == "Gather":
                     new = self._lookup(scope, node)
             if new is not None:
-                node.CopyFrom(new)
+                _replace(node, new)
                 fused += 1
-        for node in scope.graph.node:
-            if is_take(node) and self._is_read(scope, node):
-                taken = self._place(scope, node)
-                if taken is not None:
-                    node.CopyFrom(_fused(taken.op_type, node, taken, (), {}))
         return fused
 
-    def _is_read(self, scope: Scope, node: onnx.NodeProto) -> bool:
-        """Whether the symbols are still read after the fusing of what reads them."""
-        return any(node.output[0] in other.input for other in scope.graph.node) or bool(scope.inner)
+    def fuse_takes(self) -> None:
+        """Fuse the TakeTensor nodes whose symbols are still read after the fusing of chains."""
+        drop_unused(self._root)
+        for scope in self._root.walk():
+            for node in scope.nodes:
+                taken = self._place(scope, node) if is_take(node) else None
+                if taken is not None:
+                    _replace(node, _fused(taken.op_type, node, taken, (), {}))
 
-    def _dequantize(self, scope: Scope, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        attributes = _attributes(node)
-        scale = scope.initializer(node.input[1])
+    def _dequantize(self, scope: Scope, node: Node) -> onnx.NodeProto | None:
+        attributes = node.attributes()
+        scale = scope.initializer(node.inputs[1])
         if attributes.get("output_dtype") or scale is None or scale.data_type not in _FLOATS:
             return None
-        taken = self._taken(scope, node.input[0])
+        taken = self._taken(scope, node.inputs[0])
         if taken is None:
             return None
         settings = {"axis": attributes.get("axis", 1)}
         if attributes.get("block_size"):
             settings["block_size"] = attributes["block_size"]
-        return _fused("DecodeDequantize", node, taken, node.input[1:], settings)
+        return _fused("DecodeDequantize", node, taken, node.inputs[1:], settings)
 
-    def _lookup(self, scope: Scope, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        tensor = scope.initializer(node.input[0])
+    def _lookup(self, scope: Scope, node: Node) -> onnx.NodeProto | None:
+        tensor = scope.initializer(node.inputs[0])
         if tensor is None or len(tensor.dims) != 1 or tensor.data_type not in _FLOATS:
             return None
         offset = 0
-        step = self._sole_producer(scope, node.input[1])
+        step = self._sole_producer(scope, node.inputs[1])
         if step is not None and step.op_type == "Add":
-            terms = {name: self._scalar(scope, name) for name in step.input}
+            terms = {name: self._scalar(scope, name) for name in step.inputs}
             sources = [name for name, term in terms.items() if term is None]
             if len(sources) != 1 or len(terms) != 2:
                 return None
@@ -124,10 +121,10 @@ class _Fuser:
             step = self._sole_producer(scope, sources[0])
         if step is None or step.op_type != "Cast":
             return None
-        taken = self._taken(scope, step.input[0])
+        taken = self._taken(scope, step.inputs[0])
         if taken is None:
             return None
-        return _fused("DecodeLookup", node, taken, node.input[:1], {"offset": offset})
+        return _fused("DecodeLookup", node, taken, node.inputs[:1], {"offset": offset})
 
     def _taken(self, scope: Scope, name: str) -> _Taken | None:
         """Return which tensor of which blob a value is, where it is one and read only once."""
@@ -136,50 +133,51 @@ class _Fuser:
             return None
         return self._place(scope, take)
 
-    def _place(self, scope: Scope, take: onnx.NodeProto) -> _Taken | None:
+    def _place(self, scope: Scope, take: Node) -> _Taken | None:
         """Return which tensor of which constant blob a TakeTensor node takes."""
-        decode = scope.producer(take.input[0])
+        decode = scope.producer(take.inputs[0])
         if decode is None or decode.domain != DOMAIN or decode.op_type not in _DECODERS:
             return None
-        blob = decode.input[0]
-        if blob not in self._directories:
+        blob = decode.inputs[0]
+        if blob not in self._readers:
             tensor = scope.initializer(blob)
             if tensor is None:
                 return None
-            self._directories[blob] = self._directory(tensor)
-        attributes = _attributes(take)
-        place = (attributes["lane"], attributes["lanes"], attributes["steps"])
-        index = self._directories[blob].get(place)
+            self._readers[blob] = self._open(tensor)
+        attributes = take.attributes()
+        index = self._readers[blob].find(
+            attributes["lane"], attributes["lanes"], attributes["steps"]
+        )
         if index is None:
             return None
         op_type = "DecodeTensor16" if decode.op_type == "DecodeWide16" else "DecodeTensor"
-        return _Taken(blob, index, list(attributes["shape"]), op_type)
+        return _Taken(blob, index, attributes["shape"], op_type)
 
-    def _directory(self, blob: onnx.TensorProto) -> dict[_Place, int]:
-        """Return the index of each tensor of a blob by its place."""
+    def _open(self, blob: onnx.TensorProto) -> WideReader:
         try:
-            reader = WideReader(numpy_helper.to_array(blob, self._folder))
+            return WideReader(array_of_tensor(blob, self._folder))
         except CodecError as error:
             raise ModelError(f"initializer '{blob.name}': {error}") from error
-        places = {}
-        for index, tensor in enumerate(reader.tensors):
-            steps = min(tensor.rows_per_lane, tensor.shape[0] * tensor.shape[1]) * tensor.shape[2]
-            places[tensor.first_lane, tensor.num_lanes, steps] = index
-        return places
 
-    def _sole_producer(self, scope: Scope, name: str) -> onnx.NodeProto | None:
+    def _sole_producer(self, scope: Scope, name: str) -> Node | None:
         return scope.producer(name) if self._uses[name] == 1 else None
 
     def _scalar(self, scope: Scope, name: str) -> int | None:
         tensor = scope.initializer(name)
         if tensor is None or math.prod(tensor.dims) != 1:
             return None
-        return int(numpy_helper.to_array(tensor, self._folder).reshape(-1)[0])
+        return int(array_of_tensor(tensor, self._folder).reshape(-1)[0])
+
+
+def _replace(node: Node, new: onnx.NodeProto) -> None:
+    """Put another node in a node's place; its outputs are the same."""
+    node.proto.CopyFrom(new)
+    node.op_type, node.domain, node.inputs = new.op_type, new.domain, list(new.input)
 
 
 def _fused(
     op_type: str,
-    node: onnx.NodeProto,
+    node: Node,
     taken: _Taken,
     inputs: Sequence[str],
     settings: Mapping[str, int],
@@ -188,9 +186,9 @@ def _fused(
     made = onnx.NodeProto(
         op_type=op_type,
         domain=DOMAIN,
-        name=node.name or node.output[0],
+        name=node.label,
         input=[taken.blob, *inputs],
-        output=node.output,
+        output=node.outputs,
     )
     for name, value in {"tensor": taken.tensor, **settings}.items():
         made.attribute.append(helper.make_attribute(name, value))
@@ -200,10 +198,6 @@ def _fused(
     return made
 
 
-def is_take(node: onnx.NodeProto) -> bool:
+def is_take(node: Node) -> bool:
     """Whether the node cuts a tensor out of the symbols of a whole segment."""
     return node.domain == DOMAIN and node.op_type == "TakeTensor"
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -3,45 +3,52 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 
 import onnx
-import onnx.inliner
 
 from runtime.errors import ModelError
 from runtime.graph_values import (
     DOMAIN,
     LIBRARY_OPS,
+    Node,
     Scope,
     drop_unused,
     graphs_of,
     is_toolkit_node,
+    remove_items,
+    remove_nodes,
     scan,
 )
 
+Source = tuple[Scope, str]
+"""Where a value is made: the scope, and the name of the value there."""
 
-@dataclasses.dataclass
+
 class Cut:
     """A model in two parts.
 
     Attributes:
-        decoder: a model without inputs whose outputs are the decoded weights.
         rest: the model without its decoding; it lacks the initializers `weights`.
-        weights: names of the decoder's outputs, the same as in the rest.
+        weights: names of the initializers that the rest lacks, and the values that they are.
     """
 
-    decoder: onnx.ModelProto
-    rest: onnx.ModelProto
-    weights: list[str]
+    def __init__(self, rest: onnx.ModelProto, names: _Names, weights: Mapping[str, Source]) -> None:
+        self.rest = rest
+        self.weights = weights
+        self._names = names
+        self._head = onnx.ModelProto(ir_version=rest.ir_version)
+        self._head.opset_import.extend(rest.opset_import)
 
-
-def has_toolkit_nodes(graph: onnx.GraphProto) -> bool:
-    """Tell whether an op of the library stands in the graph or in a graph inside it."""
-    return any(
-        is_toolkit_node(node) or any(has_toolkit_nodes(inner) for inner in graphs_of(node))
-        for node in graph.node
-    )
+    def decoder(self, weights: Iterable[str] | None = None) -> onnx.ModelProto:
+        """Return a model without inputs whose outputs are the weights so named; None for all."""
+        decoder = onnx.ModelProto()
+        decoder.CopyFrom(self._head)
+        writer = _DecoderWriter(decoder.graph, self._names)
+        for weight in self.weights if weights is None else weights:
+            writer.emit(*self.weights[weight])
+            decoder.graph.output.add(name=weight)
+        return decoder
 
 
 def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -69,6 +76,8 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
             break
         carriers = more
     if carriers:
+        import onnx.inliner
+
         model = onnx.inliner.inline_selected_functions(model, sorted(carriers))
     return model
 
@@ -94,145 +103,152 @@ def cut(model: onnx.ModelProto) -> Cut | None:
     """
     overridable = model.ir_version >= 4
     root = scan(model.graph, overridable)
-    blocked = {name for scope in root.walk() for name in _integer_weights(scope)}
+    blocked = _integer_weights(root)
     if blocked:
         root = scan(model.graph, overridable, blocked)
-    decoder = _Decoder(root)
-    additions = [(scope, decoder.take_weights(scope)) for scope in root.walk()]
-    if not decoder.weights:
+    names = _Names(root)
+    weights: dict[str, Source] = {}
+    additions = [(scope, _take_weights(scope, names, weights)) for scope in root.walk()]
+    if not weights:
         return None
+    parts = Cut(model, names, weights)
     for scope, nodes in additions:
         _remove_decoded(scope)
         scope.graph.node.extend(nodes)
-    drop_unused(model.graph)
-    part = onnx.ModelProto(ir_version=model.ir_version, graph=decoder.graph)
-    part.opset_import.extend(model.opset_import)
-    if not has_toolkit_nodes(model.graph):
-        for index in range(len(model.opset_import) - 1, -1, -1):
-            if model.opset_import[index].domain == DOMAIN:
-                del model.opset_import[index]
-    return Cut(part, model, list(decoder.weights))
+        scope.nodes += [Node.of(node) for node in nodes]
+    drop_unused(root)
+    if not any(is_toolkit_node(node) for scope in root.walk() for node in scope.nodes):
+        imports = [entry.domain for entry in model.opset_import]
+        remove_items(model.opset_import, {i for i, name in enumerate(imports) if name == DOMAIN})
+    return parts
 
 
-def _integer_weights(scope: Scope) -> list[str]:
+def _integer_weights(root: Scope) -> set[str]:
     """Return the outputs of the DequantizeLinear nodes that stay."""
-
-    def is_dequantised(name: str, constant: bool) -> bool:
-        producer = scope.producer(name)
-        return (
-            producer is not None
-            and producer.op_type == "DequantizeLinear"
-            and (scope.is_decoded(name) if constant else not scope.is_constant(name))
-        )
-
-    return [
+    dequantised = [
+        (scope, node.outputs[0])
+        for scope in root.walk()
+        for node in scope.nodes
+        if node.op_type == "DequantizeLinear"
+    ]
+    weights = {name for scope, name in dequantised if scope.is_decoded(name)}
+    activations = {name for scope, name in dequantised if not scope.is_constant(name)}
+    if not activations:
+        return set()
+    return {
         name
-        for node in scope.graph.node
-        if any(is_dequantised(name, constant=False) for name in node.input)
-        for name in node.input
-        if is_dequantised(name, constant=True)
+        for scope in root.walk()
+        for node in scope.nodes
+        if not activations.isdisjoint(node.inputs)
+        for name in node.inputs
+        if name in weights
+    }
+
+
+def _take_weights(scope: Scope, names: _Names, weights: dict[str, Source]) -> list[onnx.NodeProto]:
+    """Make the decoded values that the rest of a scope reads weights.
+
+    The nodes that read them are changed to read the weight. Returned are the nodes that the
+    scope needs in addition: a graph's output must be made by a node of it.
+
+    Args:
+        scope: the scope.
+        names: the names of the decoder's values.
+        weights: the weights so far; those of the scope are added.
+    """
+
+    def weight(name: str) -> str:
+        home = scope.home(name)
+        if home is None:
+            raise ModelError(f"value '{name}' is read, but nothing makes it")
+        new_name = names.of(home, name)
+        weights[new_name] = home, name
+        return new_name
+
+    for node in scope.nodes:
+        if scope.decoded.isdisjoint(node.outputs):
+            for index, name in enumerate(node.inputs):
+                if name and scope.is_decoded(name):
+                    node.inputs[index] = weight(name)
+                    if node.inputs[index] != name:
+                        node.proto.input[index] = node.inputs[index]
+    return [
+        onnx.NodeProto(op_type="Identity", input=[weight(output.name)], output=[output.name])
+        for output in scope.graph.output
+        if output.name in scope.decoded
     ]
 
 
-class _Decoder:
-    """The decoder's graph in the making, and the names that its values get."""
+class _Names:
+    """The names that values get in the decoder: their own, unless another graph or an output of
+    the model has that."""
 
     def __init__(self, root: Scope) -> None:
-        self.graph = onnx.GraphProto(name="decoder")
-        self.weights: dict[str, None] = {}  # a set that keeps its order
         self._root = root
         self._root_outputs = {output.name for output in root.graph.output}
         self._taken = {name for scope in root.walk() for name in scope.own}
         self._names: dict[tuple[int, str], str] = {}
-        self._stored = {
-            id(scope): {_name_of(t): t for t in _stored_tensors(scope.graph)}
-            for scope in root.walk()
-        }
 
-    def take_weights(self, scope: Scope) -> list[onnx.NodeProto]:
-        """Make the decoded values that the rest of a scope reads outputs of the decoder.
-
-        The nodes that read them are changed to read the weight. Returned are the nodes that the
-        scope needs in addition: a graph's output must be made by a node of it.
-        """
-        for node in scope.graph.node:
-            if scope.decoded.isdisjoint(node.output):
-                for index, name in enumerate(node.input):
-                    if name and scope.is_decoded(name):
-                        node.input[index] = self._weight(scope, name)
-        return [
-            onnx.NodeProto(
-                op_type="Identity", input=[self._weight(scope, output.name)], output=[output.name]
-            )
-            for output in scope.graph.output
-            if output.name in scope.decoded
-        ]
-
-    def _weight(self, scope: Scope, name: str) -> str:
-        weight = self._emit(scope, name)
-        if weight not in self.weights:
-            self.weights[weight] = None
-            self.graph.output.add(name=weight)
-        return weight
-
-    def _emit(self, scope: Scope, name: str) -> str:
-        """Copy what makes a constant value into the decoder's graph; return its name there."""
-        home = scope.home(name)
-        if home is None:
-            raise ModelError(f"value '{name}' is read, but nothing makes it")
-        key = (id(home), name)
+    def of(self, home: Scope, name: str) -> str:
+        """Return the name of a value, always the same for the same value."""
+        key = id(home), name
         if key in self._names:
             return self._names[key]
-        tensor = self._stored[id(home)].get(name)
-        if tensor is not None:
-            new_name = self._name(home, name)
-            copied = type(tensor)()
-            copied.CopyFrom(tensor)
-            if isinstance(copied, onnx.TensorProto):
-                copied.name = new_name
-                self.graph.initializer.append(copied)
-            else:
-                copied.values.name = new_name
-                self.graph.sparse_initializer.append(copied)
-            return new_name
-        node = home.producers[name]
-        inputs = [self._emit(home, source) if source else "" for source in node.input]
-        made = self.graph.node.add()
-        made.CopyFrom(node)
-        made.input[:] = inputs
-        made.output[:] = [self._name(home, output) if output else "" for output in node.output]
-        made.name = node.name or made.output[0]  # what an error will name
-        return self._names[key]
-
-    def _name(self, home: Scope, name: str) -> str:
-        """Choose the name of a value: its own, unless another graph or an output has that."""
         candidate, count = name, 0
         if home is not self._root or name in self._root_outputs:
             while candidate in self._taken:
                 count += 1
                 candidate = f"{name}_{count}"
             self._taken.add(candidate)
-        self._names[id(home), name] = candidate
+        self._names[key] = candidate
         return candidate
 
 
-def _stored_tensors(
-    graph: onnx.GraphProto,
-) -> Iterator[onnx.TensorProto | onnx.SparseTensorProto]:
-    yield from graph.initializer
-    yield from graph.sparse_initializer
+class _DecoderWriter:
+    """Copies what makes constant values into the graph of a decoder."""
 
+    def __init__(self, graph: onnx.GraphProto, names: _Names) -> None:
+        self._graph = graph
+        self._names = names
+        self._written: set[str] = set()
 
-def _name_of(tensor: onnx.TensorProto | onnx.SparseTensorProto) -> str:
-    return tensor.name if isinstance(tensor, onnx.TensorProto) else tensor.values.name
+    def emit(self, scope: Scope, name: str) -> str:
+        """Copy all that a value needs; return the value's name in the decoder."""
+        home = scope.home(name)
+        if home is None:
+            raise ModelError(f"value '{name}' is read, but nothing makes it")
+        new_name = self._names.of(home, name)
+        if new_name in self._written:
+            return new_name
+        tensor = home.stored.get(name)
+        if tensor is not None:
+            self._written.add(new_name)
+            if isinstance(tensor, onnx.TensorProto):
+                copied = self._graph.initializer.add()
+                copied.CopyFrom(tensor)
+                copied.name = new_name
+            else:
+                sparse = self._graph.sparse_initializer.add()
+                sparse.CopyFrom(tensor)
+                sparse.values.name = new_name
+            return new_name
+        node = home.producers[name]
+        inputs = [self.emit(home, source) if source else "" for source in node.inputs]
+        made = self._graph.node.add()
+        made.CopyFrom(node.proto)
+        made.input[:] = inputs
+        made.output[:] = [self._names.of(home, output) if output else "" for output in node.outputs]
+        made.name = node.proto.name or made.output[0]  # what an error will name
+        self._written.update(made.output)
+        return new_name
 
 
 def _remove_decoded(scope: Scope) -> None:
     """Remove the nodes that the decoder runs, and what is said about their values."""
-    for items, names_of in (
-        (scope.graph.node, lambda node: node.output),
-        (scope.graph.value_info, lambda info: (info.name,)),
-    ):
-        for index in range(len(items) - 1, -1, -1):
-            if not scope.decoded.isdisjoint(names_of(items[index])):
-                del items[index]
+    decoded = scope.decoded
+    remove_nodes(
+        scope,
+        {i for i, node in enumerate(scope.nodes) if not decoded.isdisjoint(node.outputs)},
+    )
+    infos = scope.graph.value_info
+    remove_items(infos, {i for i, info in enumerate(infos) if info.name in decoded})

@@ -163,6 +163,16 @@ def check(status: int, what: str) -> None:
     raise CodecError(f"{what}: {text}", Status(status))
 
 
+def load_threads(options: onnxruntime.SessionOptions) -> int:
+    """Return how many threads decode while a session is made; 0 for one per core, unless the
+    session configuration entry `toolkit.threads` says another number."""
+    try:
+        entry = options.get_session_config_entry(THREADS_KEY)
+    except RuntimeError:
+        return 0
+    return int(entry) if entry.isdecimal() else 0
+
+
 def register(options: onnxruntime.SessionOptions) -> None:
     """Register the op library with session options, so that sessions made with them run its ops.
 

@@ -2,7 +2,8 @@
 """`InferenceSession`: onnxruntime's session for compressed models.
 
 Load mode decodes all weights once, when the session is made, and hands them to ONNX Runtime as
-ordinary initializers before its optimisers run: the session then is that of the plain model.
+ordinary initializers before its optimisers run: the session then is that of the plain model. The
+decoding uses every core for a moment, unless the entry `toolkit.threads` says otherwise.
 Stream mode keeps the weights compressed in memory and decodes each at every run.
 A model without ops of the toolkit runs as it does in onnxruntime.
 """
@@ -20,14 +21,18 @@ import onnx
 import onnxruntime
 
 from runtime import graph_fuse, graph_rewrite, session_options
-from runtime.errors import ModelError, ProviderError
+from runtime.decode_weights import decode_weights
+from runtime.errors import ProviderError
 from runtime.graph_values import DOMAIN
 from runtime.library import register
+from runtime.model_bytes import serialize
+from runtime.promises import Array
 
 Mode = Literal["load", "stream"]
 Source = str | bytes | os.PathLike[str]
 
-_MAX_PROTO_BYTES = 2**31 - 1
+_SMALL_BYTES = 1 << 10
+"""Weights up to this size go into the model: describing them elsewhere takes longer."""
 
 
 class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
@@ -107,7 +112,7 @@ class _Plan:
     model: Source
     options: onnxruntime.SessionOptions | None
     clean_options: onnxruntime.SessionOptions | None = None
-    weights: dict[str, onnxruntime.OrtValue] = dataclasses.field(default_factory=dict)
+    weights: dict[str, Array] = dataclasses.field(default_factory=dict)
 
 
 def _plan(source: Source, sess_options: onnxruntime.SessionOptions | None, mode: Mode) -> _Plan:
@@ -121,39 +126,31 @@ def _plan(source: Source, sess_options: onnxruntime.SessionOptions | None, mode:
     options = session_options.copy(sess_options) if own else sess_options
     if folder and own:
         session_options.set_folder(options, folder)
-    weights = {}
+    weights: dict[str, Array] = {}
     if mode == "stream":
         graph_fuse.fuse(model, folder)
     else:
-        weights = _cut_weights(model, folder, options)
-    if graph_rewrite.has_toolkit_nodes(model.graph) and not (
+        parts = graph_rewrite.cut(model)
+        weights = decode_weights(parts, folder, options) if parts is not None else {}
+    if _imports_toolkit(model) and not (
         options is sess_options and session_options.is_marked(options)
     ):
         register(options)
         session_options.mark(options)
     plan = _Plan(b"", options)
     for name, value in weights.items():
-        model.graph.initializer.append(_initializer(name, value, inside=not own))
-    if weights and own:
-        plan.weights, plan.clean_options = weights, session_options.copy(options)
-        session_options.add_initializers(options, weights)
+        inside = not own or value.nbytes <= _SMALL_BYTES
+        tensor = session_options.initializer_of(name, value, inside=inside)
+        model.graph.initializer.append(tensor)
+        if not inside:
+            plan.weights[name] = value
+    if plan.weights:
+        plan.clean_options = session_options.copy(options)
+        session_options.add_initializers(options, plan.weights)
     if folder and not own:
         onnx.load_external_data_for_model(model, folder)
-    plan.model = _serialize(model)
+    plan.model = serialize(model)
     return plan
-
-
-def _initializer(name: str, value: onnxruntime.OrtValue, *, inside: bool) -> onnx.TensorProto:
-    """Describe a decoded weight: with its bytes inside, or as external data that is handed over."""
-    tensor = onnx.TensorProto(name=name, data_type=value.element_type(), dims=value.shape())
-    if inside:
-        tensor.raw_data = session_options.memory_of(value).tobytes()
-        return tensor
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    size = str(value.tensor_size_in_bytes())
-    for key, entry in (("location", "decoded"), ("offset", "0"), ("length", size)):
-        tensor.external_data.add(key=key, value=entry)
-    return tensor
 
 
 def _check_providers(wanted: Sequence[str], present: Sequence[str], where: str) -> None:
@@ -179,7 +176,7 @@ def _read_compressed(source: Source) -> onnx.ModelProto | None:
             ):
                 if mapped.find(mark) < 0:
                     return None
-                content = mapped[:]
+                content = file.read()
         except (OSError, ValueError):  # missing or empty: onnxruntime says so in its own words
             return None
     else:
@@ -188,53 +185,8 @@ def _read_compressed(source: Source) -> onnx.ModelProto | None:
         model = onnx.load_model_from_string(content)
     except Exception:  # protobuf's DecodeError: not ONNX, which onnxruntime refuses
         return None
-    return model if any(entry.domain == DOMAIN for entry in model.opset_import) else None
+    return model if _imports_toolkit(model) else None
 
 
-def _cut_weights(
-    model: onnx.ModelProto, folder: str, options: onnxruntime.SessionOptions
-) -> dict[str, onnxruntime.OrtValue]:
-    """Take the decoding out of the model and run it; return the weights that the rest lacks."""
-    parts = graph_rewrite.cut(model)
-    if parts is None:
-        return {}
-    graph_fuse.fuse(parts.decoder, folder)
-    return dict(zip(parts.weights, _decode(parts, folder, options), strict=True))
-
-
-def _decode(
-    parts: graph_rewrite.Cut, folder: str, options: onnxruntime.SessionOptions
-) -> list[onnxruntime.OrtValue]:
-    """Run the decoder once; return the weights in the order of `parts.weights`."""
-    decoder_options = session_options.for_decoder(options)
-    if folder:
-        session_options.set_folder(decoder_options, folder)
-    register(decoder_options)
-    try:
-        decoder = onnxruntime.InferenceSession(
-            _serialize(parts.decoder),
-            decoder_options,
-            providers=["CPUExecutionProvider"],
-            enable_fallback=0,
-        )
-        binding = decoder.io_binding()
-        values = [session_options.empty_like(meta) for meta in decoder.get_outputs()]
-        for meta, value in zip(decoder.get_outputs(), values, strict=True):
-            if value is None:
-                binding.bind_output(meta.name)
-            else:
-                binding.bind_ortvalue_output(meta.name, value)
-        decoder.run_with_iobinding(binding)
-        outputs = binding.get_outputs()
-        return [own or other for own, other in zip(values, outputs, strict=True)]
-    except Exception as error:  # the classes of ONNX Runtime's errors share no other base
-        raise ModelError(f"the weights cannot be decoded: {error}") from error
-
-
-def _serialize(model: onnx.ModelProto) -> bytes:
-    if model.ByteSize() > _MAX_PROTO_BYTES:
-        raise ModelError(
-            f"the model has {model.ByteSize()} bytes besides its external data, a serialised "
-            f"model at most {_MAX_PROTO_BYTES}: keep its large tensors as external data"
-        )
-    return bytes(model.SerializeToString())
+def _imports_toolkit(model: onnx.ModelProto) -> bool:
+    return any(entry.domain == DOMAIN for entry in model.opset_import)

@@ -11,19 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from onnx import TensorProto
 from onnxruntime.capi import _pybind_state
 
+from runtime.element_types import DTYPES, number_of
 from runtime.graph_values import DOMAIN, graphs_of
 
 _MARK_KEY = "toolkit.registered"
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
-_ELEMENT_TYPES = {
-    "tensor(float)": onnx.TensorProto.FLOAT,
-    "tensor(float16)": onnx.TensorProto.FLOAT16,
-    "tensor(bfloat16)": onnx.TensorProto.BFLOAT16,
-    "tensor(int8)": onnx.TensorProto.INT8,
-    "tensor(uint8)": onnx.TensorProto.UINT8,
-    "tensor(int16)": onnx.TensorProto.INT16,
+_TYPE_NAMES = {
+    "tensor(float)": TensorProto.FLOAT,
+    "tensor(float16)": TensorProto.FLOAT16,
+    "tensor(bfloat16)": TensorProto.BFLOAT16,
+    "tensor(int8)": TensorProto.INT8,
+    "tensor(uint8)": TensorProto.UINT8,
+    "tensor(int16)": TensorProto.INT16,
 }
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", DOMAIN})
 
@@ -34,7 +36,9 @@ def can_copy(options: onnxruntime.SessionOptions, model: onnx.ModelProto) -> boo
     A copy has every setting, but neither custom ops nor providers that were added to the options.
     """
     local = {function.domain for function in model.functions}
-    return not options.has_providers() and _domains(model.graph) <= _KNOWN_DOMAINS | local
+    foreign = {entry.domain for entry in model.opset_import} - _KNOWN_DOMAINS - local
+    unused = not foreign or foreign.isdisjoint(_domains(model.graph))
+    return unused and not options.has_providers()
 
 
 def _domains(graph: onnx.GraphProto) -> set[str]:
@@ -91,50 +95,54 @@ def is_marked(options: onnxruntime.SessionOptions) -> bool:
         return False
 
 
-def empty_like(meta: onnxruntime.NodeArg) -> onnxruntime.OrtValue | None:
-    """Return a tensor for an output, in memory of NumPy's; None where its shape is not fixed.
+def empty_like(meta: onnxruntime.NodeArg) -> npt.NDArray[Any] | None:
+    """Return an array for an output, None where its shape is not fixed.
 
-    NumPy asks for huge pages, which makes the first write to a large tensor several times faster.
+    NumPy asks for huge pages, which makes the first write to a large array several times faster.
     """
-    element_type = _ELEMENT_TYPES.get(meta.type)
+    element_type = _TYPE_NAMES.get(meta.type)
     if element_type is None or not all(isinstance(size, int) and size > 0 for size in meta.shape):
         return None
-    dtype = np.uint16 if element_type == onnx.TensorProto.BFLOAT16 else _dtype(element_type)
-    array = np.empty(meta.shape, dtype)
+    return np.empty(meta.shape, DTYPES[element_type])
+
+
+def value_of(array: npt.NDArray[Any]) -> onnxruntime.OrtValue:
+    """Return a tensor in the memory of an array, which the tensor keeps; bfloat16 too."""
+    element_type = number_of(array.dtype)
+    if element_type == TensorProto.BFLOAT16:
+        array = array.view(np.uint16)
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, element_type)
 
 
-def _dtype(element_type: int) -> np.dtype[Any]:
-    return onnx.helper.tensor_dtype_to_np_dtype(element_type)
+def array_of(value: onnxruntime.OrtValue) -> npt.NDArray[Any]:
+    """Return a copy of a tensor; bfloat16 as ml_dtypes has it."""
+    if value.element_type() != TensorProto.BFLOAT16:
+        return np.array(value.numpy())
+    bits = np.frombuffer(
+        ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes()), np.uint16
+    )
+    return bits.view(DTYPES[TensorProto.BFLOAT16]).reshape(value.shape())
 
 
-def memory_of(value: onnxruntime.OrtValue) -> npt.NDArray[Any]:
-    """Return a tensor as an array that shares its memory; bfloat16 comes as uint16.
-
-    The tensor must be kept while the array is used.
-    """
-    if value.element_type() != onnx.TensorProto.BFLOAT16:
-        array: npt.NDArray[Any] = value.numpy()
-        return array
-    size = value.tensor_size_in_bytes()
-    if size == 0:
-        return np.empty(value.shape(), np.uint16)
-    memory = (ctypes.c_uint8 * size).from_address(value.data_ptr())
-    return np.ctypeslib.as_array(memory).view(np.uint16).reshape(value.shape())
+def initializer_of(name: str, array: npt.NDArray[Any], *, inside: bool) -> TensorProto:
+    """Return an initializer with the data of an array; where it is not to be inside, one whose data
+    `add_initializers` hands over."""
+    tensor = TensorProto(name=name, dims=array.shape, data_type=number_of(array.dtype))
+    if inside:
+        tensor.raw_data = array.tobytes()
+        return tensor
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, entry in (("location", "decoded"), ("offset", "0"), ("length", str(array.nbytes))):
+        tensor.external_data.add(key=key, value=entry)
+    return tensor
 
 
 def add_initializers(
-    options: onnxruntime.SessionOptions, weights: Mapping[str, onnxruntime.OrtValue]
+    options: onnxruntime.SessionOptions, weights: Mapping[str, npt.NDArray[Any]]
 ) -> None:
-    """Hand tensors to the sessions made with the options, in place of external data.
+    """Hand arrays to the sessions made with the options, in place of external data.
 
-    ONNX Runtime wants memory that it does not own, and copies it while a session is made. So the
-    tensors must be kept until then, and the options be used for no later session.
+    ONNX Runtime copies them while a session is made. So the arrays must be kept until then, and
+    the options be used for no later session.
     """
-    foreign = [
-        onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
-            memory_of(value), value.element_type()
-        )
-        for value in weights.values()
-    ]
-    options.add_external_initializers(list(weights), foreign)
+    options.add_external_initializers(list(weights), [value_of(a) for a in weights.values()])

@@ -115,6 +115,11 @@ class TensorInfo:
     low_bits: int
     contexts: int
 
+    @property
+    def steps(self) -> int:
+        """Symbols of a full lane."""
+        return min(self.rows_per_lane, self.shape[0] * self.shape[1]) * self.shape[2]
+
 
 class WideReader:
     """An open blob: checked whole when it is made, then decoded in parts or at once.
@@ -141,6 +146,20 @@ class WideReader:
             dtype=np.dtype(np.int16 if info.wide else np.int8),
         )
         self.tensors = tuple(self._describe(index) for index in range(info.num_tensors))
+        self._places = {
+            (tensor.first_lane, tensor.num_lanes, tensor.steps): index
+            for index, tensor in enumerate(self.tensors)
+        }
+
+    def find(self, lane: int, lanes: int, steps: int) -> int | None:
+        """Return which tensor takes a place among the symbols of the blob, or None.
+
+        Args:
+            lane: the tensor's first lane.
+            lanes: how many lanes it has.
+            steps: symbols of a full lane of it.
+        """
+        return self._places.get((lane, lanes, steps))
 
     def decode_all(self, *, threads: int = 0, isa: Isa = "auto") -> npt.NDArray[Any]:
         """Decode every symbol: int8 or int16 [num_lanes, num_steps], zero past a lane's end."""
@@ -169,6 +188,7 @@ class WideReader:
         inner: int = 1,
         num_values: int | None = None,
         dtype: npt.DTypeLike = np.float32,
+        out: npt.NDArray[Any] | None = None,
         threads: int = 0,
         isa: Isa = "auto",
     ) -> npt.NDArray[Any]:
@@ -181,6 +201,7 @@ class WideReader:
             inner: consecutive values that share a scale.
             num_values: how many values to write; None for all of the tensor's A*B*C.
             dtype: float32 or float16, to which the float32 result is rounded.
+            out: where to write: dtype [num_values], contiguous; None for a new array.
             threads: 0 for one per core.
             isa: instruction set.
 
@@ -210,10 +231,53 @@ class WideReader:
             size,
             _ONNX_FLOATS[wanted],
         )
-        out = np.empty(size, wanted)
+        if out is None:
+            out = np.empty(size, wanted)
+        _check_out(out, size, wanted)
         status = self._codec.tk_wide_decode_dequantize(
             self._handle, index, ctypes.byref(how), out.ctypes.data, out.nbytes, threads, _ISAS[isa]
         )
+        library.check(status, f"decoding tensor {index}")
+        return out
+
+    def decode_lookup(
+        self,
+        index: int,
+        codebook: npt.NDArray[Any],
+        *,
+        offset: int = 0,
+        num_values: int | None = None,
+        out: npt.NDArray[Any] | None = None,
+        threads: int = 0,
+        isa: Isa = "auto",
+    ) -> npt.NDArray[Any]:
+        """Decode one tensor and look its symbols up: codebook[symbol + offset].
+
+        Args:
+            index: which tensor.
+            codebook: [entries], elements of 2 or 4 bytes.
+            offset: added to each symbol.
+            num_values: how many values to write; None for all of the tensor's A*B*C.
+            out: where to write: the codebook's type [num_values], contiguous; None for a new array.
+            threads: 0 for one per core.
+            isa: instruction set.
+
+        Returns:
+            The codebook's type [num_values].
+
+        Raises:
+            CodecError: the blob is not sound, or a symbol is outside the codebook.
+        """
+        tensor = self._tensor(index)
+        entries = np.ascontiguousarray(codebook)
+        size = int(np.prod(tensor.shape)) if num_values is None else num_values
+        if out is None:
+            out = np.empty(size, entries.dtype)
+        _check_out(out, size, entries.dtype)
+        status = self._codec.tk_wide_decode_lookup(
+            self._handle, index, entries.ctypes.data, entries.size, offset, entries.itemsize,
+            out.size, out.ctypes.data, out.nbytes, threads, _ISAS[isa],
+        )  # fmt: skip
         library.check(status, f"decoding tensor {index}")
         return out
 
@@ -235,6 +299,14 @@ class WideReader:
             info.set,
             info.low_bits,
             info.contexts,
+        )
+
+
+def _check_out(out: npt.NDArray[Any], size: int, dtype: np.dtype[Any]) -> None:
+    if out.shape != (size,) or out.dtype != dtype or not out.flags.c_contiguous:
+        raise CodecError(
+            f"out is {out.dtype} {list(out.shape)}, expected contiguous {dtype} [{size}]",
+            Status.ARGUMENT,
         )
 
 

@@ -62,7 +62,7 @@ def test_chains_of_other_operators_are_decoded_once_too() -> None:
     plain = model([std("MatMul", ["w2", "x"], ["y"])], {"w2": weight}, ["y"], inputs)
     check_all(compressed, plain, {"x": np.ascontiguousarray(x_of().T)})
     parts = graph_rewrite.cut(graph_rewrite.prepare(compressed))
-    assert parts is not None and parts.weights == ["w2"]
+    assert parts is not None and list(parts.weights) == ["w2"]
 
 
 def test_decoding_inside_of_subgraphs() -> None:
@@ -94,7 +94,7 @@ def test_decoding_inside_of_subgraphs() -> None:
             found = session.run(None, {"x": x_of(), "flag": np.array(flag)})[0]
             np.testing.assert_allclose(found, x_of() @ (sign * values["w0"]), rtol=2e-5, atol=1e-5)
     parts = graph_rewrite.cut(graph_rewrite.prepare(compressed))
-    assert parts is not None and not graph_rewrite.has_toolkit_nodes(parts.rest.graph)
+    assert parts is not None and all(entry.domain == "" for entry in parts.rest.opset_import)
 
 
 def test_a_subgraph_may_put_out_a_weight() -> None:
@@ -162,7 +162,7 @@ def test_quantised_weights_of_an_integer_model_stay_integers() -> None:
     parts = graph_rewrite.cut(
         graph_rewrite.prepare(onnx.ModelProto.FromString(compressed.SerializeToString()))
     )
-    assert parts is not None and parts.weights == ["q"]
+    assert parts is not None and list(parts.weights) == ["q"]
     check_all(compressed, plain, {"x": x_of()})
 
 

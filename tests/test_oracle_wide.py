@@ -121,7 +121,14 @@ def segments(draw: st.DrawFn) -> Sample:
                 low_bits=draw(st.integers(0, 8)) if wide else 0,
             )
         )
-    return Sample("drawn", tensors, sets, wide, draw(st.sampled_from((0, 1, 7))), share=draw(st.integers(1, 3)))
+    return Sample(
+        "drawn",
+        tensors,
+        sets,
+        wide,
+        draw(st.sampled_from((0, 1, 7))),
+        share=draw(st.integers(1, 3)),
+    )
 
 
 @settings(max_examples=60, deadline=None)

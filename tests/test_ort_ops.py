@@ -178,9 +178,9 @@ def test_join_gives_every_bit_pattern_back(op: str, to: int, bits: int) -> None:
     assert session.get_outputs()[0].shape == [64, 33]
     value = session.run_with_ort_values(["w"], {})[0]
     assert value.element_type() == to
-    from runtime.session_options import memory_of
+    from runtime.session_options import array_of
 
-    np.testing.assert_array_equal(memory_of(value).view(word), pattern)
+    np.testing.assert_array_equal(array_of(value).view(word), pattern)
 
 
 def test_a_damaged_blob_is_refused_when_the_session_is_made() -> None:

@@ -67,11 +67,10 @@ def expand(
     if parts is None:
         raise InputError(f"{path}: holds operators of the toolkit, but no weight to decode")
     try:
-        values = run_decoder(parts.decoder, jobs or os.cpu_count() or 1)
+        values = run_decoder(parts.decoder(), jobs or os.cpu_count() or 1)
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise InputError(f"{path}: its weights cannot be decoded ({one_line(error)})") from error
-    names = [output.name for output in parts.decoder.graph.output]
-    for name, value in zip(names, values, strict=True):
+    for name, value in zip(parts.weights, values, strict=True):
         parts.rest.graph.initializer.append(ir.serde.serialize_tensor(ir.tensor(value, name=name)))
     del values
     with beside(target) as temporary:
@@ -89,4 +88,4 @@ def expand(
                 f"{target}: the expanded model is invalid ({one_line(error)})"
             ) from error
         publish(temporary, target)
-    return Expansion(str(path), str(target), before.num_bytes, size, len(names))
+    return Expansion(str(path), str(target), before.num_bytes, size, len(parts.weights))

@@ -83,7 +83,7 @@ def split_file(path: Path) -> tuple[onnx.ModelProto, onnx.ModelProto] | None:
     from runtime.graph_rewrite import cut, prepare
 
     parts = cut(prepare(onnx.load(str(path))))
-    return (parts.decoder, parts.rest) if parts is not None else None
+    return (parts.decoder(), parts.rest) if parts is not None else None
 
 
 def run_decoder(decoder: onnx.ModelProto, threads: int = 0) -> list[npt.NDArray[Any]]:

@@ -163,9 +163,9 @@ def add_wide_loop(
     sums = b.op("Add", class_at(a, 0), class_at(b.op("Sub", row, b.op("Mul", a, b_size)), 1))
     alive = b.cast(b.op("Less", rows_done, lane_rows), INT32)
     row_class = b.op("Add", b.op("Reshape", sums, grid), base)
-    low, high = b.int32(-128 * SYMBOLS), b.int32(127 * SYMBOLS)
+    least, most = b.int32(-128 * SYMBOLS), b.int32(127 * SYMBOLS)
     fresh = [
-        b.op("Min", b.op("Max", row_class, low), high),
+        b.op("Min", b.op("Max", row_class, least), most),
         b.op("Add", b.op("Mul", alive, set_at), b.int32(128)),
     ]
     if wide:

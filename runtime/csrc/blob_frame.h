@@ -23,9 +23,8 @@ tk_status check_frame(const uint16_t* words, int64_t num_words, int coder, const
 // The coder of a blob whose frame was checked.
 inline int frame_coder(const uint16_t* words) { return words[1] >> 8; }
 
-// Fills in the first six of num_words words; the body must be in place, for the checksum covers it. Up to `threads`
-// threads (0: one per processor) compute it.
-void write_frame(uint16_t* words, int64_t num_words, int coder, int threads);
+// Fills in the first six of num_words words; the body must be in place, for the checksum covers it.
+void write_frame(uint16_t* words, int64_t num_words, int coder);
 
 }  // namespace toolkit
 

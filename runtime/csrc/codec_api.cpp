@@ -73,7 +73,7 @@ int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_w
       return static_cast<int64_t>(toolkit::wide::load_u32(out.get() + toolkit::kFrameWords + at));
     };
     if (!toolkit::wide::is_moderate(field(4), field(8), field(10))) return TK_ERR_ARGUMENT;
-    toolkit::write_frame(out.get(), size, toolkit::kCoderWide, options->threads);
+    toolkit::write_frame(out.get(), size, toolkit::kCoderWide);
     *words = out.release();
     *num_words = size;
     return TK_OK;

@@ -72,7 +72,7 @@ tk_status encode_blob(const int16_t* symbols, int64_t n, int coder, int64_t row_
     }
   }
   if (best_coder == 0) return TK_ERR_ARGUMENT;
-  write_frame(best.data(), static_cast<int64_t>(best.size()), best_coder, 1);
+  write_frame(best.data(), static_cast<int64_t>(best.size()), best_coder);
   auto* memory = static_cast<uint16_t*>(std::malloc(best.size() * sizeof(uint16_t)));
   if (memory == nullptr) return TK_ERR_MEMORY;
   std::memcpy(memory, best.data(), best.size() * sizeof(uint16_t));

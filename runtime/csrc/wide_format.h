@@ -70,10 +70,6 @@ struct Exception {
   int16_t value;
 };
 
-struct FreeTableMemory {
-  void operator()(uint32_t* slots) const;
-};
-
 // A body whose every field has been checked; the code words themselves are checked by decoding them.
 struct Segment {
   bool wide = false;
@@ -82,7 +78,7 @@ struct Segment {
   std::vector<TableSet> sets;
   std::vector<int8_t> class_stream;
   std::vector<uint8_t> table_stream;
-  std::unique_ptr<uint32_t[], FreeTableMemory> slots;  // the tables, which all sets share
+  std::unique_ptr<uint32_t[]> slots;  // the tables, which all sets share
   std::vector<Exception> exceptions;
   std::vector<int64_t> block_begin;        // num_blocks + 1, in words from `words`
   const uint16_t* states = nullptr;        // 2 words a lane

@@ -142,8 +142,7 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
   }
   for (int i = 0; i < h.num_tables; ++i)
     if (static_cast<int8_t>(firsts[i]) + count_of(i) > 128) return TK_ERR_TABLE;
-  s->slots = allocate_tables(static_cast<size_t>(h.num_tables));
-  if (!s->slots) return TK_ERR_MEMORY;
+  s->slots.reset(new uint32_t[static_cast<size_t>(h.num_tables) * kSlots]);  // build_slots writes all of it
   for (int i = 0; i < h.num_tables; ++i) {
     uint32_t* const slots = s->slots.get() + static_cast<size_t>(i) * kSlots;
     if (!build_slots(static_cast<int8_t>(firsts[i]), codes, count_of(i), slots)) return TK_ERR_TABLE;
@@ -164,7 +163,7 @@ tk_status read_nested(const uint16_t* body, int64_t num_words, const Header& h, 
     if (t.size() < std::max<int64_t>(wanted[i], 1)) return TK_ERR_HEADER;
     if (t.size() - wanted[i] > t.c) return TK_ERR_HEADER;
     std::vector<int8_t> symbols(static_cast<size_t>(t.size()));
-    if (tk_status status = decode_tensor(inner, t, symbols.data(), 1, TK_ISA_PORTABLE)) return status;
+    if (tk_status status = decode_tensor(inner, t, symbols.data(), 1, TK_ISA_AUTO)) return status;
     for (int64_t j = wanted[i]; j < t.size(); ++j)
       if (symbols[static_cast<size_t>(j)] != 0) return TK_ERR_HEADER;
     symbols.resize(static_cast<size_t>(wanted[i]));

@@ -2,12 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "wide_tables.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include <cstdlib>
-
 namespace toolkit::wide {
 
 uint32_t frequency_of_code(int code) {
@@ -44,21 +38,6 @@ bool build_slots(int first_symbol, const uint8_t* codes, int count, uint32_t* sl
     for (uint32_t j = 0; j < f; ++j) slots[slot++] = pack_slot(first_symbol + i, f, j);
   }
   return true;
-}
-
-void FreeTableMemory::operator()(uint32_t* slots) const { std::free(slots); }
-
-std::unique_ptr<uint32_t[], FreeTableMemory> allocate_tables(size_t count) {
-  constexpr size_t page = size_t{2} << 20;
-  const size_t bytes = count * kSlots * sizeof(uint32_t);
-  // Lookups go all over the tables: in small pages each would cost a search for its page.
-  const size_t alignment = bytes < page / 4 ? 64 : page;
-  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  void* const memory = std::aligned_alloc(alignment, rounded);
-#if defined(__linux__)
-  if (memory && alignment == page) madvise(memory, rounded, MADV_HUGEPAGE);
-#endif
-  return std::unique_ptr<uint32_t[], FreeTableMemory>(static_cast<uint32_t*>(memory));
 }
 
 }  // namespace toolkit::wide

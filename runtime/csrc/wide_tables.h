@@ -11,9 +11,6 @@ namespace toolkit::wide {
 // does not allow the codes.
 bool build_slots(int first_symbol, const uint8_t* codes, int count, uint32_t* slots);
 
-// Memory for `count` tables of kSlots slots; null where there is none.
-std::unique_ptr<uint32_t[], FreeTableMemory> allocate_tables(size_t count);
-
 }  // namespace toolkit::wide
 
 #endif  // TOOLKIT_WIDE_TABLES_H
