@@ -20,7 +20,7 @@ constexpr int64_t kStepWords = 64;
 inline __m512i load512(const void* p) { return _mm512_loadu_si512(p); }
 
 // 16 x 16 transposition of 32-bit elements: r[i] element j <-> r[j] element i.
-inline void transpose16(__m512i r[16]) {
+inline __attribute__((always_inline)) void transpose16(__m512i r[16]) {
   __m512i t[16];
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
@@ -300,7 +300,6 @@ struct State {
         if (lane == job->lanes - 1) n = std::min(n, last_length - first);
         if (n == kLine) {
           _mm512_storeu_si512(to, r[i]);
-          __builtin_prefetch(to + kLineBytes, 1);
         } else if (n > 0) {
           _mm512_mask_storeu_epi8(to, (~uint64_t{0}) >> (64 - n * size), r[i]);
         }
