@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from passes import operators
 from passes.chain_builder import ChainBuilder
-from passes.decode_chain import DecodeChain
+from passes.chains import Chain, chain_of
 from passes.errors import ModelError, SchemeError
 from passes.fit_weight import fit_weight
 from passes.schemes import IntegerParameters, Lossless, Parameters
@@ -123,7 +124,7 @@ class EncodeWeights(ir.passes.InPlacePass):
                 shape=chain.weight.shape,
                 dtype=chain.weight.dtype.name,
                 role=chain.weight.role,
-                scheme=chain.scheme,
+                scheme=chain.parameters.name,
                 coder=mine[0].coder,
                 num_elements=chain.weight.num_elements,
                 original_bytes=chain.weight.num_bytes,
@@ -134,7 +135,7 @@ class EncodeWeights(ir.passes.InPlacePass):
         )
         return EncodeResult(model, True, encoded, builder.bytes_of[""], tuple(notes))
 
-    def _chains(self, model: ir.Model, notes: list[str], opset: int) -> list[DecodeChain]:
+    def _chains(self, model: ir.Model, notes: list[str], opset: int) -> list[Chain[Any]]:
         weights = {weight.name: weight for weight in select_weights(model)}
         for name in self.plan:
             if name not in model.graph.initializers:
@@ -162,7 +163,7 @@ class EncodeWeights(ir.passes.InPlacePass):
                         f"{name}: left alone: {weight.num_bytes} bytes would not become fewer"
                     )
                 continue
-            chains.append(DecodeChain(weight, fitted, coder, opset))
+            chains.append(chain_of(weight, fitted, coder, opset))
         return chains
 
     def _fitted(
@@ -188,9 +189,7 @@ class EncodeWeights(ir.passes.InPlacePass):
 
 
 def _check_fitted(weight: Weight, parameters: Parameters) -> None:
-    symbols = getattr(parameters, "symbols", None)
-    shape = parameters.planes[0].shape if symbols is None else symbols.shape  # type: ignore[union-attr]
-    kind = weight.dtype.numpy()
+    shape, kind = parameters.shape, weight.dtype.numpy()
     if shape != weight.shape or parameters.dtype != kind:
         raise ModelError(
             f"weight {weight.name!r}: expected parameters for {kind} {weight.shape}, "

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from passes.schemes import codebook, lossless, uniform
+from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.codebook import Codebook, CodebookParameters
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
-Parameters = UniformParameters | CodebookParameters | LosslessParameters | IntegerParameters
-
 __all__ = [
     "Codebook",
     "CodebookParameters",
+    "FitContext",
     "IntegerParameters",
     "Lossless",
     "LosslessParameters",
     "Parameters",
+    "Scheme",
     "Uniform",
     "UniformParameters",
     "bits",
@@ -28,17 +28,9 @@ __all__ = [
 
 def decode(parameters: Parameters) -> np.ndarray:
     """The weight that ``parameters`` stand for, in its own shape and type."""
-    if isinstance(parameters, UniformParameters):
-        return uniform.decode(parameters)
-    if isinstance(parameters, CodebookParameters):
-        return codebook.decode(parameters)
-    return lossless.decode(parameters)
+    return parameters.decode()
 
 
 def bits(parameters: Parameters) -> float:
     """Estimated bits of ``parameters``, side information included."""
-    if isinstance(parameters, UniformParameters):
-        return uniform.bits(parameters)
-    if isinstance(parameters, CodebookParameters):
-        return codebook.bits(parameters)
-    return lossless.bits(parameters)
+    return parameters.bits()

@@ -10,10 +10,12 @@ takes O(k log n).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from passes.errors import SchemeError
+from passes.schemes.base import FitContext, Parameters
 from passes.schemes.entropy import entropy_bits
 from passes.schemes.uniform import finite_float32
 
@@ -21,7 +23,7 @@ _SAMPLE = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
-class CodebookParameters:
+class CodebookParameters(Parameters):
     """A fitted codebook.
 
     Attributes:
@@ -35,6 +37,20 @@ class CodebookParameters:
     offset: int
     codebook: np.ndarray
     dtype: np.dtype
+
+    name: ClassVar[str] = "codebook"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.symbols.shape
+
+    def decode(self) -> np.ndarray:
+        """A lookup."""
+        return np.take(self.codebook, self.symbols.astype(np.int16) + self.offset)
+
+    def bits(self) -> float:
+        """The symbols' entropy and the codebook."""
+        return entropy_bits(self.symbols) + 8 * self.codebook.nbytes
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,7 @@ class Codebook:
         if not 1 <= self.entries <= 256:
             raise SchemeError(f"codebook: entries must be 1 to 256, not {self.entries}")
 
-    def fit(self, weight: np.ndarray) -> CodebookParameters:
+    def fit(self, weight: np.ndarray, context: FitContext | None = None) -> CodebookParameters:
         """Fits a float array of any shape; with few distinct values the codebook is exactly these.
 
         Raises SchemeError for an empty array, NaN or infinity.
@@ -78,17 +94,6 @@ class Codebook:
             codebook=codebook.astype(weight.dtype),
             dtype=weight.dtype,
         )
-
-
-def decode(parameters: CodebookParameters) -> np.ndarray:
-    """The weight of ``parameters``, a lookup."""
-    indices = parameters.symbols.astype(np.int16) + parameters.offset
-    return np.take(parameters.codebook, indices)
-
-
-def bits(parameters: CodebookParameters) -> float:
-    """Estimated bits: the symbols' entropy and the codebook."""
-    return entropy_bits(parameters.symbols) + 8 * parameters.codebook.nbytes
 
 
 def nearest_entry(values: np.ndarray, codebook: np.ndarray) -> np.ndarray:

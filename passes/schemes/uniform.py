@@ -5,11 +5,12 @@ it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from passes.errors import SchemeError
+from passes.schemes.base import FitContext, Parameters
 from passes.schemes.entropy import entropy_bits
 
 Granularity = Literal["tensor", "row", "group"]
@@ -17,7 +18,7 @@ _MAX_INT8, _MAX_INT16 = 2**7 - 1, 2**15 - 1
 
 
 @dataclass(frozen=True, eq=False)
-class UniformParameters:
+class UniformParameters(Parameters):
     """A fitted uniform quantiser.
 
     Attributes:
@@ -36,6 +37,26 @@ class UniformParameters:
     axis: int | None
     block_size: int
     dtype: np.dtype
+
+    name: ClassVar[str] = "uniform"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.symbols.shape
+
+    def decode(self) -> np.ndarray:
+        """float32 arithmetic, then rounded to the weight's type."""
+        values = self.symbols.astype(np.float32)
+        if self.zero_point is not None:
+            values -= _spread(self.zero_point.astype(np.float32), self)
+        values *= _spread(self.scale, self)
+        return values.astype(self.dtype, copy=False)
+
+    def bits(self) -> float:
+        """The symbols' entropy, 32 per scale and one symbol's width per zero point."""
+        zero = self.zero_point
+        side = 32 * self.scale.size + (0 if zero is None else 8 * zero.nbytes)
+        return entropy_bits(self.symbols) + side
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class Uniform:
         if self.group_size < 1:
             raise SchemeError(f"uniform: group_size must be at least 1, not {self.group_size}")
 
-    def fit(self, weight: np.ndarray) -> UniformParameters:
+    def fit(self, weight: np.ndarray, context: FitContext | None = None) -> UniformParameters:
         """Quantises a float32, float16 or bfloat16 array of any shape.
 
         All-zero tensors, rows and groups get scale 1. Raises SchemeError for an empty array, for
@@ -152,23 +173,6 @@ class Uniform:
         if self.bits is not None:
             zero = np.clip(zero, low, high)
         return rounded, zero.astype(np.float32)
-
-
-def decode(parameters: UniformParameters) -> np.ndarray:
-    """The weight of ``parameters``: float32 arithmetic, then rounded to the weight's type."""
-    symbols, scale, zero = parameters.symbols, parameters.scale, parameters.zero_point
-    values = symbols.astype(np.float32)
-    if zero is not None:
-        values -= _spread(zero.astype(np.float32), parameters)
-    values *= _spread(scale, parameters)
-    return values.astype(parameters.dtype, copy=False)
-
-
-def bits(parameters: UniformParameters) -> float:
-    """Estimated bits: the symbols' entropy, 32 per scale and one symbol's width per zero point."""
-    zero = parameters.zero_point
-    side = 32 * parameters.scale.size + (0 if zero is None else 8 * zero.nbytes)
-    return entropy_bits(parameters.symbols) + side
 
 
 def finite_float32(weight: np.ndarray) -> np.ndarray:
