@@ -185,6 +185,31 @@ def doctor_command(context: click.Context, as_json: bool) -> None:
         sys.exit(0 if all(f.good for f in found) else NOT_REACHED)
 
 
+@main.command("passes")
+@JSON_OPTION
+@click.pass_context
+def passes_command(context: click.Context, as_json: bool) -> None:
+    """List the graph passes and the schemes, with their options."""
+    with reported(context):
+        from toolkit.list_passes import listed_passes
+        from toolkit.printing import print_passes
+
+        found = listed_passes()
+        _show([f.as_dict() for f in found], as_json, lambda: print_passes(found))
+
+
+@main.command("recipe")
+@click.argument("name", required=False)
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of recipes.")
+@click.pass_context
+def recipe_command(context: click.Context, name: str | None, schema: bool) -> None:
+    """Print the ready recipe NAME; without it, the names of all of them."""
+    with reported(context):
+        from toolkit import recipes
+
+        click.echo(recipes.schema() if schema else recipes.text(name) if name else recipes.names())
+
+
 def _show(values: Any, as_json: bool, plain: Callable[[], None]) -> None:
     if as_json:
         from toolkit.report import to_json

@@ -56,8 +56,9 @@ def compress(
     Args:
         model: path of the ONNX file.
         output: path of the result; `NAME.compressed.onnx` beside the model where None.
-        recipe: settings by rules, a YAML file or `passes.Recipe`. With a target, the weights that
-            no rule names are searched; without one they get the recipe's default.
+        recipe: settings by rules: a YAML file, the name of a ready recipe, or `passes.Recipe`. With
+            a target, the weights that no rule names are searched; without one they get the
+            recipe's default.
         bits: uniform quantisation of all weights with so many bits, 2 to 16, instead of a search.
         lossless: keep every bit of every weight.
         min_sqnr: least signal-to-noise ratio of each output, in dB.
@@ -370,12 +371,13 @@ def _settings(
     """Settings of every weight; None for those that the search decides."""
     from passes.errors import SettingsError
     from passes.settings import Recipe, WeightSettings
+    from toolkit.recipes import read as read_recipe
 
     keep, exact = WeightSettings(scheme="keep"), WeightSettings(scheme="lossless")
     settings: dict[str, WeightSettings | None] = {}
     if recipe is not None:
         try:
-            rules = recipe if isinstance(recipe, Recipe) else Recipe.read(Path(recipe))
+            rules = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
             assigned = rules.assign(source.weights.values())
         except SettingsError as error:
             raise InputError(str(error)) from error

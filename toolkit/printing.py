@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.console import db_text, print_table, shape_text, share_text, size_text
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from toolkit.compare_models import Comparison
     from toolkit.fidelity import Fidelity
     from toolkit.inspect_model import Inspection
+    from toolkit.list_passes import Listed
     from toolkit.report import Report
 
 MAX_ROWS = 12
@@ -94,6 +96,14 @@ def print_inspection(found: Inspection) -> None:
     ]
     headers = ("tensor", "shape", "type", "form", "bytes", "bits/weight", "entropy", "share")
     print_table(headers, rows)
+
+
+def print_passes(found: Sequence[Listed]) -> None:
+    """Each pass and scheme with its options, one a line."""
+    for entry in found:
+        print(f"{entry.kind} {entry.name}: {entry.summary}")
+        for name, text in entry.options.items():
+            print(f"    {name}: {text}")
 
 
 def print_comparison(found: Comparison) -> None:
