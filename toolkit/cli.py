@@ -185,6 +185,33 @@ def doctor_command(context: click.Context, as_json: bool) -> None:
         sys.exit(0 if all(f.good for f in found) else NOT_REACHED)
 
 
+@main.command("scan")
+@click.argument("model", type=PATH)
+@click.option("--schemes", type=PATH, help="YAML: a list of lists of stages to try.")
+@click.option("--min-sqnr", type=float, default=24.0, show_default=True, help="For the recipe, dB.")
+@click.option("--min-size", type=int, default=256, show_default=True, help="Elements of a weight.")
+@click.option("--calibration", type=PATH, help="Real inputs: .npz file, or folder of .npz/.npy.")
+@click.option("--recipe", type=PATH, help="Write the recipe that follows here.")
+@click.option("--report", type=PATH, help="Write an HTML picture here.")
+@JOBS_OPTION
+@JSON_OPTION
+@click.pass_context
+def scan_command(
+    context: click.Context, /, model: str, schemes: str | None, as_json: bool, **options: Any
+) -> None:
+    """Measure each weight of MODEL alone under each scheme: bytes against output error."""
+    with reported(context):
+        from toolkit.console import progress_line
+        from toolkit.printing import print_scan
+        from toolkit.recipes import read_schemes
+        from toolkit.scan_model import scan
+
+        tried = read_schemes(schemes) if schemes is not None else None
+        with progress_line(as_json) as progress:
+            found = scan(model, schemes=tried, progress=progress, **options)
+        _show(found.as_dict(), as_json, lambda: print_scan(found))
+
+
 @main.command("passes")
 @JSON_OPTION
 @click.pass_context

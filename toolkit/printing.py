@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from toolkit.inspect_model import Inspection
     from toolkit.list_passes import Listed
     from toolkit.report import Report
+    from toolkit.scan_model import Scan
 
 MAX_ROWS = 12
 
@@ -104,6 +105,28 @@ def print_passes(found: Sequence[Listed]) -> None:
         print(f"{entry.kind} {entry.name}: {entry.summary}")
         for name, text in entry.options.items():
             print(f"    {name}: {text}")
+
+
+def print_scan(found: Scan) -> None:
+    """A row per weight and scheme, the chosen ones marked; then what the recipe predicts."""
+    rows = [
+        (
+            point.weight,
+            point.scheme,
+            "–" if point.problem else size_text(point.num_bytes),
+            "–" if point.problem else db_text(point.weight_sqnr_db),
+            point.problem or db_text(point.sqnr_db),
+            "taken" if found.chosen.get(point.weight) is point else "",
+        )
+        for point in found.points
+    ]
+    print_table(("weight", "scheme", "bytes", "weight SQNR", "output SQNR", ""), rows)
+    print(
+        f"recipe: {size_text(found.predicted_bytes)} of {size_text(sum(found.sizes.values()))} and "
+        f"{db_text(found.predicted_sqnr_db)} predicted"
+    )
+    for note in found.notes:
+        print(f"note: {note}")
 
 
 def print_comparison(found: Comparison) -> None:

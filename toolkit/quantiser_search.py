@@ -93,6 +93,11 @@ class Prepared:
         found = to_scores(self.evaluator.run(values, self.feeds), self.kinds)
         return compare_outputs(self.reference, found, self.ignored)
 
+    def fidelity_with(self, changed: Mapping[str, npt.NDArray[Any]]) -> Fidelity:
+        """That of the model with other values of some weights."""
+        found = to_scores(self.evaluator.run({**self.arrays, **changed}, self.feeds), self.kinds)
+        return compare_outputs(self.reference, found, self.ignored)
+
     def alone(self, name: str, step: float, draw: int) -> Fidelity:
         """That of the model with one weight quantised, on every second feed from `draw` on."""
         first = draw if len(self.feeds) > draw else 0

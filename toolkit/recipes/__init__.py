@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import os
@@ -50,6 +50,19 @@ def read(given: str | os.PathLike[str]) -> Recipe:
     if not path.exists() and path.name == str(given) and not path.suffix:
         return Recipe.parse(text(str(given)), source=f"recipe {given}")
     return Recipe.read(path)
+
+
+def read_schemes(path: str | os.PathLike[str]) -> list[tuple[Any, ...]]:
+    """Lists of stages from a YAML file. Raises `InputError` naming the file."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML: {one_line(error)}") from error
+    if not isinstance(found, list) or not all(isinstance(stages, list) for stages in found):
+        raise InputError(f"{path}: expected a list of lists of stages")
+    return [tuple(stages) for stages in found]
 
 
 def _texts() -> dict[str, str]:
