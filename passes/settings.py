@@ -151,6 +151,8 @@ class Recipe(BaseModel):
             place = f"{source}:{mark.line + 1}" if mark else source
             problem = getattr(error, "problem", None) or one_line(error)
             raise SettingsError(f"{place}: not YAML: {problem}") from error
+        except RecursionError as error:
+            raise SettingsError(f"{source}: not a recipe: nested too deeply") from error
         if not isinstance(data, dict):
             raise SettingsError(
                 f"{source}:1: a recipe is a mapping with the keys version and rules"

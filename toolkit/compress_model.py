@@ -8,7 +8,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.errors import InputError, OutputError, VerificationError
 from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.memory import release_memory
-from toolkit.output_file import beside, check_output, publish
+from toolkit.ort_session import thread_count
+from toolkit.output_file import beside, check_output, output_path, publish
 from toolkit.report import Report, TensorRow
 from toolkit.search import SearchResult, TracePoint
 from toolkit.targets import Target, choose_target
@@ -84,20 +85,21 @@ def compress(
     """
     job = _Job(
         Path(model),
-        Path(output) if output is not None else default_output(Path(model)),
+        output_path(output) if output is not None else default_output(Path(model)),
         Path(calibration) if calibration is not None else None,
-        Path(report) if report is not None else None,
+        output_path(report) if report is not None else None,
         dry_run,
-        jobs or os.cpu_count() or 1,
+        thread_count(jobs),
         portable,
         progress or (lambda stage, detail: None),
     )
-    _check_options(bits, lossless, recipe, jobs)
-    job.check_paths()
+    _check_options(bits, lossless, recipe)
+    job.check_paths([Path(recipe)] if isinstance(recipe, str | os.PathLike) else [])
     with job.timed("read"):
         from toolkit.pipeline import read_source
 
         source = read_source(job.model)
+    job.check_outputs(source.external)
     if not source.weights:
         raise InputError(
             f"{job.model}: nothing compressible, no float or 8-bit weight of an operator that "
@@ -147,15 +149,22 @@ class _Job:
             spent = self.seconds.get(stage, 0.0) + time.perf_counter() - start
             self.seconds[stage] = round(spent, 3)
 
-    def check_paths(self) -> None:
+    def check_paths(self, recipe: list[Path]) -> None:
         if not self.model.exists():
             raise InputError(f"{self.model}: no such file")
         if not self.model.is_file():
             raise InputError(f"{self.model}: is no file")
+        given = [self.model, *recipe]
+        if self.calibration is not None:
+            given.append(self.calibration)
+        self.check_outputs(given)
+
+    def check_outputs(self, given: Sequence[Path]) -> None:
+        """Refuses outputs that cannot be written or that are one of the files `given`."""
         if not self.dry_run:
-            check_output(self.output, [self.model])
+            check_output(self.output, given)
         if self.report is not None:
-            check_output(self.report, [self.model, self.output])
+            check_output(self.report, [*given, self.output])
 
     def run(
         self,
@@ -173,7 +182,9 @@ class _Job:
         names = searchable(source, settings) if target.kind != "fixed" else []
         fixed = {name: how for name, how in settings.items() if how is not None}
         with self.timed("inputs"):
-            prepared = prepare(source, names, self.calibration, self.threads)
+            # Without a search the weights are taken out as well: the session stays small.
+            taken = names or searchable(source, dict.fromkeys(settings))
+            prepared = prepare(source, taken, self.calibration, self.threads)
         notes += prepared.notes
         original_bytes = source.num_bytes
         result: SearchResult | None = None
@@ -204,6 +215,7 @@ class _Job:
         notes += finished.notes
         with self.timed("write"), self._place() as temporary:
             size = self._write(finished, temporary)
+            del finished.model, source.model  # as large as the file
             if size >= original_bytes and not self.dry_run:
                 notes.append("the result would not be smaller than the original: nothing written")
             with self.timed("verify"):
@@ -281,8 +293,8 @@ class _Job:
         try:
             return int(write_model(finished.model, temporary))
         except ModelError as error:
-            text = str(error).replace(str(temporary), str(self.output))
-            raise OutputError(text) from error
+            place = temporary.parent if self.dry_run else self.output
+            raise OutputError(str(error).replace(str(temporary), str(place))) from error
 
     def _verify(
         self,
@@ -306,6 +318,7 @@ class _Job:
         fidelity = compare_outputs(original, run_compressed(path, feeds, self.threads), ignored)
         stock = None
         if finished.functions:
+            release_memory()
             stock = compare_outputs(original, run_stock(path, feeds, self.threads), ignored)
         return fidelity, stock
 
@@ -341,9 +354,7 @@ def _release(prepared: Prepared) -> None:
     del prepared.evaluator
 
 
-def _check_options(
-    bits: int | None, lossless: bool, recipe: object | None, jobs: int | None
-) -> None:
+def _check_options(bits: int | None, lossless: bool, recipe: object | None) -> None:
     given = [
         name
         for name, on in (
@@ -357,8 +368,6 @@ def _check_options(
         raise InputError(f"{given[0]} and {given[1]}: give only one of them")
     if bits is not None and not 2 <= bits <= 16:
         raise InputError(f"--bits: expected 2 to 16, found {bits}")
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs: expected at least 1, found {jobs}")
 
 
 def _settings(
