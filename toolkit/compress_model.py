@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import InputError, OutputError, VerificationError
 from toolkit.fidelity import Fidelity, compare_outputs
+from toolkit.given_settings import METADATA_KEY, GivenSettings, given_settings
 from toolkit.memory import release_memory
 from toolkit.ort_session import thread_count
 from toolkit.output_file import beside, check_output, output_path, publish
@@ -93,8 +94,8 @@ def compress(
         portable,
         progress or (lambda stage, detail: None),
     )
-    _check_options(bits, lossless, recipe)
-    job.check_paths([Path(recipe)] if isinstance(recipe, str | os.PathLike) else [])
+    given = given_settings(recipe, bits, lossless)
+    job.check_paths([Path(given.source)] if given.source else [])
     with job.timed("read"):
         from toolkit.pipeline import read_source
 
@@ -105,21 +106,21 @@ def compress(
             f"{job.model}: nothing compressible, no float or 8-bit weight of an operator that "
             "multiplies with it"
         )
-    searching = not (bits or lossless)
     target = choose_target(
         source.num_bytes,
         min_sqnr=min_sqnr,
         max_error=max_error,
         target_ratio=target_ratio,
         target_size=target_size,
-        fixed=not searching or recipe is not None,
+        fixed=not given.searching or given.recipe is not None,
     )
-    if not searching and target.kind != "fixed":
+    if not given.searching and target.kind != "fixed":
         option = "--lossless" if lossless else "--bits"
         raise InputError(f"{option}: cannot be combined with a target")
-    settings = _settings(source, recipe, bits, lossless, target)
-    command = _command(job, recipe, bits, lossless, min_sqnr, max_error, target_ratio, target_size)
-    return job.run(source, target, settings, command, _label(recipe, bits, lossless))
+    settings = given.assign(source, target.kind == "fixed")
+    source.model.metadata_props[METADATA_KEY] = given.metadata()
+    command = _command(job, given, min_sqnr, max_error, target_ratio, target_size)
+    return job.run(source, target, settings, command, given.label())
 
 
 def default_output(model: Path) -> Path:
@@ -354,58 +355,6 @@ def _release(prepared: Prepared) -> None:
     del prepared.evaluator
 
 
-def _check_options(bits: int | None, lossless: bool, recipe: object | None) -> None:
-    given = [
-        name
-        for name, on in (
-            ("--bits", bits is not None),
-            ("--lossless", lossless),
-            ("--recipe", recipe is not None),
-        )
-        if on
-    ]
-    if len(given) > 1:
-        raise InputError(f"{given[0]} and {given[1]}: give only one of them")
-    if bits is not None and not 2 <= bits <= 16:
-        raise InputError(f"--bits: expected 2 to 16, found {bits}")
-
-
-def _settings(
-    source: Source,
-    recipe: PathLike | Recipe | None,
-    bits: int | None,
-    lossless: bool,
-    target: Target,
-) -> dict[str, WeightSettings | None]:
-    """Settings of every weight; None for those that the search decides."""
-    from passes.errors import SettingsError
-    from passes.settings import Recipe, WeightSettings
-    from toolkit.recipes import read as read_recipe
-
-    keep, exact = WeightSettings(scheme="keep"), WeightSettings(scheme="lossless")
-    settings: dict[str, WeightSettings | None] = {}
-    if recipe is not None:
-        try:
-            rules = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-            assigned = rules.assign(source.weights.values())
-        except SettingsError as error:
-            raise InputError(str(error)) from error
-        for name, weight in source.weights.items():
-            ruled = target.kind == "fixed" or any(rule.applies(weight) for rule in rules.rules)
-            settings[name] = assigned[name] if ruled or weight.role == "integer" else None
-    else:
-        for name, weight in source.weights.items():
-            if lossless or weight.role == "integer":
-                settings[name] = exact
-            elif weight.role == "minor":
-                settings[name] = keep if bits else None
-            else:
-                settings[name] = WeightSettings(bits=bits) if bits else None
-    for name in source.odd:
-        settings[name] = exact
-    return settings
-
-
 def _reached(target: Target, fidelity: Fidelity, size: int) -> bool:
     if target.kind == "target_size":
         return size <= target.value
@@ -433,21 +382,9 @@ def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity:
     )
 
 
-def _label(recipe: object | None, bits: int | None, lossless: bool) -> dict[str, Any]:
-    if lossless:
-        return {"scheme": "lossless"}
-    if bits is not None:
-        return {"scheme": "uniform", "bits": bits}
-    if recipe is not None:
-        return {"recipe": str(recipe) if isinstance(recipe, str | os.PathLike) else "given object"}
-    return {"scheme": "uniform, one step per weight, steps found by search"}
-
-
 def _command(
     job: _Job,
-    recipe: object | None,
-    bits: int | None,
-    lossless: bool,
+    given: GivenSettings,
     min_sqnr: float | None,
     max_error: float | None,
     target_ratio: float | None,
@@ -456,8 +393,8 @@ def _command(
     """The command line that repeats this run."""
     parts = ["toolkit", "compress", str(job.model), "--output", str(job.output)]
     options: dict[str, Any] = {
-        "--recipe": recipe if isinstance(recipe, str | os.PathLike) else None,
-        "--bits": bits,
+        "--recipe": given.source,
+        "--bits": given.bits,
         "--min-sqnr": min_sqnr,
         "--max-error": max_error,
         "--target-ratio": target_ratio,
@@ -468,7 +405,7 @@ def _command(
     for option, value in options.items():
         if value is not None:
             parts += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-    if lossless:
+    if given.lossless:
         parts.append("--lossless")
     if job.portable != "auto":
         parts.append("--portable" if job.portable == "always" else "--no-portable")
