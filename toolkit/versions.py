@@ -7,13 +7,13 @@ import platform
 from importlib import metadata
 
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu")
-OWN_NAMES = ("onnx-toolkit", "toolkit")
+DISTRIBUTION = "onnx-weight-toolkit"
 
 
 def versions() -> dict[str, str]:
     """Version by name: Python, the toolkit where it is installed, and the packages it rests on."""
     found = {"python": platform.python_version()}
-    for name in (*OWN_NAMES, *PACKAGES):
+    for name in (DISTRIBUTION, *PACKAGES):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
