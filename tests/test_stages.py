@@ -81,3 +81,10 @@ def test_schema_lists_every_scheme() -> None:
     assert set(one) == set(SCHEMES)
     for name in SCHEMES:
         assert set(options_model(name).model_fields) <= set(one[name]["properties"])
+
+
+def test_an_optional_rule_may_apply_to_nothing() -> None:
+    text = "version: 1\nrules: [{{match: absent, optional: {}, settings: {{bits: 3}}}}]\n"
+    assert Recipe.parse(text.format("true")).assign([]) == {}
+    with pytest.raises(SettingsError, match="r:2: the rule matches no weight .match 'absent'."):
+        Recipe.parse(text.format("false"), source="r").assign([])
