@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import onnx_ir as ir
 
@@ -17,7 +19,7 @@ def unfolded(builder: ChainBuilder, value: ir.Value, part: Partition) -> ir.Valu
         return builder.initializer(np.array(values, np.int64))
 
     if part.padding:
-        size = int(np.prod(part.shape))
-        value = builder.node("Reshape", [value, numbers(-1)])
+        size = prod(part.shape)
+        value = builder.node("Reshape", [value, numbers(size + part.padding)])
         value = builder.node("Slice", [value, numbers(0), numbers(size)])
     return builder.node("Reshape", [value, numbers(*part.shape)])

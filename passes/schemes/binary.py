@@ -15,7 +15,8 @@ import numpy as np
 from passes.schemes.base import FitContext
 from passes.schemes.partition import Granularity, Partition, check_partition, partition
 from passes.schemes.scaling import representable_scale
-from passes.schemes.uniform import Grid, UniformParameters, parameters_of
+from passes.schemes.uniform import UniformParameters, parameters_of
+from passes.schemes.uniform_grid import Grid
 from passes.schemes.weight_values import finite_float32, importance_of, mask_of
 
 P = TypeVar("P", bound=UniformParameters)
@@ -61,10 +62,11 @@ class Binary:
         """Fits a float32, float16 or bfloat16 array of any shape; SchemeError for an empty one,
         NaN or infinity."""
         context = context or FitContext()
+        values = finite_float32(weight)
         granularity = self.granularity if self.scaled else "tensor"
         part = partition("binary", weight.shape, granularity, self.axis, self.group_size, context)
         magnitudes, counts = _magnitudes(weight, part, context)
-        signs = np.where(finite_float32(weight) < 0, np.float32(-1), np.float32(1))
+        signs = np.where(values < 0, np.float32(-1), np.float32(1))
         size = np.ones(part.scale_shape).reshape(-1)
         if self.scaled:
             size = (magnitudes * counts).sum(axis=1) / np.maximum(counts.sum(axis=1), _TINY)
@@ -91,6 +93,7 @@ class Ternary:
         """Fits a float32, float16 or bfloat16 array of any shape; SchemeError for an empty one,
         NaN or infinity."""
         context = context or FitContext()
+        values = finite_float32(weight)
         part = partition(
             "ternary", weight.shape, self.granularity, self.axis, self.group_size, context
         )
@@ -102,7 +105,6 @@ class Ternary:
         best = np.argmax(total / np.sqrt(np.maximum(number, _TINY)), axis=1)[:, None]
         number, total = (np.take_along_axis(sums, best, axis=1)[:, 0] for sums in (number, total))
         size = total / np.maximum(number, _TINY)
-        values = finite_float32(weight)
         least = np.take_along_axis(falling, best, axis=1)[:, 0].reshape(part.scale_shape)
         taken = (np.abs(values) >= part.spread(least)) & (values != 0)
         signs = np.where(taken, np.sign(values), np.float32(0))

@@ -14,7 +14,8 @@ import numpy as np
 from passes.errors import SchemeError
 from passes.schemes.base import FitContext
 from passes.schemes.partition import Partition
-from passes.schemes.uniform import Grid, UniformParameters, parameters_of
+from passes.schemes.uniform import UniformParameters, parameters_of
+from passes.schemes.uniform_grid import Grid
 from passes.schemes.weight_values import Rounding, check_rounding, finite_float32, mask_of
 
 _MAX_BITS = 16

@@ -17,13 +17,13 @@ from passes.errors import SchemeError
 from passes.schemes.base import FitContext, Parameters
 from passes.schemes.entropy import entropy_bits
 from passes.schemes.partition import Granularity, Partition, check_partition, partition
-from passes.schemes.scaling import Scaling, ends_of, largest_finite, norm_of, representable_scale
+from passes.schemes.scaling import Scaling, ends_of, norm_of, representable_scale
+from passes.schemes.uniform_grid import Grid
 from passes.schemes.weight_values import (
     Rounding,
     check_rounding,
     finite_float32,
     mask_of,
-    rounded,
 )
 
 _MAX_INT8, _MAX_INT16 = 2**7 - 1, 2**15 - 1
@@ -219,63 +219,6 @@ class Uniform:
             return Grid(scale, dtype, low=low, high=high, zero=zero)
         scale = representable_scale(np.maximum(-smallest, largest) / high, dtype)
         return Grid(scale, dtype, low=-high, high=high)
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """The values that symbols stand for, one grid per index of the middle axis of a folded weight.
-
-    Attributes:
-        scale: float32 [n], positive.
-        dtype: Of the weight.
-        low, high: Limits of the symbols; None for no other than those of 16 bits.
-        zero: float64 integers [n], the symbols of zero; None for 0.
-        offset: float32 [n], added after the scale.
-    """
-
-    scale: np.ndarray
-    dtype: np.dtype
-    low: int | None = None
-    high: int | None = None
-    zero: np.ndarray | None = None
-    offset: np.ndarray | None = None
-
-    def symbols(self, folded: np.ndarray, rounding: Rounding, seed: int) -> np.ndarray:
-        """float32 integers for a float32 array [before, n, inside].
-
-        No symbol stands for a value beyond the largest finite one of the weight's type.
-        """
-        column = (slice(None), None)
-        values = folded if self.offset is None else folded - self.offset[column]
-        symbols = rounded(values / self.scale[column], rounding, seed)
-        reach = np.floor(largest_finite(self.dtype) / self.scale.astype(np.float64))
-        if self.offset is None and reach.min() <= _MAX_INT16:
-            np.clip(symbols, -reach[column], reach[column], out=symbols)
-        if self.zero is not None:
-            symbols += self.zero.astype(np.float32)[column]
-        if self.low is not None:
-            np.clip(symbols, self.low, self.high, out=symbols)
-        return symbols
-
-    def decoded(self, ends: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """What the two ends [n] of the weight's range decode to, as float64."""
-        values = np.stack(ends).astype(np.float32)[:, :, None]
-        symbols = self.symbols(values, "nearest", 0)[:, :, 0].astype(np.float32)
-        if self.zero is not None:
-            symbols -= self.zero.astype(np.float32)
-        symbols *= self.scale
-        if self.offset is not None:
-            symbols += self.offset
-        found = symbols.astype(self.dtype).astype(np.float64)
-        return found[0], found[1]
-
-    def equals(self, other: Grid) -> bool:
-        """Whether both have the same scales, zeros and offsets."""
-        pairs = ((self.zero, other.zero), (self.offset, other.offset))
-        return np.array_equal(self.scale, other.scale) and all(
-            (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
-            for a, b in pairs
-        )
 
 
 def parameters_of(

@@ -52,13 +52,9 @@ def importance_of(weight: np.ndarray, context: FitContext) -> np.ndarray | None:
         ) from error
 
 
-def rounded(values: np.ndarray, rounding: Rounding, seed: int) -> np.ndarray:
-    """``values`` rounded to integers, half to even, or up with the fraction's probability.
-
-    Stochastic rounding is unbiased (Polino et al. 2018, section 3.1); integers stay as they are.
-    """
-    if rounding == "nearest":
-        return np.asarray(np.rint(values))
+def stochastically_rounded(values: np.ndarray, seed: int) -> np.ndarray:
+    """float32 ``values`` rounded down, or up with the probability of the fraction, so without bias
+    (Polino, Pascanu, Alistarh 2018, section 3.1); integers stay as they are."""
     below = np.floor(values)
     chance = np.random.default_rng(seed).random(values.shape, np.float32)
     return np.asarray(below + (chance < values - below))
