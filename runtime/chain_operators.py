@@ -205,6 +205,16 @@ def _reshape(inputs: Inputs, _: Node) -> Value:
     return array.reshape(shape)
 
 
+def _slice(inputs: Inputs, _: Node) -> Value:
+    array, *bounds = (array_of(value) for value in inputs)
+    if len(bounds) != 2 or array.ndim != 1 or any(bound.shape != (1,) for bound in bounds):
+        raise UnknownFormError("form of Slice")
+    start, end = (int(bound[0]) for bound in bounds)
+    if not 0 <= start < end <= array.size:
+        raise UnknownFormError("bounds of Slice")
+    return array[start:end]
+
+
 def _identity(inputs: Inputs, _: Node) -> Value:
     return array_of(inputs[0])
 
@@ -233,6 +243,7 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     ("", "Gather"): _gather,
     ("", "Transpose"): _transpose,
     ("", "Reshape"): _reshape,
+    ("", "Slice"): _slice,
     ("", "Identity"): _identity,
 }
 """By domain and type, but for the ops that open a blob (`chain_decoder`)."""

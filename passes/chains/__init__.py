@@ -8,12 +8,19 @@ from typing import Any
 from passes.chains.base import Chain
 from passes.chains.codebook import CodebookChain
 from passes.chains.lossless import IntegerChain, LosslessChain
+from passes.chains.scaled import ScaledChain
 from passes.chains.uniform import UniformChain
 from passes.schemes import (
+    BinaryParameters,
     CodebookParameters,
+    FixedPointParameters,
     IntegerParameters,
     LosslessParameters,
     Parameters,
+    PointsParameters,
+    PowerOfTwoParameters,
+    ScaledParameters,
+    TernaryParameters,
     UniformParameters,
 )
 from passes.select_weights import Weight
@@ -22,9 +29,15 @@ from passes.settings import Coder
 __all__ = ["Chain", "chain_of"]
 
 _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
+    BinaryParameters: UniformChain,
     CodebookParameters: CodebookChain,
+    FixedPointParameters: UniformChain,
     IntegerParameters: IntegerChain,
     LosslessParameters: LosslessChain,
+    PointsParameters: CodebookChain,
+    PowerOfTwoParameters: CodebookChain,
+    ScaledParameters: ScaledChain,
+    TernaryParameters: UniformChain,
     UniformParameters: UniformChain,
 }
 

@@ -6,23 +6,46 @@ from __future__ import annotations
 import numpy as np
 
 from passes.schemes.base import FitContext, Parameters, Scheme
-from passes.schemes.codebook import Codebook, CodebookParameters
+from passes.schemes.binary import Binary, BinaryParameters, Ternary, TernaryParameters
+from passes.schemes.codebook import Codebook
+from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
+from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
+from passes.schemes.points import (
+    Points,
+    PointsParameters,
+    PowerOfTwo,
+    PowerOfTwoParameters,
+)
+from passes.schemes.scaled import Scaled, ScaledParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
 __all__ = [
+    "Binary",
+    "BinaryParameters",
     "Codebook",
     "CodebookParameters",
     "FitContext",
+    "FixedPoint",
+    "FixedPointParameters",
     "IntegerParameters",
     "Lossless",
     "LosslessParameters",
     "Parameters",
+    "Points",
+    "PointsParameters",
+    "PowerOfTwo",
+    "PowerOfTwoParameters",
+    "Scaled",
+    "ScaledParameters",
     "Scheme",
+    "Ternary",
+    "TernaryParameters",
     "Uniform",
     "UniformParameters",
     "bits",
     "decode",
+    "joint_bits",
 ]
 
 
