@@ -8,12 +8,18 @@ from typing import Any
 from passes.chains.base import Chain
 from passes.chains.codebook import CodebookChain
 from passes.chains.lossless import IntegerChain, LosslessChain
+from passes.chains.low_rank import LowRankChain
+from passes.chains.sums import SumChain
+from passes.chains.tucker import TuckerChain
 from passes.chains.uniform import UniformChain
 from passes.schemes import (
     CodebookParameters,
     IntegerParameters,
     LosslessParameters,
+    LowRankParameters,
     Parameters,
+    SumParameters,
+    TuckerParameters,
     UniformParameters,
 )
 from passes.select_weights import Weight
@@ -25,6 +31,9 @@ _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
     CodebookParameters: CodebookChain,
     IntegerParameters: IntegerChain,
     LosslessParameters: LosslessChain,
+    LowRankParameters: LowRankChain,
+    SumParameters: SumChain,
+    TuckerParameters: TuckerChain,
     UniformParameters: UniformChain,
 }
 

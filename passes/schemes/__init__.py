@@ -7,7 +7,11 @@ import numpy as np
 
 from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.codebook import Codebook, CodebookParameters
+from passes.schemes.joint_low_rank import JointLowRank
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
+from passes.schemes.low_rank import LowRank, LowRankParameters
+from passes.schemes.sums import Sum, SumParameters
+from passes.schemes.tucker import Tucker, TuckerParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
 __all__ = [
@@ -15,10 +19,17 @@ __all__ = [
     "CodebookParameters",
     "FitContext",
     "IntegerParameters",
+    "JointLowRank",
     "Lossless",
     "LosslessParameters",
+    "LowRank",
+    "LowRankParameters",
     "Parameters",
     "Scheme",
+    "Sum",
+    "SumParameters",
+    "Tucker",
+    "TuckerParameters",
     "Uniform",
     "UniformParameters",
     "bits",
