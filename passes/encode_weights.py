@@ -33,8 +33,7 @@ class EncodedWeight:
     Attributes:
         name, shape, dtype: The weight's; dtype as in ONNX ("FLOAT").
         role, scheme: As selected; "uniform", "codebook" or "lossless".
-        coder: How its (first) symbols are stored: wide, adaptive, huffman, fixed or raw; none where
-            it has none.
+        coder: How its (first) symbols are stored: wide, adaptive, huffman, fixed or raw.
         original_bytes: Bytes of its data before.
         code_bytes: Its share of the blobs.
         side_bytes: Its scales, zero points, codebook, uncoded planes, and nodes.
@@ -126,7 +125,7 @@ class EncodeWeights(ir.passes.InPlacePass):
                 dtype=chain.weight.dtype.name,
                 role=chain.weight.role,
                 scheme=chain.parameters.name,
-                coder=mine[0].coder if mine else "none",
+                coder=mine[0].coder,
                 num_elements=chain.weight.num_elements,
                 original_bytes=chain.weight.num_bytes,
                 code_bytes=sum(p.num_bytes for p in mine),

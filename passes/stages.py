@@ -15,12 +15,15 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from passes.errors import SchemeError
-from passes.schemes import Codebook, Lossless, Scheme, Uniform
+from passes.schemes import Codebook, Lossless, LowRank, Scheme, Sum, Tucker, Uniform
 
 SCHEMES: dict[str, type] = {
     "uniform": Uniform,
     "codebook": Codebook,
     "lossless": Lossless,
+    "low_rank": LowRank,
+    "tucker": Tucker,
+    "sum": Sum,
 }
 """Every scheme that a stage can name. Those with a field ``inner`` go on with the next stage, those
 with ``parts`` take lists of stages."""

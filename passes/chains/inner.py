@@ -13,9 +13,9 @@ import onnx_ir as ir
 from passes.chain_builder import ChainBuilder
 from passes.chains.base import Chain
 from passes.schemes import Parameters
-from passes.select_weights import Weight
+from passes.select_weights import Weight, folded_view
 from passes.settings import Coder
-from passes.symbol_packing import PackedSymbols
+from passes.symbol_packing import PackedSymbols, SymbolRequest
 
 
 def inner_chain(
@@ -78,7 +78,13 @@ def from_float(builder: ChainBuilder, value: ir.Value, weight: Weight) -> ir.Val
     return builder.node("Cast", [value], {"to": int(weight.dtype)})
 
 
-def zeros(builder: ChainBuilder, weight: Weight) -> ir.Value:
-    """A weight of zeros."""
+def zero_request(weight: Weight) -> SymbolRequest:
+    """The only symbol of a weight of zeros, so that its chain begins like any other."""
+    return SymbolRequest(weight.name, np.zeros(1, np.int8), folded_view(1), (1,), "auto")
+
+
+def zeros(builder: ChainBuilder, weight: Weight, packed: PackedSymbols) -> ir.Value:
+    """A weight of zeros from what became of ``zero_request``."""
+    value = builder.node("Cast", [packed.value], {"to": int(ir.DataType.FLOAT)})
     shape = builder.initializer(np.array(weight.shape, np.int64))
-    return from_float(builder, builder.node("ConstantOfShape", [shape]), weight)
+    return from_float(builder, builder.node("Expand", [value, shape]), weight)

@@ -10,7 +10,15 @@ import onnx_ir as ir
 
 from passes.chain_builder import ChainBuilder
 from passes.chains.base import Chain
-from passes.chains.inner import InnerChains, from_float, inner_chain, reshaped, to_float, zeros
+from passes.chains.inner import (
+    InnerChains,
+    from_float,
+    inner_chain,
+    reshaped,
+    to_float,
+    zero_request,
+    zeros,
+)
 from passes.schemes import TuckerParameters
 from passes.select_weights import Weight
 from passes.settings import Coder
@@ -29,12 +37,13 @@ class TuckerChain(Chain[TuckerParameters]):
         )
 
     def requests(self) -> list[SymbolRequest]:
-        return [request for part in self.inner.wanted for request in part]
+        wanted = [request for part in self.inner.wanted for request in part]
+        return wanted or [zero_request(self.weight)]
 
     def build(self, builder: ChainBuilder, packed: Sequence[PackedSymbols]) -> ir.Value:
         dims, (r_out, r_in) = self.parameters.shape, self.parameters.ranks
         if not r_out:
-            return zeros(builder, self.weight)
+            return zeros(builder, self.weight, packed[0])
         last, core, first = (
             to_float(builder, value, self.weight) for value in self.inner.build(builder, packed)
         )

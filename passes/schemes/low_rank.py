@@ -59,6 +59,10 @@ class LowRankParameters(Parameters):
         right = self.unfolding.right_matrix(self.right.decode()).astype(np.float32, copy=False)
         return self.unfolding.weight((left @ right).astype(self.dtype, copy=False))
 
+    @property
+    def is_exact(self) -> bool:
+        return not self.children()
+
     def bits(self) -> float:
         """Those of the factors."""
         return sum(child.bits() for child in self.children())

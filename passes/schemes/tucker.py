@@ -66,6 +66,10 @@ class TuckerParameters(Parameters):
         wide = (last @ core).reshape(n, r_in, -1)
         return (first.T @ wide).reshape(self.dims).astype(self.dtype, copy=False)
 
+    @property
+    def is_exact(self) -> bool:
+        return not self.children()
+
     def bits(self) -> float:
         """Those of the factors."""
         return sum(child.bits() for child in self.children())
