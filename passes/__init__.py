@@ -7,6 +7,7 @@ from passes.clean_up import CleanUp
 from passes.embed_functions import EmbedFunctions
 from passes.encode_weights import EncodedWeight, EncodeResult, EncodeWeights
 from passes.errors import ModelError, SchemeError, SettingsError
+from passes.factorize_weights import FactorizedWeight, FactorizeResult, FactorizeWeights
 from passes.fit_weight import fit_weight
 from passes.lift_weights import LiftWeights
 from passes.model_file import LoadedModel, read_model, write_model
@@ -21,6 +22,9 @@ __all__ = [
     "EncodeResult",
     "EncodeWeights",
     "EncodedWeight",
+    "FactorizeResult",
+    "FactorizeWeights",
+    "FactorizedWeight",
     "LiftWeights",
     "LoadedModel",
     "ModelError",

@@ -33,7 +33,7 @@ class EncodedWeight:
     Attributes:
         name, shape, dtype: The weight's; dtype as in ONNX ("FLOAT").
         role, scheme: As selected; "uniform", "codebook" or "lossless".
-        coder: How its symbols are stored: wide, adaptive, huffman, fixed or raw.
+        coder: How its (first) symbols are stored: wide, adaptive, huffman, fixed or raw.
         original_bytes: Bytes of its data before.
         code_bytes: Its share of the blobs.
         side_bytes: Its scales, zero points, codebook, uncoded planes, and nodes.

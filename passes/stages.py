@@ -15,12 +15,35 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from passes.errors import SchemeError
-from passes.schemes import Codebook, Lossless, Scheme, Uniform
+from passes.schemes import (
+    Binary,
+    Codebook,
+    FixedPoint,
+    Lossless,
+    LowRank,
+    Points,
+    PowerOfTwo,
+    Scaled,
+    Scheme,
+    Sum,
+    Ternary,
+    Tucker,
+    Uniform,
+)
 
 SCHEMES: dict[str, type] = {
     "uniform": Uniform,
+    "scaled": Scaled,
+    "fixed_point": FixedPoint,
+    "power_of_two": PowerOfTwo,
+    "binary": Binary,
+    "ternary": Ternary,
     "codebook": Codebook,
+    "points": Points,
     "lossless": Lossless,
+    "low_rank": LowRank,
+    "tucker": Tucker,
+    "sum": Sum,
 }
 """Every scheme that a stage can name. Those with a field ``inner`` go on with the next stage, those
 with ``parts`` take lists of stages."""

@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from passes import Recipe, SettingsError
 from passes.errors import SchemeError
-from passes.schemes import Codebook, Uniform
+from passes.schemes import Codebook, LowRank, Sum, Tucker, Uniform
 from passes.stages import SCHEMES, options_model, scheme_of
 from toolkit import recipes
 
@@ -88,3 +89,14 @@ def test_an_optional_rule_may_apply_to_nothing() -> None:
     assert Recipe.parse(text.format("true")).assign([]) == {}
     with pytest.raises(SettingsError, match="r:2: the rule matches no weight .match 'absent'."):
         Recipe.parse(text.format("false"), source="r").assign([])
+
+
+def test_low_rank_factors_and_sums_as_stages() -> None:
+    stages = yaml.safe_load("[{low_rank: {energy: 0.9, reshape: spatial}}, {uniform: {bits: 6}}]")
+    assert scheme_of(stages) == LowRank(energy=0.9, reshape="spatial", inner=Uniform(bits=6))
+    stages = yaml.safe_load("[{tucker: {ranks: [4, 3]}}, {codebook: {entries: 8}}]")
+    assert scheme_of(stages) == Tucker(ranks=(4, 3), inner=Codebook(entries=8))
+    stages = yaml.safe_load("[sum: {parts: [{uniform: {bits: 2}}, [{low_rank: {rank: 1}}]]}]")
+    assert scheme_of(stages) == Sum(parts=(Uniform(bits=2), LowRank(rank=1)))
+    with pytest.raises(SchemeError, match="low rank: the rank must be at least 0"):
+        scheme_of([{"low_rank": {"rank": -1}}])

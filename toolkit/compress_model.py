@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from passes.settings import Recipe, WeightSettings
     from toolkit.pipeline import Finished, Source
     from toolkit.quantiser_search import Prepared
+    from toolkit.verify import Expected
 
 Progress = Callable[[str, str], None]
 PathLike = str | os.PathLike[str]
@@ -212,7 +213,7 @@ class _Job:
         _release(prepared)
         release_memory()
         with self.timed("encode"):
-            finished, digests, rows = self._encode(source, fixed)
+            finished, expected, rows = self._encode(source, fixed)
         notes += finished.notes
         with self.timed("write"), self._place() as temporary:
             size = self._write(finished, temporary)
@@ -221,7 +222,7 @@ class _Job:
                 notes.append("the result would not be smaller than the original: nothing written")
             with self.timed("verify"):
                 try:
-                    fidelity, stock = self._verify(temporary, feeds, ignored, finished, digests)
+                    fidelity, stock = self._verify(temporary, feeds, ignored, finished, expected)
                 except VerificationError as error:
                     text = str(error).replace(str(temporary), str(self.output))
                     raise VerificationError(text) from error
@@ -264,18 +265,20 @@ class _Job:
 
     def _encode(
         self, source: Source, fixed: dict[str, WeightSettings]
-    ) -> tuple[Finished, dict[str, str], list[TensorRow]]:
-        from toolkit.pipeline import finish, fit_all
+    ) -> tuple[Finished, dict[str, Expected], list[TensorRow]]:
+        from toolkit.pipeline import finish, fit_all, keep_factors
         from toolkit.tensor_rows import tensor_rows
-        from toolkit.verify import fitted_digests
+        from toolkit.verify import expected_weights
 
         fitted = fit_all(source, fixed)
-        digests = fitted_digests(fitted)
         quality = weight_quality(source, fitted)
+        fitted, notes = keep_factors(source.model, fitted)
+        expected = expected_weights(fitted)
         finished = finish(source.model, fitted, self.portable)
+        finished.notes[:0] = notes
         rows = tensor_rows(finished, fitted, quality)
         source.weights.clear()
-        return finished, digests, rows
+        return finished, expected, rows
 
     @contextmanager
     def _place(self) -> Iterator[Path]:
@@ -303,18 +306,18 @@ class _Job:
         feeds: list[Any],
         ignored: list[str],
         finished: Finished,
-        digests: dict[str, str],
+        expected: dict[str, Expected],
     ) -> tuple[Fidelity, Fidelity | None]:
         from toolkit.verify import check_weights, run_compressed, run_original, run_stock
 
         release_memory()
         encoded = {row.name for row in finished.encoded}
-        kept = [name for name in digests if name not in encoded]
+        kept = [name for name in expected if name not in encoded]
         original = run_original(self.model, feeds, self.threads)
         release_memory()
         if not encoded:
             return compare_outputs(original, run_stock(path, feeds, self.threads), ignored), None
-        check_weights(path, digests, kept, self.threads)
+        check_weights(path, expected, kept, self.threads)
         release_memory()
         fidelity = compare_outputs(original, run_compressed(path, feeds, self.threads), ignored)
         stock = None

@@ -120,6 +120,28 @@ def fit_all(source: Source, settings: Mapping[str, WeightSettings]) -> dict[str,
     return fitted
 
 
+def keep_factors(
+    model: ir.Model, fitted: Mapping[str, Parameters]
+) -> tuple[dict[str, Parameters], list[str]]:
+    """Lets layers compute with the factors of low-rank weights where that saves arithmetic. Changes
+    `model`; returns what is to be encoded, factors by their new names, and a note for each such
+    weight."""
+    from passes.factorize_weights import FactorizeWeights
+    from passes.schemes import LowRankParameters, TuckerParameters
+
+    kinds = LowRankParameters | TuckerParameters
+    plan = {name: found for name, found in fitted.items() if isinstance(found, kinds)}
+    if not plan:
+        return dict(fitted), []
+    result = FactorizeWeights(plan).call(model)
+    rest = {name: found for name, found in fitted.items() if name not in plan}
+    notes = [
+        f"{found.name}: kept as factors: {found.after / found.before:.0%} of the arithmetic"
+        for found in result.factorized
+    ]
+    return {**rest, **result.plan}, [*notes, *result.notes]
+
+
 @dataclass
 class Finished:
     """A compressed model in memory: its rows per weight, and what the passes said."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from passes.schemes import Parameters
 
 Outputs = list[dict[str, Any]]
+Expected = str | npt.NDArray[Any]
+
+# Share of the largest weight by which sums of products may differ; by default 1e-5.
+_ROUND_OFF = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
 
 
 def digest(array: npt.NDArray[Any]) -> str:
@@ -30,18 +34,32 @@ def digest(array: npt.NDArray[Any]) -> str:
     return hashlib.blake2b(body.data, digest_size=16, key=head[:64]).hexdigest()
 
 
-def fitted_digests(fitted: Mapping[str, Parameters]) -> dict[str, str]:
-    """Digests of the weights that the parameters stand for."""
-    from passes.schemes import decode
+def expected_weights(fitted: Mapping[str, Parameters]) -> dict[str, Expected]:
+    """The weights that the parameters stand for: digests, or the values of those whose decoding
+    adds up products (`Parameters.is_exact`)."""
+    expected: dict[str, Expected] = {}
+    for name, parameters in fitted.items():
+        value = parameters.decode()
+        expected[name] = digest(value) if parameters.is_exact else value
+    return expected
 
-    return {name: digest(decode(parameters)) for name, parameters in fitted.items()}
+
+def _agrees(value: npt.NDArray[Any], expected: Expected) -> bool:
+    if isinstance(expected, str):
+        return digest(value) == expected
+    if value.dtype != expected.dtype or value.shape != expected.shape:
+        return False
+    wanted = expected.astype(np.float32)
+    share = _ROUND_OFF.get(value.dtype.name, 1e-5)
+    limit = share * float(np.abs(wanted).max(initial=0))
+    return bool((np.abs(value.astype(np.float32) - wanted) <= limit).all())
 
 
 def check_weights(
-    path: Path, expected: Mapping[str, str], skipped: Sequence[str], threads: int = 0
+    path: Path, expected: Mapping[str, Expected], skipped: Sequence[str], threads: int = 0
 ) -> int:
-    """Decodes the weights of a compressed file and compares them with the digests of what was
-    fitted, by name. Names in `skipped` stayed as they were. Returns the number of weights compared.
+    """Decodes the weights of a compressed file and compares them with what was fitted, by name.
+    Names in `skipped` stayed as they were. Returns the number of weights compared.
     Raises `VerificationError` naming the first that differs or is missing."""
     missing = set(expected) - set(skipped)
     compared = 0
@@ -49,7 +67,7 @@ def check_weights(
         if name in missing:
             missing.discard(name)
             compared += 1
-            if digest(value) != expected[name]:
+            if not _agrees(value, expected[name]):
                 raise VerificationError(f"{path}: weight {name} does not decode to what was fitted")
     if missing:
         raise VerificationError(f"{path}: weight {sorted(missing)[0]} is not in the written file")

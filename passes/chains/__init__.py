@@ -8,7 +8,10 @@ from typing import Any
 from passes.chains.base import Chain
 from passes.chains.codebook import CodebookChain
 from passes.chains.lossless import IntegerChain, LosslessChain
+from passes.chains.low_rank import LowRankChain
 from passes.chains.scaled import ScaledChain
+from passes.chains.sums import SumChain
+from passes.chains.tucker import TuckerChain
 from passes.chains.uniform import UniformChain
 from passes.schemes import (
     BinaryParameters,
@@ -16,11 +19,14 @@ from passes.schemes import (
     FixedPointParameters,
     IntegerParameters,
     LosslessParameters,
+    LowRankParameters,
     Parameters,
     PointsParameters,
     PowerOfTwoParameters,
     ScaledParameters,
+    SumParameters,
     TernaryParameters,
+    TuckerParameters,
     UniformParameters,
 )
 from passes.select_weights import Weight
@@ -38,6 +44,9 @@ _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
     PowerOfTwoParameters: CodebookChain,
     ScaledParameters: ScaledChain,
     TernaryParameters: UniformChain,
+    LowRankParameters: LowRankChain,
+    SumParameters: SumChain,
+    TuckerParameters: TuckerChain,
     UniformParameters: UniformChain,
 }
 

@@ -10,7 +10,9 @@ from passes.schemes.binary import Binary, BinaryParameters, Ternary, TernaryPara
 from passes.schemes.codebook import Codebook
 from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
 from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
+from passes.schemes.joint_low_rank import JointLowRank
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
+from passes.schemes.low_rank import LowRank, LowRankParameters
 from passes.schemes.points import (
     Points,
     PointsParameters,
@@ -18,6 +20,8 @@ from passes.schemes.points import (
     PowerOfTwoParameters,
 )
 from passes.schemes.scaled import Scaled, ScaledParameters
+from passes.schemes.sums import Sum, SumParameters
+from passes.schemes.tucker import Tucker, TuckerParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
 __all__ = [
@@ -29,8 +33,11 @@ __all__ = [
     "FixedPoint",
     "FixedPointParameters",
     "IntegerParameters",
+    "JointLowRank",
     "Lossless",
     "LosslessParameters",
+    "LowRank",
+    "LowRankParameters",
     "Parameters",
     "Points",
     "PointsParameters",
@@ -41,6 +48,10 @@ __all__ = [
     "Scheme",
     "Ternary",
     "TernaryParameters",
+    "Sum",
+    "SumParameters",
+    "Tucker",
+    "TuckerParameters",
     "Uniform",
     "UniformParameters",
     "bits",

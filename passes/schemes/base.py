@@ -42,6 +42,12 @@ class Parameters(ABC):
         """Parameters of the inner schemes: factors, coefficients, parts of a sum."""
         return ()
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every way to run the graph makes the bits of ``decode``; otherwise, where it adds
+        up products, they agree within round-off of float32 and of the weight's type."""
+        return all(child.is_exact for child in self.children())
+
 
 @dataclass(frozen=True, eq=False)
 class FitContext:
