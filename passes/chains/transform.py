@@ -21,8 +21,8 @@ from passes.symbol_packing import PackedSymbols, SymbolRequest
 
 
 class TransformChain(Chain[TransformParameters]):
-    """inner chain -> Mul steps -> Round -> Cast to double -> MatMul with the basis for each stage ->
-    Mul -> Cast -> Transpose and Reshape -> [Mul mask].
+    """inner chain -> Mul steps -> Round -> Cast to double -> MatMul with the basis of each stage
+    -> Mul -> Cast -> Transpose and Reshape -> [Mul mask].
 
     All products and sums of the MatMul are integers below 2^53, so its result is the same bit for
     bit in any ONNX Runtime.

@@ -8,10 +8,13 @@ import numpy as np
 from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.codebook import Codebook, CodebookParameters
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
-from passes.schemes.transform import Transform, TransformParameters
+from passes.schemes.transform import Transform
+from passes.schemes.transform_choice import AutoTransform
+from passes.schemes.transform_parameters import TransformParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
 __all__ = [
+    "AutoTransform",
     "Codebook",
     "CodebookParameters",
     "FitContext",

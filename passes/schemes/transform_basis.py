@@ -3,9 +3,9 @@
 
 A float matrix product depends on the order of its additions, which each library chooses. Here both
 factors are integers held in float64: S is rounded to multiples of 2^-s, the coefficients to
-multiples of a power of two. By Cauchy and Schwarz every partial sum of coefficients times basis stays
-below 2^53, so all of them are exact, in any order. What is lost is less than float32's own
-rounding of a weight: relative errors of 2^-26 of a vector's norm.
+multiples of a power of two. By Cauchy and Schwarz every partial sum of coefficients times basis
+stays below 2^53, so all of them are exact, in any order. What is lost is about 2^-26 of a vector's
+norm, as little as rounding weights to float32 loses.
 
 The entries of S come out of a sine, or of sums of products, that libraries round differently in the
 last bits; s is chosen so that no entry lies near the middle of two integers, and all agree on it.
@@ -19,7 +19,7 @@ from math import ceil, floor, log2, prod
 
 import numpy as np
 
-from passes.schemes.transform_kinds import synthesis
+from passes.schemes.transform_kinds import is_orthonormal, synthesis
 
 COEFFICIENT_BITS, BASIS_BITS = 25.9, 26.9  # their sum leaves room below 53
 _TOGETHER = 64  # elements up to which several axes are undone by one product
@@ -32,7 +32,7 @@ class Stage:
     """One matrix product of an inverse transform.
 
     Attributes:
-        sizes: The sizes along the axes that it undoes: the basis is the Kronecker product of theirs.
+        sizes: The sizes along the axes that it undoes: their bases' Kronecker product.
         shift: s; the basis is rounded to multiples of 2^-s.
         basis: float64 [F, F] of integers, [frequency, position]; F is the product of ``sizes``.
     """
@@ -59,7 +59,7 @@ def stages_of(kind: str, sizes: tuple[int, ...], levels: int | None) -> tuple[St
         matrix = np.ones((1, 1))
         for size in group:
             matrix = np.kron(matrix, synthesis(kind, size, levels))
-        growth *= max(1.0, float(np.linalg.norm(matrix, 2)) * (1 - 1e-12))
+        growth *= _norm_bound(kind, matrix)
         shift = floor(BASIS_BITS - log2(growth))
         while not _is_settled(matrix * 2.0**shift):
             shift -= 1
@@ -100,6 +100,14 @@ def synthesise(whole: np.ndarray, stages: tuple[Stage, ...]) -> np.ndarray:
             value = np.matmul(stage.basis.T, value.reshape(-1, size, after))
         before *= size
     return value.reshape(whole.shape)
+
+
+def _norm_bound(kind: str, matrix: np.ndarray) -> float:
+    """At least the factor by which ``matrix`` lengthens a vector, or 1 where that is less."""
+    if is_orthonormal(kind):
+        return 1.0
+    magnitudes = np.abs(matrix)
+    return max(1.0, float(np.sqrt(magnitudes.sum(0).max() * magnitudes.sum(1).max())))
 
 
 def _is_settled(scaled: np.ndarray) -> bool:

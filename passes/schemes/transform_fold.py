@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which elements of a weight are transformed together: axes, cut into blocks, brought to the end.
 
-Folding gives [A, B, F]: F elements that one transform mixes, the last axis of them fastest, in A x B
-places. After the transform F counts frequencies, and it is the axis along which neighbours are
-coded, so that the coder's classes see each frequency.
+Folding gives [A, B, F]: F elements that one transform mixes, the last axis of them fastest, in A
+x B places. After the transform F counts frequencies, and it is the axis along which neighbours
+are coded, so that the coder's classes see each frequency.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transforms of n values as synthesis matrices S, float64 [frequency, position]: x = c S.
 
-- ``dct``: DCT-II, ``dst``: DST-II, both orthonormal (Britanak, Yip and Rao 2007, section 4.2; SciPy's
-  norm="ortho").
+- ``dct``: DCT-II, ``dst``: DST-II, both orthonormal (Britanak, Yip and Rao 2007, section 4.2;
+  SciPy's norm="ortho").
 - ``dft``: real and imaginary parts stacked, Re 0 … n/2 and then Im 1 … (n-1)/2, scaled to an
   orthonormal real matrix: NumPy's rfft with norm="ortho", times sqrt(2) for frequencies that
   stand for two.
@@ -53,8 +53,7 @@ def analysis(kind: str, size: int, levels: int | None = None) -> np.ndarray:
     """The inverse of S, float64 [position, frequency]: c = x S^-1. The transpose, but for
     biorthogonal wavelets."""
     matrix = synthesis(kind, size, levels)
-    orthonormal = np.allclose(matrix @ matrix.T, np.eye(size), atol=1e-9)
-    inverse = matrix.T if orthonormal else np.linalg.inv(matrix)
+    inverse = matrix.T if is_orthonormal(kind) else np.linalg.inv(matrix)
     inverse.setflags(write=False)
     return inverse
 
@@ -81,7 +80,8 @@ def _trigonometric(kind: str, size: int) -> np.ndarray:
         index = 4 * frequency * column + size + size * sine
         single = 2 * frequency % size == 0
     scale = np.where(single, np.sqrt(1 / size), np.sqrt(2 / size))
-    return np.sin(index % (4 * size) * (np.pi / (2 * size))) * scale
+    matrix: np.ndarray = np.sin(index % (4 * size) * (np.pi / (2 * size))) * scale
+    return matrix
 
 
 def wavelet_levels(kind: str, size: int, levels: int) -> list[int]:
@@ -90,7 +90,7 @@ def wavelet_levels(kind: str, size: int, levels: int) -> list[int]:
 
     if not levels:
         levels = max(pywt.dwt_max_level(size, pywt.Wavelet(kind).dec_len), 1)
-    found = []
+    found: list[int] = []
     while size > 1 and len(found) < levels:
         found.append(size)
         size -= size // 2

@@ -2,10 +2,10 @@
 """A quantiser step for each frequency by reverse water-filling (Cover and Thomas 2006, section
 10.3.3).
 
-Of independent components of variances v the least rate for a distortion spreads it evenly, D = min(w,
-v) with one water level w; a component below the level is dropped. With sensitivities g, which say how
-much the squared error of a frequency counts, D = min(w / g, v). A uniform quantiser of step d has
-distortion d^2 / 12.
+Of independent components of variances v the least rate for a distortion spreads it evenly, D =
+min(w, v) with one water level w; a component below the level is dropped. With sensitivities g,
+which say how much the squared error of a frequency counts, D = min(w / g, v). A uniform quantiser
+of step d has distortion d^2 / 12.
 """
 
 from __future__ import annotations
