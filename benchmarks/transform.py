@@ -75,7 +75,7 @@ def scheme_of(
     block = 64 if layer == "linear" else None
     if kind == "auto":
         lags = None if spectrum is None else tuple(spectrum.tolist())
-        return AutoTransform(inner, block=block, autocorrelation=lags)
+        return AutoTransform(inner, blocks=(block,) if block else (0, 16, 8), autocorrelation=lags)
     if spectrum is None:
         return Transform(kind, block=block, inner=inner)
     power = frequency_sensitivity(kind, taps, None, toeplitz(spectrum))

@@ -22,10 +22,10 @@ from passes.schemes.transform import Transform
 from passes.schemes.transform_fold import Folding, folding_of
 from passes.schemes.transform_kinds import check_kind
 from passes.schemes.transform_sensitivity import frequency_sensitivity, toeplitz
-from passes.schemes.uniform import finite_float32
+from passes.schemes.uniform import finite_float32, largest_divisor
 
 _SAMPLE = 1 << 18  # elements that a decision looks at
-_TRIALS = 6
+_REFINED, _TRIALS = 2, 6  # transforms whose step is fitted, and how often
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,14 @@ class Decision:
     """What a decision rests on.
 
     Attributes:
-        kind: The transform that pays, None where none does.
+        choice: The transform that pays, as ``dct`` or, in blocks of 16, ``dct/16``; None where none
+            does.
         plain_bits: Coded bits per element without transform.
-        bits: By kind the bits per element at the plain quantiser's error.
-        factor: What the quantiser's step is multiplied by for that error under ``kind``.
+        bits: By transform the bits per element at the plain quantiser's error.
+        factor: What the quantiser's step is multiplied by for that error under ``choice``.
     """
 
-    kind: str | None
+    choice: str | None
     plain_bits: float
     bits: dict[str, float]
     factor: float
@@ -47,11 +48,11 @@ class Decision:
     @property
     def text(self) -> str:
         """One line for a report."""
-        best = min(self.bits, key=lambda kind: self.bits[kind])
+        best = min(self.bits, key=lambda name: self.bits[name])
         change = 100 * (self.bits[best] / self.plain_bits - 1) if self.plain_bits else 0.0
         figures = f"{best} {self.bits[best]:.3f}, none {self.plain_bits:.3f} bits per weight at "
         figures += f"equal error ({change:+.1f} %)"
-        return f"{self.kind}: {figures}" if self.kind else f"no transform: {figures}"
+        return f"{self.choice}: {figures}" if self.choice else f"no transform: {figures}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class AutoTransform:
 
     Attributes:
         inner: The quantiser, of the coefficients or of the weight itself.
-        kinds, axes, block, levels: As in ``Transform``.
+        kinds, axes, levels: As in ``Transform``.
+        blocks: Elements per transform along the axes that are tried, 0 for all.
         autocorrelation: Of what the weight is multiplied with, for lags 0 … F - 1 along the one
             axis that is transformed: errors then count as they appear in the output, and steps per
             frequency follow. None counts all alike.
@@ -70,24 +72,24 @@ class AutoTransform:
     inner: Scheme
     kinds: tuple[str, ...] = ("dct", "dft", "haar", "db4")
     axes: tuple[int, ...] | None = None
-    block: int | tuple[int, ...] | None = None
+    blocks: tuple[int, ...] = (0, 16)
     levels: int | None = None
     autocorrelation: tuple[float, ...] | None = None
     margin: float = 0.01
 
     def __post_init__(self) -> None:
-        if not self.kinds:
-            raise SchemeError("auto transform: no kinds to choose from")
+        if not self.kinds or not self.blocks or min(self.blocks) < 0:
+            raise SchemeError("auto transform: give kinds and blocks to choose from")
         for kind in self.kinds:
             check_kind(kind)
 
     def fit(self, weight: np.ndarray, context: FitContext | None = None) -> Parameters:
         """Parameters of the transform that pays, else of ``inner`` itself. SchemeError as there."""
         decision = self.decide(weight, context)
-        if decision.kind is None:
+        if decision.choice is None:
             return self.inner.fit(weight, context)
         finer = _scaled(self.inner, decision.factor) or self.inner
-        return self._candidate(decision.kind, weight.shape, finer).fit(weight, context)
+        return self._candidate(decision.choice, finer).fit(weight, context)
 
     def decide(self, weight: np.ndarray, context: FitContext | None = None) -> Decision:
         """Compares on up to some 260,000 elements of the weight; SchemeError as ``fit``."""
@@ -95,46 +97,56 @@ class AutoTransform:
         values = finite_float32(weight)
         if not values.ndim or not values.any():
             return Decision(None, 0.0, dict.fromkeys(self.kinds, 0.0), 1.0)
-        folding = folding_of(values.shape, self.axes, self.block)
-        values, context = _sampled(values, folding, context)
+        folding = folding_of(values.shape, self.axes, None)
+        names = [
+            f"{kind}/{block}" if block else kind
+            for block in self.blocks
+            if block < max(folding.sizes)
+            for kind in self.kinds
+        ] or list(self.kinds)
         gram = self._gram(folding)
+        values, context = _sampled(values, folding, context)
         plain = self.inner.fit(values, context)
         wanted, plain_bits = self._error(plain, values, gram, context), coded_bits(plain)
-        found, factors = {}, {}
-        for kind in self.kinds:
-            found[kind], factors[kind] = self._at_error(kind, values, gram, context, wanted)
-        best = min(found, key=lambda kind: found[kind])
-        pays = found[best] < (1 - self.margin) * plain_bits
+        found = {n: self._at_error(n, values, gram, context, wanted, 1) for n in names}
+        for name in sorted(names, key=lambda n: found[n][0])[:_REFINED]:
+            found[name] = self._at_error(name, values, gram, context, wanted, _TRIALS)
+        best = min(found, key=lambda name: found[name][0])
+        pays = found[best][0] < (1 - self.margin) * plain_bits
         return Decision(
             best if pays else None,
             plain_bits / values.size,
-            {kind: bits / values.size for kind, bits in found.items()},
-            factors[best] if pays else 1.0,
+            {name: bits / values.size for name, (bits, _) in found.items()},
+            found[best][1] if pays else 1.0,
         )
 
-    def _candidate(self, kind: str, shape: tuple[int, ...], inner: Scheme) -> Transform:
+    def _candidate(self, name: str, inner: Scheme) -> Transform:
+        kind, _, block = name.partition("/")
         steps = None
         if self.autocorrelation is not None:
-            gram = self._gram(folding_of(shape, self.axes, self.block))
-            size = len(self.autocorrelation)
+            size = int(block) if block else len(self.autocorrelation)
+            size = largest_divisor(len(self.autocorrelation), size)
+            gram = toeplitz(np.array(self.autocorrelation[:size]))
             sensitivity = frequency_sensitivity(kind, size, self.levels, gram)
             steps = tuple(np.sqrt(sensitivity.mean() / sensitivity).tolist())
-        return Transform(kind, self.axes, self.block, self.levels, steps=steps, inner=inner)
+        return Transform(kind, self.axes, int(block or 0), self.levels, steps=steps, inner=inner)
 
     def _at_error(
         self,
-        kind: str,
+        name: str,
         values: np.ndarray,
         gram: np.ndarray | None,
         context: FitContext,
         wanted: float,
+        trials: int,
     ) -> tuple[float, float]:
-        """Bits at the error ``wanted`` and the factor of the step that reaches it. A quantiser
-        without a step is charged what its error would cost to mend at 6.02 dB a bit."""
+        """Bits at the error ``wanted`` and the factor of the step that reaches it, found in so many
+        trials. What is left of a difference is charged as it would cost to mend at 6.02 dB a
+        bit."""
         factor, found = 1.0, dict[float, tuple[float, float]]()
-        for _ in range(_TRIALS):
+        for _ in range(trials):
             inner = _scaled(self.inner, factor)
-            candidate = self._candidate(kind, values.shape, inner or self.inner)
+            candidate = self._candidate(name, inner or self.inner)
             fitted = candidate.fit(values, context)
             error, bits = self._error(fitted, values, gram, context), coded_bits(fitted)
             if inner is None or not (error > 0 and wanted > 0):
@@ -167,7 +179,7 @@ class AutoTransform:
             error *= np.sqrt(np.broadcast_to(context.importance, error.shape))
         if gram is None:
             return float(np.vdot(error, error))
-        folded = folding_of(values.shape, self.axes, self.block).fold(error)
+        folded = folding_of(values.shape, self.axes, None).fold(error)
         rows = folded.reshape(-1, folded.shape[2])
         return float(np.vdot(rows, rows @ gram))
 
