@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from passes.errors import SchemeError
 from passes.schemes import (
+    AutoTransform,
     Binary,
     Codebook,
     FixedPoint,
@@ -27,6 +28,7 @@ from passes.schemes import (
     Scheme,
     Sum,
     Ternary,
+    Transform,
     Tucker,
     Uniform,
 )
@@ -43,6 +45,8 @@ SCHEMES: dict[str, type] = {
     "lossless": Lossless,
     "low_rank": LowRank,
     "tucker": Tucker,
+    "transform": Transform,
+    "auto_transform": AutoTransform,
     "sum": Sum,
 }
 """Every scheme that a stage can name. Those with a field ``inner`` go on with the next stage, those

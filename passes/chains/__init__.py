@@ -11,6 +11,7 @@ from passes.chains.lossless import IntegerChain, LosslessChain
 from passes.chains.low_rank import LowRankChain
 from passes.chains.scaled import ScaledChain
 from passes.chains.sums import SumChain
+from passes.chains.transform import TransformChain
 from passes.chains.tucker import TuckerChain
 from passes.chains.uniform import UniformChain
 from passes.schemes import (
@@ -26,13 +27,17 @@ from passes.schemes import (
     ScaledParameters,
     SumParameters,
     TernaryParameters,
+    TransformParameters,
     TuckerParameters,
     UniformParameters,
 )
 from passes.select_weights import Weight
 from passes.settings import Coder
 
-__all__ = ["Chain", "chain_of"]
+__all__ = [
+    "Chain",
+    "chain_of",
+]
 
 _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
     BinaryParameters: UniformChain,
@@ -40,12 +45,13 @@ _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
     FixedPointParameters: UniformChain,
     IntegerParameters: IntegerChain,
     LosslessParameters: LosslessChain,
+    LowRankParameters: LowRankChain,
     PointsParameters: CodebookChain,
     PowerOfTwoParameters: CodebookChain,
     ScaledParameters: ScaledChain,
-    TernaryParameters: UniformChain,
-    LowRankParameters: LowRankChain,
     SumParameters: SumChain,
+    TernaryParameters: UniformChain,
+    TransformParameters: TransformChain,
     TuckerParameters: TuckerChain,
     UniformParameters: UniformChain,
 }

@@ -13,18 +13,17 @@ from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
 from passes.schemes.joint_low_rank import JointLowRank
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
 from passes.schemes.low_rank import LowRank, LowRankParameters
-from passes.schemes.points import (
-    Points,
-    PointsParameters,
-    PowerOfTwo,
-    PowerOfTwoParameters,
-)
+from passes.schemes.points import Points, PointsParameters, PowerOfTwo, PowerOfTwoParameters
 from passes.schemes.scaled import Scaled, ScaledParameters
 from passes.schemes.sums import Sum, SumParameters
+from passes.schemes.transform import Transform
+from passes.schemes.transform_choice import AutoTransform
+from passes.schemes.transform_parameters import TransformParameters
 from passes.schemes.tucker import Tucker, TuckerParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
 __all__ = [
+    "AutoTransform",
     "Binary",
     "BinaryParameters",
     "Codebook",
@@ -46,10 +45,12 @@ __all__ = [
     "Scaled",
     "ScaledParameters",
     "Scheme",
-    "Ternary",
-    "TernaryParameters",
     "Sum",
     "SumParameters",
+    "Ternary",
+    "TernaryParameters",
+    "Transform",
+    "TransformParameters",
     "Tucker",
     "TuckerParameters",
     "Uniform",
