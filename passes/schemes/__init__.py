@@ -7,7 +7,11 @@ import numpy as np
 
 from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.codebook import Codebook, CodebookParameters
+from passes.schemes.joint_pruning import prune_jointly
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
+from passes.schemes.prune_parameters import PruneParameters
+from passes.schemes.pruning import Prune
+from passes.schemes.sparsity_allocation import sparsities_for_total
 from passes.schemes.uniform import Uniform, UniformParameters
 
 __all__ = [
@@ -18,11 +22,15 @@ __all__ = [
     "Lossless",
     "LosslessParameters",
     "Parameters",
+    "Prune",
+    "PruneParameters",
     "Scheme",
     "Uniform",
     "UniformParameters",
     "bits",
     "decode",
+    "prune_jointly",
+    "sparsities_for_total",
 ]
 
 
