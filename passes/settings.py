@@ -15,19 +15,44 @@ from passes.errors import SettingsError, one_line
 from passes.select_weights import Role, Weight
 
 Scheme = Literal["uniform", "codebook", "lossless", "keep"]
-Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw"]
+Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw", "zero_run", "sparse"]
+StreamCoder = Literal["auto", "huffman", "fixed"]
 
 
-class WeightSettings(BaseModel):
+class Coding(BaseModel):
+    """How integer symbols are stored.
+
+    ``fixed`` gives each the same number of bits (vanilla indices), ``huffman`` codes by frequency.
+    ``zero_run`` stores runs of zeros and the values between them, each in a stream: fields of
+    ``run_bits`` (None takes the best width) under ``run_coder``, values under ``value_coder``.
+    ``sparse`` keeps the decoded floats, with their indices, as an ONNX sparse initializer. ``auto``
+    takes the smallest.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    coder: Coder = "auto"
+    run_bits: int | None = Field(default=None, ge=1, le=12)
+    run_coder: StreamCoder = "auto"
+    value_coder: StreamCoder = "auto"
+
+    @model_validator(mode="after")
+    def _options_of_runs(self) -> Self:
+        fields = ("run_bits", "run_coder", "value_coder")
+        given = [n for n in fields if getattr(self, n) not in (None, "auto")]
+        if given and self.coder != "zero_run":
+            raise ValueError(f"{given[0]} belongs to coder zero_run, not {self.coder}")
+        return self
+
+
+class WeightSettings(Coding):
     """How one weight is compressed.
 
     ``uniform`` takes exactly one of ``bits`` (2 to 16), ``step`` (absolute) and ``relative_step``
     (a multiple of the root mean square); ``codebook`` takes ``entries`` (1 to 256); ``lossless``
-    keeps every bit; ``keep`` leaves the weight as it is. ``coder`` is how the integer symbols are
-    stored.
+    keeps every bit; ``keep`` leaves the weight as it is. ``coder`` and its options are how the
+    integer symbols are stored.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scheme: Scheme = "uniform"
     bits: int | None = Field(default=None, ge=2, le=16)
@@ -37,7 +62,6 @@ class WeightSettings(BaseModel):
     granularity: Literal["tensor", "row", "group"] = "tensor"
     group_size: int = Field(default=32, ge=2)
     entries: int = Field(default=16, ge=1, le=256)
-    coder: Coder = "auto"
 
     @model_validator(mode="after")
     def _one_resolution(self) -> Self:
@@ -50,6 +74,11 @@ class WeightSettings(BaseModel):
         if self.scheme != "uniform" and given:
             raise ValueError(f"{given[0]} belongs to scheme uniform, not {self.scheme}")
         return self
+
+    @property
+    def coding(self) -> Coding:
+        """How the symbols are stored."""
+        return Coding(**{name: getattr(self, name) for name in Coding.model_fields})
 
 
 class Rule(BaseModel):
