@@ -69,23 +69,21 @@ class Codebook:
     def fit(self, weight: np.ndarray, context: FitContext | None = None) -> CodebookParameters:
         """Fits a float array of any shape; with few distinct values the codebook is exactly these.
 
-        Raises SchemeError for an empty array, NaN or infinity.
+        Where the context's mask excludes elements, one entry is 0, and the others are fitted to
+        the elements that are left. Raises SchemeError for an empty array, NaN or infinity.
         """
         values = finite_float32(weight).reshape(-1)
-        ordered = np.sort(values)
-        distinct = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-        if distinct.size <= self.entries:
-            centroids = distinct.astype(np.float64)
+        mask = None if context is None else context.mask
+        fixed = mask is not None and not mask.all()
+        if fixed and mask is not None:
+            centroids = self._centroids(values[mask.reshape(-1)], self.entries - 1)
+            centroids = np.union1d(centroids, [0.0])
         else:
-            generator = np.random.default_rng(self.seed)
-            starts = (
-                np.linspace(ordered[0], ordered[-1], self.entries, dtype=np.float64),
-                _plus_plus(ordered, self.entries, generator),
-            )
-            fits = [_lloyd(ordered, start, self.iterations) for start in starts]
-            centroids = min(fits, key=lambda fit: fit[1])[0]
+            centroids = self._centroids(values, self.entries)
         codebook = np.unique(centroids.astype(weight.dtype).astype(np.float32))
         indices = nearest_entry(values, codebook)
+        if fixed and mask is not None:
+            indices[~mask.reshape(-1)] = np.searchsorted(codebook, 0.0)
         mode = int(np.bincount(indices, minlength=codebook.size).argmax())
         offset = min(max(mode, codebook.size - 128), 128)
         return CodebookParameters(
@@ -94,6 +92,24 @@ class Codebook:
             codebook=codebook.astype(weight.dtype),
             dtype=weight.dtype,
         )
+
+    def _centroids(self, values: np.ndarray, entries: int) -> np.ndarray:
+        """At most ``entries`` centroids of a vector; none for an empty one, or of no entries."""
+        if entries < 1 or values.size == 0:
+            return np.zeros(0)
+        ordered = np.sort(values)
+        distinct = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
+        if distinct.size <= entries:
+            centroids = distinct.astype(np.float64)
+        else:
+            generator = np.random.default_rng(self.seed)
+            starts = (
+                np.linspace(ordered[0], ordered[-1], entries, dtype=np.float64),
+                _plus_plus(ordered, entries, generator),
+            )
+            fits = [_lloyd(ordered, start, self.iterations) for start in starts]
+            centroids = min(fits, key=lambda fit: fit[1])[0]
+        return centroids
 
 
 def nearest_entry(values: np.ndarray, codebook: np.ndarray) -> np.ndarray:
