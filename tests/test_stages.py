@@ -113,3 +113,10 @@ default:
     assert default.coding == Coding(coder="zero_run", run_bits=5, run_coder="huffman")
     with pytest.raises(SettingsError, match="run_bits belongs to coder zero_run"):
         Recipe.parse("version: 1\ndefault: {bits: 6, run_bits: 5}\n", "r")
+
+
+def test_an_optional_rule_may_apply_to_nothing() -> None:
+    text = "version: 1\nrules: [{{match: absent, optional: {}, settings: {{bits: 3}}}}]\n"
+    assert Recipe.parse(text.format("true")).assign([]) == {}
+    with pytest.raises(SettingsError, match="r:2: the rule matches no weight .match 'absent'."):
+        Recipe.parse(text.format("false"), source="r").assign([])

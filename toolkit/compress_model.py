@@ -272,7 +272,8 @@ class _Job:
         fitted = fit_all(source, fixed)
         digests = fitted_digests(fitted)
         quality = weight_quality(source, fitted)
-        finished = finish(source.model, fitted, self.portable)
+        codings = {name: how.coding for name, how in fixed.items()}
+        finished = finish(source.model, fitted, self.portable, codings)
         rows = tensor_rows(finished, fitted, quality)
         source.weights.clear()
         return finished, digests, rows

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from passes import operators
-from passes.chain_builder import Attributes, ChainBuilder
+from passes.chain_builder import ChainBuilder
 from passes.chains.base import Chain
+from passes.chains.lossless import join_planes, plane_symbols
 from passes.pack_zero_runs import add_scatter, running_sum
 from passes.schemes import Lossless, LosslessParameters, PruneParameters
 from passes.select_weights import Weight, folded_view
@@ -60,10 +60,8 @@ class PruneChain(Chain[PruneParameters]):
     def requests(self) -> list[SymbolRequest]:
         if self._survivors is None:
             return self._inner.requests()
-        first, *lower = zip(self._survivors.planes, self._survivors.coded, strict=True)
-        planes = [(first[0] ^ np.uint8(128)).view(np.int8)]
-        planes += [plane.view(np.int8) for plane, coded in lower if coded]
-        return [self._vector(part) for part in (self._differences, *planes)]
+        parts = [self._differences, *plane_symbols(self._survivors)]
+        return [self._vector(part) for part in parts]
 
     def _vector(self, symbols: np.ndarray) -> SymbolRequest:
         coder: Coder = "auto" if self.coder == "zero_run" else self.coder
@@ -74,30 +72,10 @@ class PruneChain(Chain[PruneParameters]):
         fitted = self._survivors
         if fitted is None:
             return self._inner.build(builder, packed)
-        values = _joined(builder, fitted, packed[1:], self.weight.dtype)
+        values = join_planes(builder, fitted, packed[1:])
         ends = running_sum(packed[0].value, builder)
         places = builder.node("Add", [ends, builder.initializer(np.array(-1, np.int32))])
         zero, size = np.zeros((), fitted.dtype), self.weight.num_elements
         flat = add_scatter(builder, zero, size, places, values)
         shape = builder.initializer(np.array(self.weight.shape, np.int64))
         return builder.node("Reshape", [flat, shape])
-
-
-def _joined(
-    builder: ChainBuilder,
-    fitted: LosslessParameters,
-    packed: Sequence[PackedSymbols],
-    dtype: ir.DataType,
-) -> ir.Value:
-    """The floats of byte planes, a vector."""
-    inputs, lower = [packed[0].value], iter(packed[1:])
-    for plane, coded in zip(fitted.planes[1:], fitted.coded[1:], strict=True):
-        if coded:
-            value = next(lower).value
-            inputs.append(builder.node("Cast", [value], {"to": int(ir.DataType.UINT8)}))
-        else:
-            inputs.append(builder.initializer(plane))
-    attributes: Attributes = {"to": int(dtype)}
-    single = dtype == ir.DataType.FLOAT
-    op_type = operators.JOIN_FLOAT if single else operators.JOIN_HALF
-    return builder.node(op_type, inputs, attributes, operators.DOMAIN)
