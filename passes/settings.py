@@ -17,20 +17,45 @@ from passes.select_weights import Role, Weight
 from passes.stages import scheme_of, stages_schema
 
 SchemeName = Literal["uniform", "codebook", "lossless", "keep"]
-Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw"]
+Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw", "zero_run", "sparse"]
+StreamCoder = Literal["auto", "huffman", "fixed"]
 
 
-class WeightSettings(BaseModel):
+class Coding(BaseModel):
+    """How integer symbols are stored.
+
+    ``fixed`` gives each the same number of bits (vanilla indices), ``huffman`` codes by frequency.
+    ``zero_run`` stores runs of zeros and the values between them, each in a stream: fields of
+    ``run_bits`` (None takes the best width) under ``run_coder``, values under ``value_coder``.
+    ``sparse`` keeps the decoded floats, with their indices, as an ONNX sparse initializer. ``auto``
+    takes the smallest.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    coder: Coder = "auto"
+    run_bits: int | None = Field(default=None, ge=1, le=12)
+    run_coder: StreamCoder = "auto"
+    value_coder: StreamCoder = "auto"
+
+    @model_validator(mode="after")
+    def _options_of_runs(self) -> Self:
+        fields = ("run_bits", "run_coder", "value_coder")
+        given = [n for n in fields if getattr(self, n) not in (None, "auto")]
+        if given and self.coder != "zero_run":
+            raise ValueError(f"{given[0]} belongs to coder zero_run, not {self.coder}")
+        return self
+
+
+class WeightSettings(Coding):
     """How one weight is compressed.
 
     ``uniform`` takes exactly one of ``bits`` (2 to 16), ``step`` (absolute) and ``relative_step``
     (a multiple of the root mean square); ``codebook`` takes ``entries`` (1 to 256); ``lossless``
     keeps every bit; ``keep`` leaves the weight as it is. Any other scheme, and any combination, is
-    written as a list of ``stages`` (passes.stages). ``coder`` is how the integer symbols are
-    stored.
+    written as a list of ``stages`` (passes.stages). ``coder`` and its options are how the integer
+    symbols are stored.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scheme: SchemeName = "uniform"
     stages: tuple[Any, ...] | None = Field(default=None, min_length=1)
@@ -41,13 +66,12 @@ class WeightSettings(BaseModel):
     granularity: Literal["tensor", "row", "group"] = "tensor"
     group_size: int = Field(default=32, ge=2)
     entries: int = Field(default=16, ge=1, le=256)
-    coder: Coder = "auto"
 
     @model_validator(mode="after")
     def _one_resolution(self) -> Self:
         given = [n for n in ("bits", "step", "relative_step") if getattr(self, n) is not None]
         if self.stages is not None:
-            others = sorted(self.model_fields_set - {"stages", "coder"})
+            others = sorted(self.model_fields_set - {"stages", *Coding.model_fields})
             if others:
                 raise ValueError(f"{others[0]} and stages: give only one of them")
             try:
@@ -63,6 +87,11 @@ class WeightSettings(BaseModel):
         if self.scheme != "uniform" and given:
             raise ValueError(f"{given[0]} belongs to scheme uniform, not {self.scheme}")
         return self
+
+    @property
+    def coding(self) -> Coding:
+        """How the symbols are stored."""
+        return Coding(**{name: getattr(self, name) for name in Coding.model_fields})
 
 
 class Rule(BaseModel):

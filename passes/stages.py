@@ -8,9 +8,10 @@ Each stage works on what the stages before it leave; the last one makes the symb
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -24,6 +25,7 @@ from passes.schemes import (
     LowRank,
     Points,
     PowerOfTwo,
+    Prune,
     Scaled,
     Scheme,
     Sum,
@@ -48,6 +50,7 @@ SCHEMES: dict[str, type] = {
     "transform": Transform,
     "auto_transform": AutoTransform,
     "sum": Sum,
+    "prune": Prune,
 }
 """Every scheme that a stage can name. Those with a field ``inner`` go on with the next stage, those
 with ``parts`` take lists of stages."""
@@ -103,9 +106,17 @@ def options_model(name: str) -> type[BaseModel]:
             default = ...
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        given[field.name] = (hints[field.name], default)
+        given[field.name] = (_written(hints[field.name]), default)
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     return create_model(name, __config__=config, __doc__=kind.__doc__, **given)
+
+
+def _written(hint: Any) -> Any:
+    """A type without the functions that only Python can give."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
+    kept = tuple(kind for kind in get_args(hint) if get_origin(kind) is not Callable)
+    return Union[kept]  # noqa: UP007
 
 
 def stages_schema() -> dict[str, Any]:

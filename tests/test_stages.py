@@ -10,7 +10,8 @@ import yaml
 
 from passes import Recipe, SettingsError
 from passes.errors import SchemeError
-from passes.schemes import Codebook, LowRank, Sum, Tucker, Uniform
+from passes.schemes import Codebook, LowRank, Prune, Sum, Tucker, Uniform
+from passes.settings import Coding
 from passes.stages import SCHEMES, options_model, scheme_of
 from toolkit import recipes
 
@@ -82,6 +83,37 @@ def test_schema_lists_every_scheme() -> None:
     assert set(one) == set(SCHEMES)
     for name in SCHEMES:
         assert set(options_model(name).model_fields) <= set(one[name]["properties"])
+
+
+def test_pruning_goes_on_with_the_next_stage() -> None:
+    stages = [{"prune": {"sparsity": [0.5, 0.9], "block": [2, 4], "granularity": "block"}}]
+    scheme = scheme_of([*stages, {"uniform": {"bits": 6}}])
+    assert scheme == Prune(
+        sparsity=(0.5, 0.9), granularity="block", block=(2, 4), inner=Uniform(bits=6)
+    )
+    properties = options_model("prune").model_json_schema()["properties"]
+    assert "random" in json.dumps(properties["importance"]) and "inner" not in properties
+    for options, message in [
+        ({}, "prune: give exactly one of"),
+        ({"keep": 1, "importance": "size"}, "prune: importance"),
+    ]:
+        with pytest.raises(SchemeError, match=message):
+            scheme_of([{"prune": options}])
+
+
+def test_a_recipe_says_scheme_and_coding() -> None:
+    text = """
+version: 1
+default:
+  stages: [{prune: {fraction: 0.08}}, {uniform: {bits: 6}}]
+  coder: zero_run
+  run_bits: 5
+  run_coder: huffman
+"""
+    default = Recipe.parse(text, "r").default
+    assert default.coding == Coding(coder="zero_run", run_bits=5, run_coder="huffman")
+    with pytest.raises(SettingsError, match="run_bits belongs to coder zero_run"):
+        Recipe.parse("version: 1\ndefault: {bits: 6, run_bits: 5}\n", "r")
 
 
 def test_an_optional_rule_may_apply_to_nothing() -> None:

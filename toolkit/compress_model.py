@@ -274,7 +274,8 @@ class _Job:
         quality = weight_quality(source, fitted)
         fitted, notes = keep_factors(source.model, fitted)
         expected = expected_weights(fitted)
-        finished = finish(source.model, fitted, self.portable)
+        codings = {name: how.coding for name, how in fixed.items()}
+        finished = finish(source.model, fitted, self.portable, codings)
         finished.notes[:0] = notes
         rows = tensor_rows(finished, fitted, quality)
         source.weights.clear()

@@ -48,6 +48,7 @@ def expand(
 
     from passes.errors import ModelError
     from passes.model_file import deserialize, write_model
+    from passes.sparse_initializers import densify
     from toolkit.model_check import read_any
     from toolkit.ort_session import thread_count
     from toolkit.verify import run_decoder
@@ -79,6 +80,7 @@ def expand(
         del tensor
     with beside(target) as temporary:
         try:
+            densify(parts.rest, path.parent)
             plain = deserialize(parts.rest, path)
             size = int(write_model(plain, temporary))
         except ModelError as error:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from passes.encode_weights import EncodedWeight
     from passes.schemes import Parameters
     from passes.select_weights import Weight
-    from passes.settings import WeightSettings
+    from passes.settings import Coding, WeightSettings
 
 CHUNK = 1 << 16
 """Values that are quantised at a time in a search."""
@@ -155,21 +155,27 @@ class Finished:
     @property
     def num_bytes(self) -> int:
         """Bytes of the model as one file."""
-        import onnx_ir as ir
+        from passes.model_writer import model_to_proto
 
-        return int(ir.to_proto(self.model).ByteSize())
+        return int(model_to_proto(self.model).ByteSize())
 
 
 def finish(
-    model: ir.Model, plan: Mapping[str, WeightSettings | Parameters], portable: Portable
+    model: ir.Model,
+    plan: Mapping[str, WeightSettings | Parameters],
+    portable: Portable,
+    codings: Mapping[str, Coding] | None = None,
 ) -> Finished:
-    """Encodes the weights of `plan`, cleans up and embeds function bodies. Changes `model`."""
+    """Encodes the weights of `plan`, cleans up and embeds function bodies. Changes `model`.
+
+    `codings` are those of weights whose parameters `plan` holds.
+    """
     from passes.clean_up import CleanUp
     from passes.embed_functions import EmbedFunctions
     from passes.encode_weights import EncodeWeights
     from passes.operators import DOMAIN
 
-    result = EncodeWeights(plan).call(model)
+    result = EncodeWeights(plan, codings=codings).call(model)
     CleanUp()(model)
     EmbedFunctions(portable)(model)
     functions = sorted(name for domain, name, *_ in model.functions if domain == DOMAIN)

@@ -63,19 +63,51 @@ def check_weights(
     Raises `VerificationError` naming the first that differs or is missing."""
     missing = set(expected) - set(skipped)
     compared = 0
-    for name, value in decoded_weights(path, threads, missing):
-        if name in missing:
-            missing.discard(name)
-            compared += 1
-            if not _agrees(value, expected[name]):
-                raise VerificationError(f"{path}: weight {name} does not decode to what was fitted")
+    for read in (decoded_weights, stored_weights):
+        for name, value in read(path, frozenset(missing), threads):
+            if name in missing:
+                missing.discard(name)
+                compared += 1
+                if not _agrees(value, expected[name]):
+                    text = f"{path}: weight {name} does not decode to what was fitted"
+                    raise VerificationError(text)
     if missing:
         raise VerificationError(f"{path}: weight {sorted(missing)[0]} is not in the written file")
     return compared
 
 
+def stored_weights(
+    path: Path, names: Collection[str], threads: int = 0
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Name and value of those of `names` that no decoder makes: sparse initializers, and what
+    standard operators make of symbols that are stored as they are."""
+    import onnx
+
+    from passes.sparse_initializers import densify
+
+    proto = onnx.load(str(path))
+    sparse = densify(proto, path.parent)
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    wanted = [name for name in names if name in sparse or name in makers]
+    needed, queue = set(wanted), list(wanted)
+    while queue:
+        node = makers.get(queue.pop())
+        queue += [n for n in (node.input if node is not None else ()) if n and n not in needed]
+        needed.update(queue)
+    kept = [node for node in proto.graph.node if not needed.isdisjoint(node.output)]
+    tensors = [tensor for tensor in proto.graph.initializer if tensor.name in needed]
+    outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
+    for name in set(wanted) & set(sparse):  # an output must be made by a node
+        outputs[wanted.index(name)].name = f"{name}:0"
+        kept.append(onnx.NodeProto(op_type="Identity", input=[name], output=[f"{name}:0"]))
+    decoder = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    decoder.graph.CopyFrom(onnx.helper.make_graph(kept, "stored", [], outputs, tensors))
+    if wanted:
+        yield from zip(wanted, run_decoder(decoder, threads), strict=True)
+
+
 def decoded_weights(
-    path: Path, threads: int = 0, inside: Collection[str] = ()
+    path: Path, inside: Collection[str] = (), threads: int = 0
 ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Name and value of every weight that the decode chains of a file make, and of the values named
     `inside` that stand before the end of a chain (a Transpose of a weight belongs to the chain)."""

@@ -9,6 +9,7 @@ from passes.chains.base import Chain
 from passes.chains.codebook import CodebookChain
 from passes.chains.lossless import IntegerChain, LosslessChain
 from passes.chains.low_rank import LowRankChain
+from passes.chains.prune import PruneChain
 from passes.chains.scaled import ScaledChain
 from passes.chains.sums import SumChain
 from passes.chains.transform import TransformChain
@@ -24,6 +25,7 @@ from passes.schemes import (
     Parameters,
     PointsParameters,
     PowerOfTwoParameters,
+    PruneParameters,
     ScaledParameters,
     SumParameters,
     TernaryParameters,
@@ -48,6 +50,7 @@ _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
     LowRankParameters: LowRankChain,
     PointsParameters: CodebookChain,
     PowerOfTwoParameters: CodebookChain,
+    PruneParameters: PruneChain,
     ScaledParameters: ScaledChain,
     SumParameters: SumChain,
     TernaryParameters: UniformChain,

@@ -39,23 +39,36 @@ class LosslessChain(Chain[LosslessParameters]):
     """byte planes -> JoinFloat or JoinHalf -> floats."""
 
     def requests(self) -> list[SymbolRequest]:
-        first, *lower = zip(self.parameters.planes, self.parameters.coded, strict=True)
-        planes = [(first[0] ^ np.uint8(128)).view(np.int8)]
-        planes += [plane.view(np.int8) for plane, coded in lower if coded]
-        return [self.request(plane) for plane in planes]
+        return [self.request(plane) for plane in plane_symbols(self.parameters)]
 
     def build(self, builder: ChainBuilder, packed: Sequence[PackedSymbols]) -> ir.Value:
-        fitted = self.parameters
-        inputs, lower = [packed[0].value], iter(packed[1:])
-        for plane, coded in zip(fitted.planes[1:], fitted.coded[1:], strict=True):
-            if coded:  # the symbols are the bytes read as two's complement; Cast reads them back
-                symbols = next(lower).value
-                inputs.append(builder.node("Cast", [symbols], {"to": int(ir.DataType.UINT8)}))
-            else:
-                ordered = plane if self.order is None else plane.transpose(self.order)
-                inputs.append(builder.initializer(np.ascontiguousarray(ordered)))
-        attributes: Attributes = {"to": int(self.weight.dtype)}
-        single = self.weight.dtype == ir.DataType.FLOAT
-        op_type = operators.JOIN_FLOAT if single else operators.JOIN_HALF
-        value = builder.node(op_type, inputs, attributes, operators.DOMAIN)
+        value = join_planes(builder, self.parameters, packed, self.order)
         return self.transposed_back(builder, value)
+
+
+def plane_symbols(fitted: LosslessParameters) -> list[np.ndarray]:
+    """The planes that are coded, int8, of the weight's shape."""
+    first, *lower = zip(fitted.planes, fitted.coded, strict=True)
+    symbols = [(first[0] ^ np.uint8(128)).view(np.int8)]
+    return symbols + [plane.view(np.int8) for plane, coded in lower if coded]
+
+
+def join_planes(
+    builder: ChainBuilder,
+    fitted: LosslessParameters,
+    packed: Sequence[PackedSymbols],
+    order: Sequence[int] | None = None,
+) -> ir.Value:
+    """The floats of byte planes whose axes are coded in ``order``."""
+    inputs, lower = [packed[0].value], iter(packed[1:])
+    for plane, coded in zip(fitted.planes[1:], fitted.coded[1:], strict=True):
+        if coded:  # the symbols are the bytes read as two's complement; Cast reads them back
+            symbols = next(lower).value
+            inputs.append(builder.node("Cast", [symbols], {"to": int(ir.DataType.UINT8)}))
+        else:
+            ordered = plane if order is None else plane.transpose(order)
+            inputs.append(builder.initializer(np.ascontiguousarray(ordered)))
+    dtype = ir.DataType.from_numpy(fitted.dtype)
+    attributes: Attributes = {"to": int(dtype)}
+    op_type = operators.JOIN_FLOAT if dtype == ir.DataType.FLOAT else operators.JOIN_HALF
+    return builder.node(op_type, inputs, attributes, operators.DOMAIN)

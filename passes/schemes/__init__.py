@@ -11,10 +11,14 @@ from passes.schemes.codebook import Codebook
 from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
 from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
 from passes.schemes.joint_low_rank import JointLowRank
+from passes.schemes.joint_pruning import prune_jointly
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
 from passes.schemes.low_rank import LowRank, LowRankParameters
 from passes.schemes.points import Points, PointsParameters, PowerOfTwo, PowerOfTwoParameters
+from passes.schemes.prune_parameters import PruneParameters
+from passes.schemes.pruning import Prune
 from passes.schemes.scaled import Scaled, ScaledParameters
+from passes.schemes.sparsity_allocation import sparsities_for_total
 from passes.schemes.sums import Sum, SumParameters
 from passes.schemes.transform import Transform
 from passes.schemes.transform_choice import AutoTransform
@@ -42,6 +46,8 @@ __all__ = [
     "PointsParameters",
     "PowerOfTwo",
     "PowerOfTwoParameters",
+    "Prune",
+    "PruneParameters",
     "Scaled",
     "ScaledParameters",
     "Scheme",
@@ -58,6 +64,8 @@ __all__ = [
     "bits",
     "decode",
     "joint_bits",
+    "prune_jointly",
+    "sparsities_for_total",
 ]
 
 
