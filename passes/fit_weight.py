@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from passes.schemes import Codebook, Lossless, Parameters, Uniform
+from passes.schemes import Codebook, FitContext, Lossless, Parameters, Uniform
 from passes.settings import WeightSettings
+from passes.stages import scheme_of
 
 
 def fit_weight(
@@ -25,6 +26,8 @@ def fit_weight(
     """
     if settings.scheme == "keep":
         return None
+    if settings.stages is not None and array.dtype.kind not in "iu":
+        return scheme_of(settings.stages).fit(array, FitContext(channel_axis=channel_axis))
     if settings.scheme == "lossless" or array.dtype.kind in "iu":
         return Lossless().fit(array)
     if settings.scheme == "codebook":

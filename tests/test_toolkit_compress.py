@@ -14,7 +14,9 @@ from onnx import numpy_helper
 
 import runtime
 import toolkit
+from passes import Recipe
 from tests.toolkit_models import embedding, mlp, without_weights
+from toolkit.errors import InputError
 
 
 def outputs(path: Path, feed, compressed: bool):  # type: ignore[no-untyped-def]
@@ -202,3 +204,29 @@ def test_a_file_that_does_not_shrink_is_not_written(tmp_path: Path) -> None:
     if not report.shrunk:
         assert report.exit_code == 1
         assert not (tmp_path / "o.onnx").exists()
+
+
+def test_the_file_and_the_report_hold_the_recipe(tmp_path: Path) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("version: 1\nrules: [{match: A, settings: {stages: [codebook]}}]\n")
+    report = toolkit.compress(model, tmp_path / "c.onnx", recipe=recipe)
+    metadata = {p.key: p.value for p in onnx.load(tmp_path / "c.onnx").metadata_props}
+    kept = json.loads(metadata["toolkit.settings"])
+    assert kept == report.settings
+    again = toolkit.compress(
+        model, tmp_path / "d.onnx", recipe=Recipe.parse(json.dumps(kept["recipe"]))
+    )
+    assert again.compressed_bytes == report.compressed_bytes
+    assert (tmp_path / "c.onnx").read_bytes() == (tmp_path / "d.onnx").read_bytes()
+
+
+def test_ready_recipes_go_by_their_names(tmp_path: Path) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    report = toolkit.compress(model, tmp_path / "c.onnx", recipe="codebook-4bit")
+    assert {row.scheme for row in report.tensors if row.role == "weight"} == {"codebook"}
+    assert "--recipe codebook-4bit" in report.command
+    with pytest.raises(
+        InputError, match="no ready recipe 'codebook-5bit', there are codebook-4bit"
+    ):
+        toolkit.compress(model, tmp_path / "d.onnx", recipe="codebook-5bit")

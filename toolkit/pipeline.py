@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from passes.select_weights import Weight
     from passes.settings import WeightSettings
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 """Values that are quantised at a time in a search."""
 
 Array = npt.NDArray[Any]
@@ -32,8 +32,8 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Source:
-    """A model that was read: `num_bytes` of its files, `weights` worth compressing by name, and
-    `odd`, the names of those that hold NaN or infinity."""
+    """A model that was read: `num_bytes` of its files, `weights` worth compressing by name, `odd`,
+    the names of those that hold NaN or infinity, and the files with `external` data."""
 
     path: Path
     model: ir.Model
@@ -41,6 +41,7 @@ class Source:
     notes: list[str]
     weights: dict[str, Weight]
     odd: list[str]
+    external: tuple[Path, ...] = ()
 
 
 def read_source(path: Path) -> Source:
@@ -61,7 +62,9 @@ def read_source(path: Path) -> Source:
         for name, weight in weights.items()
         if weight.role != "integer" and not np.isfinite(weight.array()).all()
     ]
-    return Source(path, loaded.model, loaded.num_bytes, list(loaded.notes), weights, odd)
+    return Source(
+        path, loaded.model, loaded.num_bytes, list(loaded.notes), weights, odd, loaded.external
+    )
 
 
 def _detach(model: ir.Model) -> None:
@@ -75,9 +78,7 @@ def _detach(model: ir.Model) -> None:
             continue
         if tensor.dtype == ir.DataType.STRING:
             continue
-        value.const_value = ir.Tensor(
-            np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name
-        )
+        value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def quantised_values(array: Array, step: float, threads: int = 2) -> Array:

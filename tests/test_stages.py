@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages of recipes: names to nested schemes, and every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from passes import Recipe, SettingsError
+from passes.errors import SchemeError
+from passes.schemes import Codebook, Uniform
+from passes.stages import SCHEMES, options_model, scheme_of
+from toolkit import recipes
+
+
+def test_stages_become_schemes() -> None:
+    assert scheme_of([{"uniform": {"bits": 4}}]) == Uniform(bits=4)
+    assert scheme_of(["codebook"]) == Codebook()
+    assert scheme_of([{"codebook": None}]) == Codebook()
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "a list of stages is empty"),
+        (["wavelet9"], "unknown scheme 'wavelet9'"),
+        ([{"uniform": {"bits": 4, "bitz": 3}}], "uniform: unknown option 'bitz', expected axis"),
+        ([{"uniform": {"bits": "many"}}], "uniform: bits: Input should be a valid integer"),
+        ([{"uniform": {"bits": 40}}], "uniform: bits must be 2 to 16, not 40"),
+        ([{"uniform": 3}], "uniform: expected options by name, found 3"),
+        ([{"uniform": {"bits": 4}}, "codebook"], "uniform: ends the list of stages"),
+        ([{"uniform": {}, "codebook": {}}], "a stage is a name or one name with its options"),
+        ([7], "a stage is a name or one name with its options, not 7"),
+    ],
+)
+def test_mistakes_in_stages(stages: list[object], message: str) -> None:
+    with pytest.raises(SchemeError) as found:
+        scheme_of(stages)
+    assert message in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: [foo]", "r:3: rules.0.settings: unknown scheme 'foo'"),
+        ("stages: []", "r:3: rules.0.settings.stages"),
+        ("{bits: 4, stages: [codebook]}", "r:3: rules.0.settings: bits and stages"),
+    ],
+)
+def test_mistakes_in_recipes_name_the_line(text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as found:
+        settings = text if text.startswith("{") else f"{{{text}}}"
+        Recipe.parse(f"version: 1\nrules:\n  - settings: {settings}\n", source="r")
+    assert message in str(found.value)
+
+
+def test_mistakes_in_conditions() -> None:
+    for rule, message in (
+        ("regex: '('", "regex '(': missing )"),
+        ("min_size: 5, max_size: 4", "max_size 4 is below min_size 5"),
+    ):
+        with pytest.raises(SettingsError) as found:
+            Recipe.parse(f"version: 1\nrules:\n  - {{{rule}, settings: {{bits: 3}}}}\n")
+        assert message in str(found.value)
+
+
+def test_ready_recipes_are_sound_and_come_back_from_json() -> None:
+    names = [line.split()[0] for line in recipes.names().splitlines()]
+    assert names
+    for name in names:
+        recipe = recipes.read(name)
+        assert Recipe.parse(recipe.to_json()).model_dump() == recipe.model_dump()
+        assert recipes.text(name).startswith("# ")
+
+
+def test_schema_lists_every_scheme() -> None:
+    schema = json.loads(recipes.schema())
+    one = schema["$defs"]["Stage"]["anyOf"][1]["properties"]
+    assert set(one) == set(SCHEMES)
+    for name in SCHEMES:
+        assert set(options_model(name).model_fields) <= set(one[name]["properties"])
+
+
+def test_an_optional_rule_may_apply_to_nothing() -> None:
+    text = "version: 1\nrules: [{{match: absent, optional: {}, settings: {{bits: 3}}}}]\n"
+    assert Recipe.parse(text.format("true")).assign([]) == {}
+    with pytest.raises(SettingsError, match="r:2: the rule matches no weight .match 'absent'."):
+        Recipe.parse(text.format("false"), source="r").assign([])
