@@ -15,12 +15,29 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from passes.errors import SchemeError
-from passes.schemes import Codebook, Lossless, Scheme, Uniform
+from passes.schemes import (
+    Binary,
+    Codebook,
+    FixedPoint,
+    Lossless,
+    Points,
+    PowerOfTwo,
+    Scaled,
+    Scheme,
+    Ternary,
+    Uniform,
+)
 
 SCHEMES: dict[str, type] = {
     "uniform": Uniform,
     "codebook": Codebook,
+    "binary": Binary,
+    "fixed_point": FixedPoint,
     "lossless": Lossless,
+    "points": Points,
+    "power_of_two": PowerOfTwo,
+    "scaled": Scaled,
+    "ternary": Ternary,
 }
 """Every scheme that a stage can name. Those with a field ``inner`` go on with the next stage, those
 with ``parts`` take lists of stages."""
