@@ -179,7 +179,7 @@ def test_refuses_what_only_the_weight_shows() -> None:
         Scaled(scaling="linear").fit(normal(3), FitContext(mask=np.array([True, False, True])))
 
 
-@pytest.mark.parametrize(("integer", "fraction"), [(2, 3), (1, 7), (8, 8), (-2, 8), (5, -2)])
+@pytest.mark.parametrize(("integer", "fraction"), [(2, 3), (1, 7), (8, 3), (-2, 8), (5, -2)])
 def test_fixed_point_is_the_projection_and_saturates(integer: int, fraction: int) -> None:
     half, step = 2 ** (integer + fraction - 1), 2.0**-fraction
     grid = np.arange(-half, half) * step

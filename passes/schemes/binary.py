@@ -79,7 +79,12 @@ class Ternary:
     """-c, 0 or c: with the magnitudes in falling order, c is the mean of the first j of them for
     the j that maximises their sum divided by the root of j. Others become zero.
 
-    Magnitudes and j count as often as the context's importance says. Attributes as for Binary.
+    Magnitudes and j count as often as the context's importance says.
+
+    Attributes:
+        granularity: One c per tensor, row, group or bucket.
+        axis: The axis of ``row``; None for the output channels', where known, else the first.
+        group_size: Wanted elements per group or bucket; 32 and 256 where None.
     """
 
     granularity: Granularity = "tensor"

@@ -26,7 +26,7 @@ _MAX_ENTRIES = 1024
 
 @dataclass(frozen=True)
 class Codebook:
-    """How to fit.
+    """k-means: at most ``entries`` values, each the mean of the elements that it stands for.
 
     Squared errors count as often as the context's importance says. Where elements are pruned (the
     context's mask), 0 is one of the entries. Idempotent: few distinct values become the codebook.

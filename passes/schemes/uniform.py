@@ -92,8 +92,11 @@ P = TypeVar("P", bound=UniformParameters)
 class Uniform:
     """How to quantise: exactly one of ``bits``, ``step`` and ``relative_step``.
 
-    With ``bits`` the fit is idempotent but for ``absnorm``: the scale of what was decoded is the
-    scale that it was decoded with. Pruned elements (the context's mask) decode to zero.
+    With ``bits`` or ``step`` the fit is idempotent: the scale of what was decoded is the scale that
+    it was decoded with. Exceptions: ``absnorm``, whose norm rounding changes; stochastic rounding
+    without ``symmetric``, where an end of the range is no value of the grid; and the last bit of a
+    ``linear`` grid that is finer than float32 at its offset. Pruned elements (the context's mask)
+    decode to zero.
 
     Attributes:
         bits: 2 to 16 (from 1 on for ``linear`` and without ``symmetric``); the scale follows from
