@@ -15,12 +15,14 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from passes.errors import SchemeError
-from passes.schemes import Codebook, Lossless, Scheme, Uniform
+from passes.schemes import AutoTransform, Codebook, Lossless, Scheme, Transform, Uniform
 
 SCHEMES: dict[str, type] = {
     "uniform": Uniform,
     "codebook": Codebook,
     "lossless": Lossless,
+    "transform": Transform,
+    "auto_transform": AutoTransform,
 }
 """Every scheme that a stage can name. Those with a field ``inner`` go on with the next stage, those
 with ``parts`` take lists of stages."""

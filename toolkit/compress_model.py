@@ -269,10 +269,12 @@ class _Job:
         from toolkit.tensor_rows import tensor_rows
         from toolkit.verify import fitted_digests
 
-        fitted = fit_all(source, fixed)
+        decided: list[str] = []
+        fitted = fit_all(source, fixed, decided)
         digests = fitted_digests(fitted)
         quality = weight_quality(source, fitted)
         finished = finish(source.model, fitted, self.portable)
+        finished.notes[:0] = decided
         rows = tensor_rows(finished, fitted, quality)
         source.weights.clear()
         return finished, digests, rows
