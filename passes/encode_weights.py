@@ -208,8 +208,11 @@ class EncodeWeights(ir.passes.InPlacePass):
         if array.dtype.kind not in "iu" and np.isnan(array).any():
             notes.append(f"{weight.name}: kept as it is: it holds NaN")
             return None
+        remarks: list[str] = []
         try:
-            return fit_weight(array, entry, weight.channel_axis)
+            fitted = fit_weight(array, entry, weight.channel_axis, remarks)
+            notes += [f"{weight.name}: {remark}" for remark in remarks]
+            return fitted
         except SchemeError as error:
             if array.size == 0 or entry.scheme == "lossless":
                 notes.append(f"{weight.name}: left alone: {error}")

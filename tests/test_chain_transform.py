@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import runtime
-from passes import CleanUp, EncodeWeights, select_weights
+import toolkit
+from passes import CleanUp, EncodeWeights, WeightSettings, select_weights
 from passes.encode_weights import EncodeResult
 from passes.schemes import (
-    AutoTransform,
     Codebook,
     FitContext,
     Lossless,
@@ -27,7 +27,7 @@ from passes.schemes import (
     Transform,
     Uniform,
 )
-from tests.passes_models import model_of, network, normal, portable, proto_of, run
+from tests.passes_models import model_of, network, normal, portable, proto_of, run, saved
 
 HEADER = '< ir_version: 8, opset_import: ["" : {opset}] >'
 SUM = HEADER + " g ({kind}[{dims}] x) => ({kind}[{dims}] y) {{ y = Add (x, w) }}"
@@ -206,8 +206,21 @@ def test_by_kind_of_layer(layers: str) -> None:
         assert values[name].tobytes() == fitted.decode().tobytes()
 
 
-def test_what_auto_leaves_out_is_plain() -> None:
-    weight = normal(64, 80)
-    fitted = AutoTransform(FINE, kinds=("dct",)).fit(weight)
-    _, result = encoded(summed(weight), {"w": fitted})
+def test_what_auto_leaves_out_is_plain_and_said() -> None:
+    stages = ({"auto_transform": {"kinds": ["dct"]}}, {"uniform": {"bits": 4}})
+    model = model_of(summed(normal(64, 80)))
+    result = EncodeWeights({"w": WeightSettings(stages=stages)})(model)
+    assert isinstance(result, EncodeResult)
     assert [entry.scheme for entry in result.encoded] == ["uniform"]
+    assert any("no transform" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("name", ["dct-conv", "dct-linear", "dct-all"])
+def test_ready_recipes_by_kind_of_layer(name: str, tmp_path: Path) -> None:
+    path, small = saved(network(17), tmp_path / "net.onnx"), tmp_path / "small.onnx"
+    report = toolkit.compress(path, small, recipe=name)
+    schemes = {row.name: row.scheme for row in report.tensors}
+    conv = "uniform" if name == "dct-linear" else "transform"
+    linear = "uniform" if name == "dct-conv" else "transform"
+    expected = {"conv_w": conv, "gemm_w": linear, "matmul_w": linear}
+    assert {key: schemes[key] for key in expected} == expected

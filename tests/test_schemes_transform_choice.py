@@ -100,9 +100,26 @@ def test_importance_and_large_weights() -> None:
     )
 
 
+def test_what_was_decided_is_said() -> None:
+    remarks: list[str] = []
+    scheme = AutoTransform(Uniform(relative_step=0.3), KINDS)
+    scheme.fit(smooth(32, 32, 32), FitContext(remarks=remarks))
+    scheme.fit(normal(32, 32, 32), FitContext(remarks=remarks))
+    assert len(remarks) == 2
+    assert remarks[0].startswith("dct") and remarks[1].startswith("no transform")
+
+
+def test_an_axis_too_long_for_one_transform_is_cut() -> None:
+    decision = AutoTransform(Uniform(relative_step=0.3), ("dct",)).decide(smooth(4, 4096))
+    assert list(decision.bits) == ["dct/16"]
+    assert AutoTransform(Uniform(bits=4), ("dct",), blocks=(0,)).decide(smooth(2, 4096)).bits == {}
+
+
 def test_wrong_options() -> None:
     with pytest.raises(SchemeError, match="give kinds"):
         AutoTransform(Uniform(bits=4), ())
+    with pytest.raises(SchemeError, match="inner"):
+        AutoTransform()
     with pytest.raises(SchemeError, match="kind 'cosine'"):
         AutoTransform(Uniform(bits=4), ("cosine",))
     scheme = AutoTransform(Uniform(bits=4), autocorrelation=(1.0, 0.5))

@@ -270,13 +270,14 @@ class _Job:
         from toolkit.tensor_rows import tensor_rows
         from toolkit.verify import expected_weights
 
-        fitted = fit_all(source, fixed)
+        decided: list[str] = []
+        fitted = fit_all(source, fixed, decided)
         quality = weight_quality(source, fitted)
         fitted, notes = keep_factors(source.model, fitted)
         expected = expected_weights(fitted)
         codings = {name: how.coding for name, how in fixed.items()}
         finished = finish(source.model, fitted, self.portable, codings)
-        finished.notes[:0] = notes
+        finished.notes[:0] = [*decided, *notes]
         rows = tensor_rows(finished, fitted, quality)
         source.weights.clear()
         return finished, expected, rows

@@ -103,20 +103,24 @@ def quantised_values(array: Array, step: float, threads: int = 2) -> Array:
     return result.reshape(array.shape)
 
 
-def fit_all(source: Source, settings: Mapping[str, WeightSettings]) -> dict[str, Parameters]:
-    """Parameters of every weight that is not kept. Raises `InputError` naming the weight."""
+def fit_all(
+    source: Source, settings: Mapping[str, WeightSettings], notes: list[str]
+) -> dict[str, Parameters]:
+    """Parameters of every weight that is not kept; what schemes decided goes to `notes`. Raises
+    `InputError` naming the weight."""
     from passes.errors import SchemeError
     from passes.fit_weight import fit_weight
 
     fitted: dict[str, Parameters] = {}
     for name, how in settings.items():
-        weight = source.weights[name]
+        weight, remarks = source.weights[name], list[str]()
         try:
-            parameters = fit_weight(weight.array(), how, weight.channel_axis)
+            parameters = fit_weight(weight.array(), how, weight.channel_axis, remarks)
         except SchemeError as error:
             raise InputError(f"{source.path}: weight {name}: {error}") from error
         if parameters is not None:
             fitted[name] = parameters
+        notes += [f"{name}: {remark}" for remark in remarks]
     return fitted
 
 

@@ -61,6 +61,7 @@ class FitContext:
             squared error.
         seed: Of everything random.
         previous: Parameters of an earlier fit to a similar weight, to start from.
+        remarks: Where a scheme writes what it has decided, one line each.
     """
 
     channel_axis: int | None = None
@@ -69,6 +70,7 @@ class FitContext:
     mu: float = 1.0
     seed: int = 0
     previous: Parameters | None = None
+    remarks: list[str] | None = None
 
 
 class Scheme(Protocol):

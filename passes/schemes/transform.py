@@ -141,6 +141,7 @@ class Transform:
                 mu=context.mu,
                 seed=context.seed,
                 previous=previous.inner if isinstance(previous, TransformParameters) else None,
+                remarks=context.remarks,
             ),
         )
         table = None if steps is None else steps.astype(np.float32)

@@ -20,7 +20,7 @@ from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.coded_bits import coded_bits
 from passes.schemes.partition import largest_divisor
 from passes.schemes.transform import Transform
-from passes.schemes.transform_fold import Folding, folding_of
+from passes.schemes.transform_fold import MAX_SIZE, Folding, folding_of
 from passes.schemes.transform_kinds import check_kind
 from passes.schemes.transform_sensitivity import frequency_sensitivity, toeplitz
 from passes.schemes.weight_values import finite_float32
@@ -49,6 +49,8 @@ class Decision:
     @property
     def text(self) -> str:
         """One line for a report."""
+        if not self.bits:
+            return "no transform: nothing to compare"
         best = min(self.bits, key=lambda name: self.bits[name])
         change = 100 * (self.bits[best] / self.plain_bits - 1) if self.plain_bits else 0.0
         figures = f"{best} {self.bits[best]:.3f}, none {self.plain_bits:.3f} bits per weight at "
@@ -70,7 +72,7 @@ class AutoTransform:
         margin: The share of bits that a transform must save.
     """
 
-    inner: Scheme
+    inner: Scheme | None = None
     kinds: tuple[str, ...] = ("dct", "dft", "haar", "db4")
     axes: tuple[int, ...] | None = None
     blocks: tuple[int, ...] = (0, 16)
@@ -83,31 +85,43 @@ class AutoTransform:
             raise SchemeError("auto transform: give kinds and blocks to choose from")
         for kind in self.kinds:
             check_kind(kind)
+        if self.inner is None:
+            raise SchemeError("auto transform: give an inner scheme")
+
+    @property
+    def _quantiser(self) -> Scheme:
+        if self.inner is None:
+            raise SchemeError("auto transform: give an inner scheme")
+        return self.inner
 
     def fit(self, weight: np.ndarray, context: FitContext | None = None) -> Parameters:
         """Parameters of the transform that pays, else of ``inner`` itself. SchemeError as there."""
         decision = self.decide(weight, context)
+        if context is not None and context.remarks is not None:
+            context.remarks.append(decision.text)
         if decision.choice is None:
-            return self.inner.fit(weight, context)
-        finer = _scaled(self.inner, decision.factor) or self.inner
+            return self._quantiser.fit(weight, context)
+        finer = _scaled(self._quantiser, decision.factor) or self._quantiser
         return self._candidate(decision.choice, finer).fit(weight, context)
 
     def decide(self, weight: np.ndarray, context: FitContext | None = None) -> Decision:
         """Compares on up to some 260,000 elements of the weight; SchemeError as ``fit``."""
-        context = context or FitContext()
+        context = dataclasses.replace(context or FitContext(), remarks=None)
         values = finite_float32(weight)
         if not values.ndim or not values.any():
-            return Decision(None, 0.0, dict.fromkeys(self.kinds, 0.0), 1.0)
-        folding = folding_of(values.shape, self.axes, None)
+            return Decision(None, 0.0, {}, 1.0)
+        folding = folding_of(values.shape, self.axes, None, limit=None)
         names = [
             f"{kind}/{block}" if block else kind
             for block in self.blocks
-            if block < max(folding.sizes)
+            if block < max(folding.sizes) and (block or max(folding.sizes) <= MAX_SIZE)
             for kind in self.kinds
-        ] or list(self.kinds)
+        ]
+        if not names:
+            return Decision(None, 0.0, {}, 1.0)
         gram = self._gram(folding)
         values, context = _sampled(values, folding, context)
-        plain = self.inner.fit(values, context)
+        plain = self._quantiser.fit(values, context)
         wanted, plain_bits = self._error(plain, values, gram, context), coded_bits(plain)
         found = {n: self._at_error(n, values, gram, context, wanted, 1) for n in names}
         for name in sorted(names, key=lambda n: found[n][0])[:_REFINED]:
@@ -146,8 +160,8 @@ class AutoTransform:
         bit."""
         factor, found = 1.0, dict[float, tuple[float, float]]()
         for _ in range(trials):
-            inner = _scaled(self.inner, factor)
-            candidate = self._candidate(name, inner or self.inner)
+            inner = _scaled(self._quantiser, factor)
+            candidate = self._candidate(name, inner or self._quantiser)
             fitted = candidate.fit(values, context)
             error, bits = self._error(fitted, values, gram, context), coded_bits(fitted)
             if inner is None or not (error > 0 and wanted > 0):
@@ -180,7 +194,7 @@ class AutoTransform:
             error *= np.sqrt(np.broadcast_to(context.importance, error.shape))
         if gram is None:
             return float(np.vdot(error, error))
-        folded = folding_of(values.shape, self.axes, None).fold(error)
+        folded = folding_of(values.shape, self.axes, None, limit=None).fold(error)
         rows = folded.reshape(-1, folded.shape[2])
         return float(np.vdot(rows, rows @ gram))
 

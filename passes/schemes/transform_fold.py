@@ -76,7 +76,10 @@ class Folding:
 
 
 def folding_of(
-    shape: tuple[int, ...], axes: Sequence[int] | None, block: int | Sequence[int] | None
+    shape: tuple[int, ...],
+    axes: Sequence[int] | None,
+    block: int | Sequence[int] | None,
+    limit: int | None = MAX_SIZE,
 ) -> Folding:
     """The folding of a weight.
 
@@ -86,6 +89,7 @@ def folding_of(
             and for the last axis of a matrix or vector.
         block: Wanted elements per transform, one number or one per axis (0: the whole axis); the
             largest divisor of the dimension up to it is taken, the whole dimension where that is 1.
+        limit: Elements along one axis, at most.
 
     Raises:
         SchemeError: no such axis, an axis named twice, or one too long for one transform.
@@ -108,8 +112,8 @@ def folding_of(
         largest_divisor(shape[axis], by_axis[axis]) if by_axis[axis] else shape[axis]
         for axis in ordered
     )
-    if max(sizes) > MAX_SIZE:
+    if limit is not None and max(sizes) > limit:
         raise SchemeError(
-            f"transform: {max(sizes)} elements along one axis, at most {MAX_SIZE}: give a block"
+            f"transform: {max(sizes)} elements along one axis, at most {limit}: give a block"
         )
     return Folding(shape, ordered, sizes)
