@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("codec", "stock", "networks", "minilm", "session")
+ALL = ("codec", "stock", "networks", "minilm", "session", "deep_compression")
 
 
 def main() -> int:
