@@ -13,11 +13,12 @@ from passes.lift_weights import LiftWeights
 from passes.model_file import LoadedModel, read_model, write_model
 from passes.model_writer import model_to_proto
 from passes.select_weights import Weight, coder_view, select_weights
-from passes.settings import Recipe, Rule, WeightSettings
+from passes.settings import Coding, Recipe, Rule, WeightSettings
 from passes.symbol_packing import PackingLimits
 
 __all__ = [
     "CleanUp",
+    "Coding",
     "EmbedFunctions",
     "EncodeResult",
     "EncodeWeights",
