@@ -31,6 +31,8 @@ class SymbolRequest:
         view: The coder's three dimensions; their product is at least the number of symbols.
         shape: Dimensions of the value that the chain continues with.
         coder: ``auto`` takes the smallest.
+        trellis: Symbols of dependent quantisation, which the decoder turns into integers; only the
+            wide coder knows them.
     """
 
     owner: str
@@ -38,6 +40,7 @@ class SymbolRequest:
     view: tuple[int, int, int]
     shape: tuple[int, ...]
     coder: Coder
+    trellis: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +177,10 @@ def _ranges(
 
 
 def _wide_segment(requests: Sequence[SymbolRequest], builder: ChainBuilder) -> list[PackedSymbols]:
-    words = encode_wide([padded(request.symbols, request.view) for request in requests])
+    words = encode_wide(
+        [padded(request.symbols, request.view) for request in requests],
+        trellis=[request.trellis for request in requests],
+    )
     builder.owner = ""
     blob = _payload(words, builder)
     wide16 = requests[0].symbols.dtype == np.int16

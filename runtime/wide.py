@@ -20,6 +20,7 @@ Contexts = Literal["off", "auto", "on"]
 
 _ISAS: dict[Isa, int] = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}
 _CONTEXTS = {"off": 0, "auto": 1, "on": 2}
+_FLAGS_AT, _FLAG_TRELLIS = 8, 4
 _ONNX_FLOATS = {np.dtype(np.float32): 1, np.dtype(np.float16): 10}
 
 
@@ -96,6 +97,11 @@ def encode_wide(
     memory = (ctypes.c_uint16 * num_words.value).from_address(words.value or 0)
     weakref.finalize(memory, codec.tk_free, words).atexit = False
     return np.ctypeslib.as_array(memory)
+
+
+def has_trellis(words: npt.NDArray[np.uint16]) -> bool:
+    """Whether a wide blob, uint16 [n], says that it has trellis sets (FORMAT.md 2.2)."""
+    return words.size > _FLAGS_AT and bool(words[_FLAGS_AT] & _FLAG_TRELLIS)
 
 
 @dataclasses.dataclass(frozen=True)

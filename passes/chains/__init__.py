@@ -8,12 +8,14 @@ from typing import Any
 from passes.chains.base import Chain
 from passes.chains.codebook import CodebookChain
 from passes.chains.lossless import IntegerChain, LosslessChain
+from passes.chains.trellis import TrellisChain
 from passes.chains.uniform import UniformChain
 from passes.schemes import (
     CodebookParameters,
     IntegerParameters,
     LosslessParameters,
     Parameters,
+    TrellisParameters,
     UniformParameters,
 )
 from passes.select_weights import Weight
@@ -25,6 +27,7 @@ _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
     CodebookParameters: CodebookChain,
     IntegerParameters: IntegerChain,
     LosslessParameters: LosslessChain,
+    TrellisParameters: TrellisChain,
     UniformParameters: UniformChain,
 }
 

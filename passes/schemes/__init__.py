@@ -8,6 +8,7 @@ import numpy as np
 from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.codebook import Codebook, CodebookParameters
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
+from passes.schemes.trellis import Trellis, TrellisParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "LosslessParameters",
     "Parameters",
     "Scheme",
+    "Trellis",
+    "TrellisParameters",
     "Uniform",
     "UniformParameters",
     "bits",

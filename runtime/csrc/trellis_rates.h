@@ -22,14 +22,21 @@ class SymbolRates {
   // What the symbols of a row have in common.
   int row_class(int64_t row) const { return plan_.row_class(row); }
 
-  // Costs in bits of the coded symbols -128 .. 127 in column `c` of a row, after the coded symbol `before`.
-  const float* costs(int row_class, int64_t c, int before, int quantiser) const {
-    const int column = plan_.class_c.empty() ? 0 : plan_.class_c[static_cast<size_t>(c)];
-    const int y = class_of(row_class, column, set_.classes);
-    const auto t = static_cast<size_t>(y);
-    const int z = set_.contexts > 1 ? context_of(before, set_.t1[t], set_.t2[t]) : 0;
-    const auto place = static_cast<size_t>(set_.place_of(y, z, set_.quantisers > 1 ? quantiser : 0));
-    return bits_.data() + size_t{set_.map[place]} * 256 + 128;
+  // What the states of a trellis have in common in column `c` of a row.
+  struct Column {
+    const uint8_t* map;
+    int t1, t2;
+  };
+  Column column(int row_class, int64_t c) const {
+    const int col_class = plan_.class_c.empty() ? 0 : plan_.class_c[static_cast<size_t>(c)];
+    const auto y = static_cast<size_t>(class_of(row_class, col_class, set_.classes));
+    return {set_.map.data() + y * static_cast<size_t>(set_.width()), set_.t1[y], set_.t2[y]};
+  }
+
+  // Costs in bits of the coded symbols -128 .. 127, raw bits left out, after the coded symbol `before`.
+  const float* bits(const Column& column, int before, int quantiser) const {
+    const int z = set_.contexts > 1 ? context_of(before, column.t1, column.t2) : 0;
+    return bits_.data() + size_t{column.map[set_.place_of(0, z, set_.quantisers > 1 ? quantiser : 0)]} * 256 + 128;
   }
 
   // A symbol k is coded as k >> low_bits, and so many raw bits.

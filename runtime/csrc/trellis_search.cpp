@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "threads.h"
@@ -20,39 +21,15 @@ namespace {
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
 constexpr double kExceptionBits = 64;
 
-// One symbol that may be chosen, and its weighted squared error.
-struct Candidate {
-  int symbol;
-  double error;
-};
-
+// The symbols among which a value chooses under one quantiser: of each parity the one whose point is nearest, and the
+// next one inwards. Any other is so much further away that no rate makes up for it where a bit is worth less than two
+// squared steps.
 struct Candidates {
-  int count = 0;
-  std::array<Candidate, 5> all;
+  int symbol[2][2];      // [parity][how far inwards]
+  int coded[2][2];       // without raw low bits
+  double penalty[2][2];  // weighted squared error, and more for an exception; infinite where there is none
 };
 
-// The points on either side of the value, one further inwards, and the two innermost ones of its sign: of each parity
-// the nearest point, and cheaper ones that are further away.
-template <bool Trellis>
-Candidates candidates_for(double value, double weight, bool kept, int quantiser, int most) {
-  Candidates found;
-  const double magnitude = std::fabs(value);
-  const auto add = [&](int k) {
-    const double point = Trellis ? reconstruct(k, quantiser) : k;
-    const double distance = magnitude - point;
-    found.all[static_cast<size_t>(found.count++)] = {value < 0 ? -k : k, weight * distance * distance};
-  };
-  add(0);
-  if (!kept) return found;
-  const int last = Trellis ? (most + quantiser) / 2 : most;  // whose point is at most `most`
-  const double place = Trellis ? (magnitude + quantiser) / 2 : magnitude;
-  const int below = static_cast<int>(std::min<double>(place, last));
-  if (last >= 1) add(1);
-  for (int k = std::max(2, below - 1); k <= std::min(below + 1, last); ++k) add(k);
-  return found;
-}
-
-// Chooses the symbols of rows, one after the other.
 template <bool Trellis>
 class RowSearch {
  public:
@@ -61,44 +38,40 @@ class RowSearch {
   RowSearch(const tk_search& wanted, const SymbolRates& rates)
       : wanted_(wanted), rates_(rates), steps_(static_cast<size_t>(wanted.c)) {}
 
-  // Returns the bits of the row.
+  // Chooses the symbols of a row and returns their bits.
   double choose(int64_t row, int16_t* symbols) {
     const int64_t first = row * wanted_.c;
     const int row_class = rates_.row_class(row);
     std::array<Survivor, kStates> now{}, next;
     for (int t = 1; t < kStates; ++t) now[static_cast<size_t>(t)].cost = kInfinite;
     for (int64_t c = 0; c < wanted_.c; ++c) {
-      const int64_t i = first + c;
-      const double weight = wanted_.importance ? wanted_.importance[i] : 1.0;
-      const bool kept = !wanted_.kept || wanted_.kept[i];
-      std::array<Candidates, 2> candidates;
-      for (int q = 0; q < (Trellis ? 2 : 1); ++q)
-        candidates[static_cast<size_t>(q)] =
-            candidates_for<Trellis>(wanted_.values[i], weight, kept, q, wanted_.most);
+      Candidates candidates[2];
+      for (int q = 0; q < (Trellis ? 2 : 1); ++q) find_candidates(first + c, q, &candidates[q]);
       for (auto& survivor : next) survivor.cost = kInfinite;
+      const SymbolRates::Column column = rates_.column(row_class, c);
       Step& step = steps_[static_cast<size_t>(c)];
       for (int t = 0; t < kStates; ++t) {
         const Survivor& from = now[static_cast<size_t>(t)];
-        if (from.cost < kInfinite) extend(from, t, rates_.costs(row_class, c, from.coded, t & 1),
-                                          candidates[static_cast<size_t>(t & 1)], &next, &step);
+        const float* const bits = rates_.bits(column, from.coded, t & 1);
+        for (int parity = 0; parity < 2; ++parity) extend(from, t, parity, bits, candidates[t & 1], &next, &step);
       }
       now = next;
     }
-    const auto best = std::min_element(now.begin(), now.end(),
-                                       [](const Survivor& a, const Survivor& b) { return a.cost < b.cost; });
+    const auto best =
+        std::min_element(now.begin(), now.end(), [](const Survivor& a, const Survivor& b) { return a.cost < b.cost; });
     auto state = static_cast<size_t>(best - now.begin());
     for (int64_t c = wanted_.c - 1; c >= 0; --c) {
       const Step& step = steps_[static_cast<size_t>(c)];
       symbols[first + c] = step.symbol[state];
       state = step.from[state];
     }
-    return best->bits;
+    return bits_of(row_class, symbols + first);
   }
 
  private:
   // The best path into a state.
   struct Survivor {
-    double cost = 0, bits = 0;
+    double cost = 0;
     int coded = 0;  // the last symbol, as contexts see it
   };
 
@@ -108,21 +81,58 @@ class RowSearch {
     std::array<uint8_t, kStates> from;
   };
 
-  void extend(const Survivor& from, int state, const float* bits_of, const Candidates& candidates,
-              std::array<Survivor, kStates>* next, Step* step) {
-    for (int i = 0; i < candidates.count; ++i) {
-      const Candidate& candidate = candidates.all[static_cast<size_t>(i)];
-      const int coded = candidate.symbol >> rates_.low_bits();
-      const bool short_enough = coded >= -128 && coded <= 127;
-      const double bits = short_enough ? static_cast<double>(bits_of[coded]) : kExceptionBits;
-      const double cost = from.cost + candidate.error + wanted_.rate_weight * bits;
-      const auto to = static_cast<size_t>(Trellis ? next_state(state, candidate.symbol) : 0);
-      Survivor& survivor = (*next)[to];
-      if (cost >= survivor.cost) continue;
-      survivor = {cost, from.bits + bits + rates_.low_bits(), short_enough ? coded : 0};
-      step->symbol[to] = static_cast<int16_t>(candidate.symbol);
-      step->from[to] = static_cast<uint8_t>(state);
+  double bits_of(int row_class, const int16_t* symbols) const {
+    double bits = 0;
+    int state = 0, before = 0;
+    for (int64_t c = 0; c < wanted_.c; ++c) {
+      const int coded = symbols[c] >> rates_.low_bits();
+      const bool exception = coded < -128 || coded > 127;
+      const float* const costs = rates_.bits(rates_.column(row_class, c), before, state & 1);
+      before = exception ? 0 : coded;
+      bits += static_cast<double>(costs[before]) + rates_.low_bits() + (exception ? kExceptionBits : 0.0);
+      if (Trellis) state = next_state(state, symbols[c]);
     }
+    return bits;
+  }
+
+  void find_candidates(int64_t i, int quantiser, Candidates* found) const {
+    const double value = wanted_.values[i], magnitude = std::fabs(value);
+    const double weight = wanted_.importance ? wanted_.importance[i] : 1.0;
+    // The largest symbol whose point is at most `most`, and the last one whose point is not above the value.
+    const int last = wanted_.kept && !wanted_.kept[i] ? 0 : Trellis ? (wanted_.most + quantiser) / 2 : wanted_.most;
+    const double place = Trellis ? (magnitude + quantiser) / 2 : magnitude;
+    const int below = place < last ? static_cast<int>(place) : last;
+    for (int parity = 0; parity < 2; ++parity) {
+      int symbol = below % 2 == parity ? below : below + 1;
+      if (symbol > last) symbol -= 2;
+      for (int inwards = 0; inwards < 2; ++inwards, symbol -= 2) {
+        const double distance = magnitude - (Trellis ? reconstruct(symbol, quantiser) : symbol);
+        const int chosen = symbol < 0 ? 0 : value < 0 ? -symbol : symbol, coded = chosen >> rates_.low_bits();
+        const bool exception = coded < -128 || coded > 127;
+        double penalty = weight * distance * distance + (exception ? wanted_.rate_weight * kExceptionBits : 0.0);
+        if (symbol < 0) penalty = kInfinite;
+        found->symbol[parity][inwards] = chosen;
+        found->coded[parity][inwards] = exception ? 0 : coded;
+        found->penalty[parity][inwards] = penalty;
+      }
+    }
+  }
+
+  // Written so that no branch depends on what is cheaper, which could not be predicted.
+  void extend(const Survivor& from, int state, int parity, const float* bits, const Candidates& candidates,
+              std::array<Survivor, kStates>* next, Step* step) {
+    const int* const coded = candidates.coded[parity];
+    const double near = candidates.penalty[parity][0] + wanted_.rate_weight * static_cast<double>(bits[coded[0]]);
+    const double inner = candidates.penalty[parity][1] + wanted_.rate_weight * static_cast<double>(bits[coded[1]]);
+    const int inwards = inner < near ? 1 : 0;
+    const double cost = from.cost + std::min(near, inner);
+    const auto to = static_cast<size_t>(Trellis ? next_state(state, parity) : 0);
+    Survivor& survivor = (*next)[to];
+    const bool better = cost < survivor.cost;
+    survivor.cost = better ? cost : survivor.cost;
+    survivor.coded = better ? coded[inwards] : survivor.coded;
+    step->symbol[to] = better ? static_cast<int16_t>(candidates.symbol[parity][inwards]) : step->symbol[to];
+    step->from[to] = better ? static_cast<uint8_t>(state) : step->from[to];
   }
 
   const tk_search& wanted_;
@@ -133,13 +143,11 @@ class RowSearch {
 template <bool Trellis>
 double choose_all(const tk_search& wanted, const SymbolRates& rates, int16_t* symbols) {
   std::vector<double> bits(static_cast<size_t>(wanted.a * wanted.b));
-  parallel_for(static_cast<int64_t>(bits.size()), wanted.threads, [&](int64_t begin, int64_t end) {
+  parallel_for(wanted.a * wanted.b, wanted.threads, [&](int64_t begin, int64_t end) {
     RowSearch<Trellis> search(wanted, rates);
     for (int64_t row = begin; row < end; ++row) bits[static_cast<size_t>(row)] = search.choose(row, symbols);
   });
-  double sum = 0;  // in the order of the rows, whoever did them
-  for (const double b : bits) sum += b;
-  return sum;
+  return std::accumulate(bits.begin(), bits.end(), 0.0);  // in the order of the rows, whoever did them
 }
 
 }  // namespace
@@ -150,12 +158,12 @@ double search_symbols(const tk_search& wanted, int16_t* symbols) {
   shape.b = wanted.b;
   shape.c = wanted.c;
   SymbolRates rates;
-  double bits = 0;
-  for (int round = 0; round <= wanted.rounds; ++round) {
-    bits = wanted.trellis ? choose_all<true>(wanted, rates, symbols) : choose_all<false>(wanted, rates, symbols);
-    if (round < wanted.rounds) rates = SymbolRates(symbols, shape, wanted.trellis != 0, wanted.threads);
+  for (int round = 0;; ++round) {
+    const double bits =
+        wanted.trellis ? choose_all<true>(wanted, rates, symbols) : choose_all<false>(wanted, rates, symbols);
+    if (round == wanted.rounds) return bits;
+    rates = SymbolRates(symbols, shape, wanted.trellis != 0, wanted.threads);
   }
-  return bits;
 }
 
 }  // namespace toolkit::wide

@@ -28,7 +28,7 @@ inline constexpr int kModeCode = 127;  // marks the symbol that takes what the o
 inline constexpr int kMaxCode = 80;
 inline constexpr int kFullCount = 255;  // the stored count of a table of all 256 symbols
 inline constexpr uint16_t kFlagWide = 1, kFlagNested = 2, kFlagTrellis = 4;
-inline constexpr int kTrellisSet = 0x80;  // of the low byte of a set's directory word
+inline constexpr int kTrellisSet = 0x80;            // of the low byte of a set's directory word
 inline constexpr int64_t kMaxSymbols = 0x7fffffff;  // of a tensor, and of the matrix of a segment
 inline constexpr int64_t kMostSymbolsPerWord = 65536;
 

@@ -137,8 +137,7 @@ void write_body(const CodedSegment& segment, int threads, uint16_t* to) {
            p.low_bits << 12);
     w.word(p.base);
   }
-  for (const auto& set : segment.sets)
-    w.word(set.contexts | (set.quantisers > 1 ? kTrellisSet : 0) | set.classes << 8);
+  for (const auto& set : segment.sets) w.word(set.contexts | (set.quantisers > 1 ? kTrellisSet : 0) | set.classes << 8);
   if (segment.nested.empty()) {
     w.bytes(side.classes);
     w.bytes(side.tables);

@@ -204,7 +204,8 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
   if (num_words < kHeaderWords) return TK_ERR_TRUNCATED;
   const Header h = read_header(body);
   if (h.num_tensors < 1 || h.num_sets < 1 || h.num_sets > kMaxSets) return TK_ERR_HEADER;
-  if ((h.flags & ~(kFlagWide | kFlagNested | kFlagTrellis)) || h.num_tables < 1 || h.num_tables > kMaxTables) return TK_ERR_HEADER;
+  if ((h.flags & ~(kFlagWide | kFlagNested | kFlagTrellis)) || h.num_tables < 1 || h.num_tables > kMaxTables)
+    return TK_ERR_HEADER;
   s->wide = h.flags & kFlagWide;
   if (nested && h.flags) return TK_ERR_HEADER;
   if (!s->wide && h.exceptions) return TK_ERR_HEADER;

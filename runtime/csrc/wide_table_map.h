@@ -73,7 +73,8 @@ class TableMap {
   int lowest_row_, lowest_column_ = 0, highest_column_ = 0;
   int first_class_, last_class_;
   std::vector<int32_t> columns_;  // class_c above its lowest, times width_; empty where absent
-  std::vector<uint32_t> map_;     // [class above the lowest][symbol before][quantiser]: first of the table's entries, plus 128
+  std::vector<uint32_t>
+      map_;  // [class above the lowest][symbol before][quantiser]: first of the table's entries, plus 128
 };
 
 // The maps of all tensors.
