@@ -24,7 +24,7 @@ class EmbedFunctions(ir.passes.InPlacePass):
       1. ``always`` adds them; ``never`` removes them; ``auto`` adds them where they take at most
          ``limit`` of the model's bytes, and removes them otherwise.
       2. Bodies already there are replaced only if they differ.
-      3. Only bodies of models with trellis sets (FORMAT.md 2.8) know them: that takes bytes and
+      3. Only bodies of models with trellis sets (FORMAT.md 2.9) know them: that takes bytes and
          time.
 
     Left alone: functions of other domains, models without an operator of the toolkit.

@@ -2,7 +2,7 @@
 """Dependent (trellis coded) quantisation: which symbols to choose, and what they stand for.
 
 Eight states choose between two quantisers, even integers and odd ones with zero, as in ISO/IEC
-15938-17 (compression of neural networks), its transitions those of FORMAT.md 2.8. The search is
+15938-17 (compression of neural networks), its transitions those of FORMAT.md 2.9. The search is
 Viterbi's over the states of each row; H. Schwarz et al., "Hybrid video coding with trellis-coded
 quantization", DCC 2019, section 4.
 """

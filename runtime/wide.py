@@ -43,7 +43,7 @@ def encode_wide(
 
     Args:
         tensors: arrays [A, B, C] of one type, int8 or int16, none empty.
-        trellis: which tensors hold symbols of dependent quantisation (FORMAT.md 2.8), which decode
+        trellis: which tensors hold symbols of dependent quantisation (FORMAT.md 2.9), which decode
             to the integers that they stand for; none where empty.
         contexts: the previous symbol of the lane chooses the table: never, where it pays, always.
         classes: choose tables by classes of rows and columns where it pays; else one per tensor.

@@ -65,7 +65,7 @@ def function_bodies(
         names: operators of the toolkit's domain.
         opset: the model's opset of the standard domain, 13 or more.
         zero_points: DecodeDequantize nodes have a third input.
-        trellis: there are blobs with trellis sets (FORMAT.md 2.8).
+        trellis: there are blobs with trellis sets (FORMAT.md 2.9).
 
     Raises:
         ValueError: an unknown name, or an opset below 13.

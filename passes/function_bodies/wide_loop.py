@@ -32,7 +32,7 @@ from passes.function_bodies.wide_tables import CLASSES, SYMBOLS, add_tables
 LOWEST_STATE = 65536
 SET_SIZE = CLASSES * SYMBOLS
 
-# FORMAT.md 2.8, states numbered anew: those of quantiser 1 are the last four. Twice the next number at
+# FORMAT.md 2.9, states numbered anew: those of quantiser 1 are the last four. Twice the next number at
 # twice the number plus the symbol's lowest bit.
 _NUMBERS = (0, 2, 4, 6, 1, 3, 5, 7)
 _NEXT = ((0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6))

@@ -71,7 +71,7 @@ typedef struct {
   const uint8_t* kept;      // as many: 0 where the symbol must be zero; null where none must
   int64_t a, b, c;          // as in tk_tensor
   double rate_weight;       // squared steps a bit
-  int32_t trellis;          // 0: one quantiser, 1: two of them, by eight states (FORMAT.md 2.8)
+  int32_t trellis;          // 0: one quantiser, 1: two of them, by eight states (FORMAT.md 2.9)
   int32_t most;             // largest magnitude of an integer, 1 .. 32767
   int32_t rounds;           // how often the rates are learnt
   int32_t threads;          // 0: one per core

@@ -1,4 +1,4 @@
-// The choice of symbols by rate and distortion: Viterbi's algorithm over the states of each row (FORMAT.md 2.8).
+// The choice of symbols by rate and distortion: Viterbi's algorithm over the states of each row (FORMAT.md 2.9).
 // The rate of a symbol depends on the one before through its context: the survivor of each state brings its own, which
 // makes the path exact where contexts do not matter, and good where they do.
 // SPDX-License-Identifier: Apache-2.0

@@ -71,7 +71,7 @@ struct Classes {
   }
 };
 
-// The states after symbols 0, 2, 4, ... and after 1, 3, 5, ..., by state (FORMAT.md 2.8).
+// The states after symbols 0, 2, 4, ... and after 1, 3, 5, ..., by state (FORMAT.md 2.9).
 struct Transitions {
   __m256i even, odd;
 

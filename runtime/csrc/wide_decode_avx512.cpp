@@ -202,7 +202,7 @@ inline __m256i next_states(const Shuffles& k, __m256i states, __m256i symbols) {
   return _mm256_permutexvar_epi8(index, k.transitions);
 }
 
-// The integers that symbols stand for (FORMAT.md 2.8).
+// The integers that symbols stand for (FORMAT.md 2.9).
 inline __m256i integers_of(__m256i states, __m256i symbols) {
   const __m256i quantiser = _mm256_and_si256(states, _mm256_set1_epi8(1));
   return _mm256_sub_epi8(_mm256_add_epi8(symbols, symbols), _mm256_sign_epi8(quantiser, symbols));

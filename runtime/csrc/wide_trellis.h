@@ -1,4 +1,4 @@
-// Symbols of trellis tensors as the wide encoder takes them (FORMAT.md 2.8).
+// Symbols of trellis tensors as the wide encoder takes them (FORMAT.md 2.9).
 // SPDX-License-Identifier: Apache-2.0
 #ifndef TOOLKIT_WIDE_TRELLIS_H
 #define TOOLKIT_WIDE_TRELLIS_H

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FORMAT.md sections 2.6 to 2.8: decoding a wide segment, step by step."""
+"""FORMAT.md sections 2.6, 2.7 and 2.9: decoding a wide segment, step by step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Symbols = npt.NDArray[np.int8] | npt.NDArray[np.int16]
 LOWEST_STATE = 1 << 16
 
 TRANSITIONS = np.array([(0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6)])
-"""Section 2.8: the next state after a symbol by state and the symbol's lowest bit."""
+"""Section 2.9: the next state after a symbol by state and the symbol's lowest bit."""
 
 
 class _Lanes:
