@@ -78,7 +78,9 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 def _has_trellis(model: ir.Model) -> bool:
     """Whether a blob of the model has trellis sets."""
-    blobs = (n.inputs[0] for n in _nodes(model) if n.domain == DOMAIN and n.op_type in WIDE_DECODERS)
+    blobs = (
+        n.inputs[0] for n in _nodes(model) if n.domain == DOMAIN and n.op_type in WIDE_DECODERS
+    )
     constants = (blob.const_value for blob in blobs if blob is not None)
     return any(words is not None and has_trellis(words.numpy()) for words in constants)
 

@@ -77,7 +77,8 @@ class TrellisParameters(Parameters):
 class Trellis:
     """How to quantise: exactly one of ``bits``, ``step`` and ``relative_step``.
 
-    A step 0.63 times that of `Uniform` has about the same squared error, and fewer bits.
+    A step 0.56 (fine) to 0.62 (coarse) times that of `Uniform` gives about the same squared error, in
+    fewer bits.
 
     Attributes:
         bits: 2 to 16, those of the integers; the step follows from the largest magnitude.
