@@ -31,6 +31,7 @@ from passes.schemes import (
     Sum,
     Ternary,
     Transform,
+    Trellis,
     Tucker,
     Uniform,
 )
@@ -42,6 +43,7 @@ SCHEMES: dict[str, type] = {
     "power_of_two": PowerOfTwo,
     "binary": Binary,
     "ternary": Ternary,
+    "trellis": Trellis,
     "codebook": Codebook,
     "points": Points,
     "lossless": Lossless,

@@ -165,7 +165,10 @@ def _ranges(
 
 
 def _wide_segment(requests: Sequence[SymbolRequest], builder: ChainBuilder) -> list[PackedSymbols]:
-    words = encode_wide([padded(request.symbols, request.view) for request in requests])
+    words = encode_wide(
+        [padded(request.symbols, request.view) for request in requests],
+        trellis=[request.trellis for request in requests],
+    )
     builder.owner = ""
     blob = payload(words, builder)
     wide16 = requests[0].symbols.dtype == np.int16

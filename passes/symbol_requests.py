@@ -22,6 +22,8 @@ class SymbolRequest:
         shape: Dimensions of the value that the chain continues with.
         coder: ``auto`` takes the smallest.
         coding: The coder's options.
+        trellis: Symbols of dependent quantisation, which the decoder turns into integers; only the
+            wide coder knows them.
     """
 
     owner: str
@@ -30,6 +32,7 @@ class SymbolRequest:
     shape: tuple[int, ...]
     coder: Coder
     coding: Coding = Coding()
+    trellis: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from passes.chains.prune import PruneChain
 from passes.chains.scaled import ScaledChain
 from passes.chains.sums import SumChain
 from passes.chains.transform import TransformChain
+from passes.chains.trellis import TrellisChain
 from passes.chains.tucker import TuckerChain
 from passes.chains.uniform import UniformChain
 from passes.schemes import (
@@ -30,6 +31,7 @@ from passes.schemes import (
     SumParameters,
     TernaryParameters,
     TransformParameters,
+    TrellisParameters,
     TuckerParameters,
     UniformParameters,
 )
@@ -55,6 +57,7 @@ _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
     SumParameters: SumChain,
     TernaryParameters: UniformChain,
     TransformParameters: TransformChain,
+    TrellisParameters: TrellisChain,
     TuckerParameters: TuckerChain,
     UniformParameters: UniformChain,
 }

@@ -23,6 +23,7 @@ from passes.schemes.sums import Sum, SumParameters
 from passes.schemes.transform import Transform
 from passes.schemes.transform_choice import AutoTransform
 from passes.schemes.transform_parameters import TransformParameters
+from passes.schemes.trellis import Trellis, TrellisParameters
 from passes.schemes.tucker import Tucker, TuckerParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
@@ -57,6 +58,8 @@ __all__ = [
     "TernaryParameters",
     "Transform",
     "TransformParameters",
+    "Trellis",
+    "TrellisParameters",
     "Tucker",
     "TuckerParameters",
     "Uniform",

@@ -11,9 +11,12 @@
 #include "blob_frame.h"
 #include "dequantize.h"
 #include "float_planes.h"
+#include "trellis_search.h"
 #include "wide_decode.h"
 #include "wide_encode.h"
 #include "wide_format.h"
+#include "wide_step.h"
+#include "wide_trellis.h"
 
 using toolkit::wide::Segment;
 using toolkit::wide::Tensor;
@@ -78,6 +81,29 @@ int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_w
     toolkit::write_frame(out.get(), size, toolkit::kCoderWide);
     *words = out.release();
     *num_words = size;
+    return TK_OK;
+  });
+}
+
+int32_t tk_search_symbols(const tk_search* search, int16_t* symbols, double* bits) {
+  if (!search || !search->values || !symbols || !bits) return TK_ERR_ARGUMENT;
+  const tk_search& s = *search;
+  constexpr int64_t most = 0x7fffffff;
+  if (s.a < 1 || s.b < 1 || s.c < 1 || s.a > most || s.b > most || s.c > most) return TK_ERR_ARGUMENT;
+  if (s.a > most / s.b || s.a * s.b > most / s.c) return TK_ERR_ARGUMENT;
+  if (!(s.rate_weight >= 0) || s.most < 1 || s.most > 32767 || s.rounds < 0 || s.threads < 0) return TK_ERR_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    *bits = toolkit::wide::search_symbols(s, symbols);
+    return TK_OK;
+  });
+}
+
+int32_t tk_trellis_integers(const int16_t* symbols, int64_t rows, int64_t columns, int16_t* integers) {
+  if (!symbols || !integers || rows < 0 || columns < 1 || rows > INT64_MAX / columns) return TK_ERR_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    const std::vector<uint8_t> quantisers = toolkit::wide::find_quantisers(symbols, rows, columns);
+    for (size_t i = 0; i < quantisers.size(); ++i)
+      integers[i] = static_cast<int16_t>(toolkit::wide::reconstruct(symbols[i], quantisers[i]));
     return TK_OK;
   });
 }

@@ -44,6 +44,8 @@ TK_API int32_t tk_best_isa(void);
 typedef struct {
   const void* symbols;  // int8 or int16
   int64_t a, b, c;      // dimensions, each at least 1
+  int32_t trellis;      // 1: symbols of dependent quantisation, decoded to the integers that they stand for
+  int32_t reserved;
 } tk_tensor;
 
 typedef struct {
@@ -59,6 +61,27 @@ typedef struct {
 TK_API int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_wide_options* options,
                               uint16_t** words, int64_t* num_words);
 TK_API void tk_free(void* memory);
+
+// Chooses the symbols of a tensor: for each row the least sum of importance * (value - integer)^2 + rate_weight * bits.
+// The integers are those that the symbols stand for, or the symbols themselves without `trellis`. Bits are what the
+// wide coder would spend, learnt from the choice of the round before; the first one has none.
+typedef struct {
+  const float* values;      // a * b * c, in steps: the scale of the integers is 1
+  const float* importance;  // as many, positive; null for 1
+  const uint8_t* kept;      // as many: 0 where the symbol must be zero; null where none must
+  int64_t a, b, c;          // as in tk_tensor
+  double rate_weight;       // squared steps a bit
+  int32_t trellis;          // 0: one quantiser, 1: two of them, by eight states (FORMAT.md 2.9)
+  int32_t most;             // largest magnitude of an integer, 1 .. 32767
+  int32_t rounds;           // how often the rates are learnt
+  int32_t threads;          // 0: one per core
+} tk_search;
+// Writes the symbols, and to *bits about how many bits they take where rounds > 0.
+TK_API int32_t tk_search_symbols(const tk_search* search, int16_t* symbols, double* bits);
+
+// The integers that the symbols of a trellis tensor stand for, rows of `columns` symbols. TK_ERR_ARGUMENT where one
+// does not fit int16.
+TK_API int32_t tk_trellis_integers(const int16_t* symbols, int64_t rows, int64_t columns, int16_t* integers);
 
 // What a wide blob holds. All counts as in FORMAT.md 2.2.
 typedef struct {
