@@ -9,6 +9,13 @@
 #include "wide_kernels.h"
 #include "wide_step.h"
 
+// Everything within a step must be inlined, or states leave their registers; compilers stop short of it.
+#if defined(__GNUC__)
+#define TK_INLINE inline __attribute__((always_inline))
+#else
+#define TK_INLINE inline
+#endif
+
 namespace toolkit::wide {
 namespace {
 
@@ -17,10 +24,10 @@ constexpr int kLineBytes = 64;
 // A step loads at most 64 words (32 for the symbol, 32 for raw bits) from where the pointer stands.
 constexpr int64_t kStepWords = 64;
 
-inline __m512i load512(const void* p) { return _mm512_loadu_si512(p); }
+TK_INLINE __m512i load512(const void* p) { return _mm512_loadu_si512(p); }
 
 // 16 x 16 transposition of 32-bit elements: r[i] element j <-> r[j] element i.
-inline __attribute__((always_inline)) void transpose16(__m512i r[16]) {
+TK_INLINE void transpose16(__m512i r[16]) {
   __m512i t[16];
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
@@ -122,7 +129,7 @@ struct Row {
 };
 
 // Refills the states below 2^16 among the lanes of `mask` (FORMAT.md 2.6 step 5).
-inline void refill(const Shuffles& k, __mmask32 mask, Hot& h) {
+TK_INLINE void refill(const Shuffles& k, __mmask32 mask, Hot& h) {
   // The upper halves of all states, in the order of the lanes: zero where a word is due.
   const __m512i upper = _mm512_permutex2var_epi16(h.x0, k.odd, h.x1);
   const __mmask32 m = _mm512_mask_testn_epi16_mask(mask, upper, upper);
@@ -138,7 +145,7 @@ inline void refill(const Shuffles& k, __mmask32 mask, Hot& h) {
 }
 
 // Elements `i` of two tables of 64 bytes each.
-inline void look_up(__m512i i, __m512i a, __m512i b, __m256i* from_a, __m256i* from_b) {
+TK_INLINE void look_up(__m512i i, __m512i a, __m512i b, __m256i* from_a, __m256i* from_b) {
   const __m512i found = _mm512_permutex2var_epi8(a, i, b);
   *from_a = _mm512_castsi512_si256(found);
   *from_b = _mm512_extracti64x4_epi64(found, 1);
@@ -146,7 +153,7 @@ inline void look_up(__m512i i, __m512i a, __m512i b, __m256i* from_a, __m256i* f
 
 // The choice of lanes of row class `row` in a column of class `col`, int8 each.
 template <Mode M>
-inline Choice choose(const Classes& set, __m256i row, __m256i col) {
+TK_INLINE Choice choose(const Classes& set, __m256i row, __m256i col) {
   // Saturation keeps what the limits make of it.
   __m256i y = _mm256_adds_epi8(row, col);
   y = _mm256_min_epi8(_mm256_max_epi8(y, _mm256_setzero_si256()), set.top);
@@ -171,7 +178,7 @@ inline Choice choose(const Classes& set, __m256i row, __m256i col) {
 
 // The table of each lane after symbol `v`, FORMAT.md 2.6 step 3. `trellis`: its state in trellis sets.
 template <Mode M>
-inline __m256i in_context(const Choice& choice, __m256i v, __m256i trellis) {
+TK_INLINE __m256i in_context(const Choice& choice, __m256i v, __m256i trellis) {
   const __m256i magnitude = _mm256_abs_epi8(v);
   const __mmask32 one = _mm256_cmpge_epu8_mask(magnitude, choice.t1),
                   two = _mm256_cmpge_epu8_mask(magnitude, choice.t2);
@@ -187,7 +194,7 @@ inline __m256i in_context(const Choice& choice, __m256i v, __m256i trellis) {
 }
 
 // The first slots of lanes 0-15 and 16-31.
-inline void first_slots(const Shuffles& k, __m256i tables, __m512i* at0, __m512i* at1) {
+TK_INLINE void first_slots(const Shuffles& k, __m256i tables, __m512i* at0, __m512i* at1) {
   constexpr __mmask64 second_bytes = 0x2222222222222222;
   const __m512i t = _mm512_castsi256_si512(tables);
   *at0 = _mm512_slli_epi32(_mm512_maskz_permutexvar_epi8(second_bytes, k.table0, t), 4);
@@ -195,7 +202,7 @@ inline void first_slots(const Shuffles& k, __m256i tables, __m512i* at0, __m512i
 }
 
 // The states after symbols of 8 bits, or the low bytes of longer ones.
-inline __m256i next_states(const Shuffles& k, __m256i states, __m256i symbols) {
+TK_INLINE __m256i next_states(const Shuffles& k, __m256i states, __m256i symbols) {
   // Bits 0 to 2 of the states, all others of the shifted symbols; the look-up ignores all above bit 4.
   const __m256i low3 = _mm256_set1_epi8(7);
   const __m256i index = _mm256_ternarylogic_epi32(low3, states, _mm256_slli_epi16(symbols, 3), 0xca);
@@ -203,13 +210,13 @@ inline __m256i next_states(const Shuffles& k, __m256i states, __m256i symbols) {
 }
 
 // The integers that symbols stand for (FORMAT.md 2.9).
-inline __m256i integers_of(__m256i states, __m256i symbols) {
+TK_INLINE __m256i integers_of(__m256i states, __m256i symbols) {
   const __m256i quantiser = _mm256_and_si256(states, _mm256_set1_epi8(1));
   return _mm256_sub_epi8(_mm256_add_epi8(symbols, symbols), _mm256_sign_epi8(quantiser, symbols));
 }
 
 // The same for 32 symbols of 16 bits.
-inline __m512i wide_integers_of(__m256i states, __m512i symbols) {
+TK_INLINE __m512i wide_integers_of(__m256i states, __m512i symbols) {
   const __mmask32 odd = _mm256_movepi8_mask(states);
   const __m512i one = _mm512_set1_epi16(1);
   const __mmask32 negative = _mm512_mask_cmplt_epi16_mask(odd, symbols, _mm512_setzero_si512());
@@ -221,7 +228,7 @@ inline __m512i wide_integers_of(__m256i states, __m512i symbols) {
 // One step of all active lanes. `Full`: every lane is active. `Columns`: columns have classes. Symbols go on top of
 // h.packed0 and h.packed1, those of trellis sets to `to`, the integers of all lanes in a row.
 template <bool Wide, bool Full, Mode M, bool Columns>
-inline void decode_step(const Shuffles& k, const Classes& set, const Row& r, int64_t c, Hot& h, void* to) {
+TK_INLINE void decode_step(const Shuffles& k, const Classes& set, const Row& r, int64_t c, Hot& h, void* to) {
   constexpr bool kContextual = M == Mode::kContexts || M == Mode::kTrellis;
   const __m512i low12 = _mm512_set1_epi32(0xfff);
   __m512i at0 = r.at0, at1 = r.at1;
@@ -301,7 +308,7 @@ struct State {
 
   void* place_in_line(int64_t at) { return reinterpret_cast<char*>(line) + at % kLine * kLanes * (Wide ? 2 : 1); }
 
-  inline void load_row() {
+  TK_INLINE void load_row() {
     const auto* from = reinterpret_cast<const __m256i*>(job->row_class + row_index * job->row_step);
     row.classes = _mm256_loadu_si256(from);
     if (!row.col_class) {
@@ -351,14 +358,14 @@ struct State {
     load_row();
   }
 
-  inline void keep_packed(int64_t at, const Hot& h) {
+  TK_INLINE void keep_packed(int64_t at, const Hot& h) {
     uint32_t* const word = line[(at % kLine) / kPerWord];
     _mm512_store_si512(word, h.packed0);
     _mm512_store_si512(word + 16, h.packed1);
   }
 
   // Writes the `count` symbols of every lane that stand in `line`, the last of which is symbol `end - 1` of its lane.
-  inline __attribute__((always_inline)) void flush(int64_t end, int64_t count) {
+  TK_INLINE void flush(int64_t end, int64_t count) {
     constexpr int64_t size = Wide ? 2 : 1;
     if (job->mode == Mode::kTrellis) gather_line();
     auto* const out = static_cast<char*>(job->out);
@@ -412,7 +419,7 @@ struct State {
 
 // Runs Count blocks, 1 or 2, for `n` steps: within a row and a line of each.
 template <bool Wide, bool Full, Mode M, bool Columns, int Count>
-inline void run_steps(State<Wide>* s, int64_t n) {
+TK_INLINE void run_steps(State<Wide>* s, int64_t n) {
   constexpr int per = State<Wide>::kPerWord;
   const Shuffles k;
   // Local copies, so that the compiler keeps them in registers.
@@ -435,7 +442,7 @@ inline void run_steps(State<Wide>* s, int64_t n) {
 
 // The last, incomplete element of a line: its symbols stand at the top and must come down.
 template <bool Wide>
-inline void keep_partial(State<Wide>* s) {
+TK_INLINE void keep_partial(State<Wide>* s) {
   constexpr int per = State<Wide>::kPerWord;
   const int missing = per - static_cast<int>(s->step % per);
   if (missing == per || s->job->mode == Mode::kTrellis) return;
@@ -447,7 +454,7 @@ inline void keep_partial(State<Wide>* s) {
 }
 
 template <bool Wide>
-inline void after_steps(State<Wide>* s, int64_t n) {
+TK_INLINE void after_steps(State<Wide>* s, int64_t n) {
   constexpr int64_t line = State<Wide>::kLine;
   s->step += n;
   s->column += n;
