@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("codec", "networks", "minilm", "session", "sums")
+ALL = ("codec", "stock", "networks", "minilm", "session", "sums")
 
 
 def main() -> int:

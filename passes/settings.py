@@ -70,7 +70,8 @@ class Rule(BaseModel):
 
     ``match`` is a glob and ``regex`` a regular expression on the weight's whole name, ``node`` a
     glob on the name of a node that uses it, ``op_type`` an operator that uses it, ``role`` what it
-    is, ``min_size`` and ``max_size`` numbers of elements.
+    is, ``min_size`` and ``max_size`` numbers of elements. A rule that applies to no weight is an
+    error, unless it is ``optional``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -82,12 +83,13 @@ class Rule(BaseModel):
     role: Role | None = None
     min_size: int = Field(default=0, ge=0)
     max_size: int | None = Field(default=None, ge=0)
+    optional: bool = False
     settings: WeightSettings
 
     @property
     def conditions(self) -> str:
         """The conditions given, in words."""
-        given = self.model_dump(exclude={"settings"}, exclude_defaults=True)
+        given = self.model_dump(exclude={"settings", "optional"}, exclude_defaults=True)
         return ", ".join(f"{key} {value!r}" for key, value in given.items()) or "match '*'"
 
     @model_validator(mode="after")
@@ -188,7 +190,7 @@ class Recipe(BaseModel):
         them."""
         listed = list(weights)
         for index, rule in enumerate(self.rules):
-            if not any(rule.applies(weight) for weight in listed):
+            if not (rule.optional or any(rule.applies(weight) for weight in listed)):
                 line = (
                     f":{self._lines[index]}" if index < len(self._lines) else f", rule {index + 1}"
                 )

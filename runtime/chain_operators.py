@@ -215,7 +215,7 @@ def _join(inputs: Inputs, node: Node) -> Value:
     if wanted is None or first.dtype != np.int8 or any(plane.dtype != np.uint8 for plane in others):
         raise UnknownFormError("types of planes")
     try:
-        return join_planes([first.view(np.uint8) ^ np.uint8(128), *others], wanted)
+        return join_planes([first, *others], wanted)
     except (TypeError, ValueError) as error:
         raise UnknownFormError(str(error)) from error
 

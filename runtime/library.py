@@ -94,6 +94,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_best_isa": (_i32, []),
     "tk_crc32": (ctypes.c_uint32, [_pointer, _i64]),
     "tk_free": (None, [_pointer]),
+    "tk_join_planes": (_i32, [ctypes.POINTER(_pointer), _i32, _i64, _i32, _pointer]),
     "tk_wide_encode": (
         _i32,
         [ctypes.POINTER(TensorToEncode), _i64, ctypes.POINTER(WideOptions), *_out_words],

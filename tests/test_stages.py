@@ -93,3 +93,10 @@ def test_low_rank_factors_and_sums_as_stages() -> None:
     assert scheme_of(stages) == Sum(parts=(Uniform(bits=2), LowRank(rank=1)))
     with pytest.raises(SchemeError, match="low rank: the rank must be at least 0"):
         scheme_of([{"low_rank": {"rank": -1}}])
+
+
+def test_an_optional_rule_may_apply_to_nothing() -> None:
+    text = "version: 1\nrules: [{{match: absent, optional: {}, settings: {{bits: 3}}}}]\n"
+    assert Recipe.parse(text.format("true")).assign([]) == {}
+    with pytest.raises(SettingsError, match="r:2: the rule matches no weight .match 'absent'."):
+        Recipe.parse(text.format("false"), source="r").assign([])

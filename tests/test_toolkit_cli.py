@@ -12,6 +12,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from onnx import numpy_helper
 from tests.toolkit_models import embedding, mlp, without_weights
 from toolkit.cli import Bytes, main
 from toolkit.console import STAGES
+from toolkit.versions import DISTRIBUTION
 
 
 def run(*arguments: object):  # type: ignore[no-untyped-def]
@@ -60,6 +62,19 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_version_is_the_installed_ones() -> None:
+    """Under the name that the package is built with."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["name"] == DISTRIBUTION
+    try:
+        version = metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{DISTRIBUTION} is not installed")
+    result = run("--version")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == version
 
 
 def test_compress_prints_and_writes(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from toolkit.errors import InputError, OutputError, one_line
+from toolkit.versions import DISTRIBUTION
 
 NOT_REACHED, BAD_INPUT, BUG, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
 
@@ -79,7 +80,7 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(package_name="toolkit", message="%(version)s")
+@click.version_option(package_name=DISTRIBUTION, message="%(version)s")
 @click.pass_context
 def main(context: click.Context, debug: bool) -> None:
     """Turns a trained ONNX model into a much smaller ONNX file, and proves what that cost."""

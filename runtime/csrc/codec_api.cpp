@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "codec_api.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "blob_frame.h"
 #include "dequantize.h"
+#include "float_planes.h"
 #include "wide_decode.h"
 #include "wide_encode.h"
 #include "wide_format.h"
@@ -168,5 +170,17 @@ int32_t tk_wide_decode_lookup(const tk_wide_reader* reader, int64_t tensor, cons
   return guarded([&] {
     return toolkit::wide::decode_lookup(reader->segment, *t, {codebook, num_entries, offset, elem_bytes}, num_values,
                                         out, threads, static_cast<tk_isa>(isa));
+  });
+}
+
+int32_t tk_join_planes(const uint8_t* const* planes, int32_t elem_bytes, int64_t count, int32_t threads, void* out) {
+  if (!planes || !out || count < 0 || threads < 0 || (elem_bytes != 2 && elem_bytes != 4)) return TK_ERR_ARGUMENT;
+  if (!std::all_of(planes, planes + elem_bytes, [](const uint8_t* plane) { return plane; })) return TK_ERR_ARGUMENT;
+  return guarded([&] {
+    if (elem_bytes == 4)
+      toolkit::join_planes(planes, count, threads, static_cast<uint32_t*>(out));
+    else
+      toolkit::join_planes(planes, count, threads, static_cast<uint16_t*>(out));
+    return TK_OK;
   });
 }

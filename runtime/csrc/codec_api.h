@@ -112,6 +112,11 @@ TK_API int32_t tk_wide_decode_lookup(const tk_wide_reader* reader, int64_t tenso
                                      int64_t num_entries, int64_t offset, int32_t elem_bytes, int64_t num_values,
                                      void* out, int64_t out_bytes, int32_t threads, int32_t isa);
 
+// Joins `elem_bytes` (2 or 4) byte planes of `count` bytes each to floats of so many bytes (FORMAT.md 6). Plane 0 holds
+// symbols, bytes minus 128.
+TK_API int32_t tk_join_planes(const uint8_t* const* planes, int32_t elem_bytes, int64_t count, int32_t threads,
+                              void* out);
+
 // CRC-32 of FORMAT.md 1.
 TK_API uint32_t tk_crc32(const void* data, int64_t num_bytes);
 
