@@ -17,6 +17,7 @@ STAGES = {
     "inputs": "running the original",
     "search": "searching quantisation steps",
     "sensitivity": "measuring how much each weight matters",
+    "prune": "choosing channels and refitting layers",
     "encode": "encoding",
     "write": "writing",
     "verify": "verifying the written file",
