@@ -12,6 +12,7 @@ from passes.fit_weight import fit_weight
 from passes.lift_weights import LiftWeights
 from passes.model_file import LoadedModel, read_model, write_model
 from passes.model_writer import model_to_proto
+from passes.prune_channels import PruneChannels, PrunedGroup, PruneResult
 from passes.select_weights import Weight, coder_view, select_weights
 from passes.settings import Coding, Recipe, Rule, WeightSettings
 from passes.symbol_packing import PackingLimits
@@ -30,6 +31,9 @@ __all__ = [
     "LoadedModel",
     "ModelError",
     "PackingLimits",
+    "PruneChannels",
+    "PruneResult",
+    "PrunedGroup",
     "Recipe",
     "Rule",
     "SchemeError",

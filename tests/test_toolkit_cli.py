@@ -49,7 +49,7 @@ def names(folder: Path) -> list[str]:
 def test_help_names_every_command() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("compress", "expand", "inspect", "compare", "doctor"):
+    for command in ("compress", "prune-channels", "expand", "inspect", "compare", "doctor"):
         assert command in result.output
         assert run(command, "--help").exit_code == 0
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from toolkit.errors import InputError, OutputError, VerificationError
     from toolkit.expand_model import expand
     from toolkit.inspect_model import inspect
+    from toolkit.prune_model import ChannelReport, prune_channels
     from toolkit.report import Report
 
 __all__ = [
+    "ChannelReport",
     "Comparison",
     "InputError",
     "OutputError",
@@ -24,9 +26,11 @@ __all__ = [
     "compress",
     "expand",
     "inspect",
+    "prune_channels",
 ]
 
 _HOMES = {
+    "ChannelReport": "toolkit.prune_model",
     "Comparison": "toolkit.compare_models",
     "InputError": "toolkit.errors",
     "OutputError": "toolkit.errors",
@@ -36,6 +40,7 @@ _HOMES = {
     "compress": "toolkit.compress_model",
     "expand": "toolkit.expand_model",
     "inspect": "toolkit.inspect_model",
+    "prune_channels": "toolkit.prune_model",
 }
 
 

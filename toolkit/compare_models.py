@@ -98,7 +98,7 @@ def compare(
             outputs.append([run_named(session, feed) for feed in chosen.feeds])
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise InputError(f"{path}: does not run on these inputs ({one_line(error)})") from error
-    times = _latencies(sessions, chosen.feeds[0])
+    times = latencies(sessions, chosen.feeds[0])
     return Comparison(
         str(first),
         str(second),
@@ -135,7 +135,7 @@ def _check_same(
         raise InputError(f"{first} and {second}: have different {what} ({odd} is in one only)")
 
 
-def _latencies(sessions: list[Any], feed: dict[str, Any]) -> list[float]:
+def latencies(sessions: list[Any], feed: dict[str, Any]) -> list[float]:
     """Median milliseconds of each session, the sessions taking turns."""
     times: list[list[float]] = [[] for _ in sessions]
     for _ in range(TIMED_RUNS):

@@ -18,6 +18,7 @@ STAGES = {
     "search": "searching quantisation steps",
     "scan": "measuring each weight under each scheme",
     "sensitivity": "measuring how much each weight matters",
+    "prune": "choosing channels and refitting layers",
     "encode": "encoding",
     "write": "writing",
     "verify": "verifying the written file",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from toolkit.fidelity import Fidelity
     from toolkit.inspect_model import Inspection
     from toolkit.list_passes import Listed
+    from toolkit.prune_model import ChannelReport
     from toolkit.report import Report
     from toolkit.scan_model import Scan
 
@@ -140,3 +141,25 @@ def print_comparison(found: Comparison) -> None:
     print(f"ratio: {found.ratio:.2f}")
     for note in found.notes:
         print(f"note: {note}")
+
+
+def print_pruning(report: ChannelReport) -> None:
+    """What went, what had to stay, and what it cost."""
+    rows = [(g.name, g.num_channels, g.num_channels - g.num_removed) for g in report.groups]
+    print_table(
+        ("channels made by", "before", "after"),
+        [(name, str(before), str(after)) for name, before, after in rows[:MAX_ROWS]],
+    )
+    if len(rows) > MAX_ROWS:
+        print(f"... and {len(rows) - MAX_ROWS} more groups")
+    for layer in report.blocked[:MAX_ROWS]:
+        print(f"left alone: {layer.name}, {layer.num_channels} channels: {layer.reason}")
+    print_fidelity(report.fidelity)
+    print(
+        f"size: {size_text(report.original_bytes)} -> {size_text(report.pruned_bytes)}, "
+        f"multiplications: {report.original_macs / 1e6:.1f} M -> {report.pruned_macs / 1e6:.1f} M, "
+        f"latency: {report.original_ms:.2f} ms -> {report.pruned_ms:.2f} ms"
+    )
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"written: {report.output}")

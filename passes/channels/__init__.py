@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Channels that can only be removed together: finding, choosing, refitting and cutting them."""
+
+from __future__ import annotations
+
+from passes.channels.groups import BlockedLayer, ChannelGroup, ChannelMap, find_channel_groups
+from passes.channels.selection import SELECTIONS, Selection
+
+__all__ = [
+    "SELECTIONS",
+    "BlockedLayer",
+    "ChannelGroup",
+    "ChannelMap",
+    "Selection",
+    "find_channel_groups",
+]

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multiplications with weights that one run of a model takes."""
+
+from __future__ import annotations
+
+from math import prod
+
+import onnx_ir as ir
+
+from passes.channels.groups import inferred_shapes
+from passes.channels.trace import constant_of, dims_of
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def count_macs(model: ir.Model) -> int:
+    """Multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul with constant weights in the
+    main graph, for one sample: dimensions that are unknown before a run count as 1."""
+    with inferred_shapes(model):
+        return sum(_macs(node) for node in model.graph if node.op_type in _LAYERS)
+
+
+def _macs(node: ir.Node) -> int:
+    given, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
+    if given is None or weight is None or constant_of(weight) is None:
+        return 0
+    shape = prod(  # groups of a convolution are in its weight's shape
+        d or 1 for d in dims_of(weight) or ()
+    )
+    if node.op_type in ("Gemm", "MatMul"):
+        rows = (dims_of(output) or ())[:-1]
+        return shape * prod(d or 1 for d in rows)
+    places = (dims_of(given if node.op_type == "ConvTranspose" else output) or ())[2:]
+    batch = (dims_of(output) or (1,))[0] or 1
+    return shape * batch * prod(d or 1 for d in places)

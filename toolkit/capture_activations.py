@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values inside of a model on calibration data, for passes that look at activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from toolkit.calibration import Feed
+from toolkit.errors import InputError, one_line
+from toolkit.ort_session import quiet_options
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class CapturedActivations:
+    """`passes`' protocol `Activations` by stock ONNX Runtime: a call cuts the model off behind the
+    values that are asked for, and runs what is left on every feed."""
+
+    def __init__(self, feeds: Sequence[Feed], threads: int = 0) -> None:
+        self._feeds, self._threads = list(feeds), threads
+
+    @property
+    def num_feeds(self) -> int:
+        return len(self._feeds)
+
+    def __call__(
+        self, model: ir.Model, names: Sequence[str]
+    ) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+        """Arrays by name for each feed, one run at a time. Values that are inputs of the model come
+        from the feed itself. Raises `InputError` where the model does not run, and `KeyError` for a
+        name that it does not have."""
+        import onnxruntime
+
+        inputs = {value.name for value in model.graph.inputs}
+        computed = [name for name in names if name not in inputs]
+        part = _cut_behind(model, computed)
+        taken = [str(value.name) for value in part.graph.inputs]
+        try:
+            options = quiet_options(self._threads)
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            session = onnxruntime.InferenceSession(
+                _serialized(part), options, providers=["CPUExecutionProvider"]
+            )
+            for feed in self._feeds:
+                given = {name: feed[name] for name in taken if name in feed}
+                found = dict(zip(computed, session.run(computed, given), strict=True))
+                yield {name: found[name] if name in found else feed[name] for name in names}
+        except (KeyError, MemoryError):
+            raise
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            raise InputError(
+                f"the model does not run on the calibration data ({one_line(error)})"
+            ) from error
+
+
+def _cut_behind(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """A copy of `model` with the values in `names` as its outputs and nothing else computed."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    part = model.clone()
+    values = {o.name: o for node in part.graph for o in node.outputs}
+    part.graph.outputs.clear()
+    part.graph.outputs.extend(values[name] for name in names)
+    RemoveUnusedNodesPass()(part)
+    return part
+
+
+def _serialized(model: ir.Model) -> bytes:
+    import onnx_ir as ir
+
+    return bytes(ir.to_proto(model).SerializeToString())
