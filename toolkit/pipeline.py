@@ -109,19 +109,30 @@ def fit_all(
     """Parameters of every weight that is not kept; what schemes decided goes to `notes`. Raises
     `InputError` naming the weight."""
     from passes.errors import SchemeError
-    from passes.fit_weight import fit_weight
+    from passes.fit_weight import explained, fit_group, fit_weight, joint_groups, positions_for
 
+    positions = positions_for(source.model, list(settings.values()))
+    remarks: dict[str, list[str]] = {name: [] for name in settings}
     fitted: dict[str, Parameters] = {}
-    for name, how in settings.items():
-        weight, remarks = source.weights[name], list[str]()
+    for group in joint_groups(settings, source.weights):
+        members = {name: source.weights[name] for name in group}
         try:
-            parameters = fit_weight(weight.array(), how, weight.channel_axis, remarks)
+            fitted |= fit_group(members, settings[group[0]], remarks, positions)
         except SchemeError as error:
-            raise InputError(f"{source.path}: weight {name}: {error}") from error
-        if parameters is not None:
-            fitted[name] = parameters
-        notes += [f"{name}: {remark}" for remark in remarks]
-    return fitted
+            raise InputError(f"{source.path}: {explained(group, error)}") from error
+    for name, how in settings.items():
+        weight = source.weights[name]
+        if name not in fitted:
+            try:
+                parameters = fit_weight(
+                    weight.array(), how, weight.channel_axis, remarks[name], positions.get(name)
+                )
+            except SchemeError as error:
+                raise InputError(f"{source.path}: weight {name}: {error}") from error
+            if parameters is not None:
+                fitted[name] = parameters
+        notes += [f"{name}: {remark}" for remark in remarks[name]]
+    return {name: fitted[name] for name in settings if name in fitted}
 
 
 def keep_factors(
