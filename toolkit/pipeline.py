@@ -46,6 +46,8 @@ class Source:
 
 def read_source(path: Path) -> Source:
     """Reads a model and selects its weights. Raises `InputError` naming what is wrong."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
     from passes.errors import ModelError
     from passes.model_file import read_model
     from passes.select_weights import select_weights
@@ -55,16 +57,33 @@ def read_source(path: Path) -> Source:
     except ModelError as error:
         raise InputError(str(error)) from error
     _detach(loaded.model)
+    RemoveUnusedNodesPass()(loaded.model)
     release_memory()
     weights = {weight.name: weight for weight in select_weights(loaded.model)}
-    odd = [
+    notes = list(loaded.notes)
+    return Source(
+        path, loaded.model, loaded.num_bytes, notes, weights, _odd(weights), loaded.external
+    )
+
+
+def fold_layers(source: Source) -> None:
+    """Folds each BatchNormalization into the layer before it, where it can be; changes `source`."""
+    from passes.fold_batch_norm import FoldBatchNorm
+    from passes.select_weights import select_weights
+
+    folded = FoldBatchNorm().call(source.model).folded
+    if folded:
+        source.notes.append(f"{len(folded)} BatchNormalization folded into the layer before it")
+        source.weights = {weight.name: weight for weight in select_weights(source.model)}
+        source.odd = _odd(source.weights)
+
+
+def _odd(weights: Mapping[str, Weight]) -> list[str]:
+    return [
         name
         for name, weight in weights.items()
         if weight.role != "integer" and not np.isfinite(weight.array()).all()
     ]
-    return Source(
-        path, loaded.model, loaded.num_bytes, list(loaded.notes), weights, odd, loaded.external
-    )
 
 
 def _detach(model: ir.Model) -> None:

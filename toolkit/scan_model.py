@@ -125,7 +125,7 @@ def scan(
     """
     from passes.errors import SchemeError
     from passes.stages import scheme_of
-    from toolkit.pipeline import read_source
+    from toolkit.pipeline import fold_layers, read_source
     from toolkit.quantiser_search import prepare
 
     path, tell = Path(model), progress or (lambda stage, detail: None)
@@ -149,6 +149,7 @@ def scan(
         raise InputError(f"{path}: no such file")
     tell("read", "")
     source = read_source(path)
+    fold_layers(source)
     names = [n for n, w in source.weights.items() if _is_scanned(source, w, min_size)]
     if not names:
         raise InputError(f"{path}: no weight of {min_size} or more elements to scan")
