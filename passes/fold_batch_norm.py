@@ -135,8 +135,12 @@ def _skip(graph: ir.Graph, output: ir.Value, node: ir.Node) -> None:
     last = node.outputs[0]
     last.replace_all_uses_with(output, replace_graph_outputs=True)
     name, output.shape, output.type = last.name, last.shape, last.type
+    parameters = [value for value in node.inputs[1:] if value is not None]
     graph.remove(node, safe=True)
     last.name, output.name = None, name
+    for value in parameters:
+        if not value.uses() and not value.is_graph_output() and value.name in graph.initializers:
+            del graph.initializers[value.name]
 
 
 def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
