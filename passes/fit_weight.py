@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from passes.count_macs import output_positions
 from passes.errors import SchemeError
-from passes.schemes import FitContext, Lossless, LowRank, Parameters, Scheme, fit_jointly
+from passes.schemes import FitContext, Lossless, LowRank, Parameters, fit_jointly
 from passes.select_weights import Weight
 from passes.settings import WeightSettings
-from passes.stages import SCHEMES
+from passes.stages import SCHEMES, nested
 
 
 def fit_weight(
@@ -90,12 +90,10 @@ def positions_for(model: ir.Model, plan: Collection[WeightSettings]) -> dict[str
 
 
 def _counts_flops(settings: WeightSettings) -> bool:
-    scheme: Scheme | None = None if settings.stages is None else settings.built()
-    while scheme is not None:
-        if isinstance(scheme, LowRank) and scheme.cost == "flops" and scheme.positions is None:
-            return True
-        scheme = getattr(scheme, "inner", None)
-    return False
+    return settings.stages is not None and any(
+        isinstance(part, LowRank) and part.cost == "flops" and part.positions is None
+        for part in nested(settings.built())
+    )
 
 
 def explained(names: Collection[str], error: SchemeError) -> str:

@@ -13,9 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from passes.errors import SchemeError, SettingsError, one_line
-from passes.schemes import Codebook, Lossless, Scheme, Uniform
+from passes.schemes import Codebook, Lossless, Scheme, Trellis, Uniform
 from passes.select_weights import Role, Weight
-from passes.stages import check_joint, scheme_of, shared_names, stages_schema
+from passes.stages import check_joint, nested, scheme_of, shared_names, stages_schema
 
 SchemeName = Literal["uniform", "codebook", "lossless", "keep"]
 Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw", "zero_run", "sparse"]
@@ -80,6 +80,12 @@ class WeightSettings(Coding):
                 scheme = self.built()
         except SchemeError as error:
             raise ValueError(str(error)) from error
+        if (
+            self.stages is not None
+            and self.coder not in ("auto", "wide", "sparse")
+            and any(isinstance(part, Trellis) for part in nested(scheme))
+        ):
+            raise ValueError(f"trellis goes with coder wide, not {self.coder}")
         if self.joint:
             try:
                 check_joint(scheme, self.joint)
@@ -234,14 +240,16 @@ class Recipe(BaseModel):
             raise SettingsError(
                 f"{source}:1: a recipe is a mapping with the keys version and rules"
             )
+        if twice := _given_twice(root):
+            line, key = twice
+            raise SettingsError(f"{source}:{line}: key {key!r} is given twice")
         try:
             recipe = cls.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             line = _line_of(root, first["loc"])
             where = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
-            raise SettingsError(f"{source}:{line}: {where}: {message}") from error
+            raise SettingsError(f"{source}:{line}: {where}: {_in_words(first)}") from error
         recipe._source = source
         recipe._lines = tuple(_line_of(root, ("rules", i)) for i in range(len(recipe.rules)))
         return recipe
@@ -262,17 +270,21 @@ class Recipe(BaseModel):
         return self.model_dump_json(exclude_defaults=True)
 
     def assign(self, weights: Iterable[Weight]) -> dict[str, WeightSettings]:
-        """Settings for every weight by name; SettingsError for a rule that applies to none of
-        them."""
-        listed = list(weights)
+        """Settings for every weight by name; SettingsError for a rule that applies to none of them,
+        or to those only that rules before it take."""
+        listed = left = list(weights)
         for index, rule in enumerate(self.rules):
-            if not (rule.optional or any(rule.applies(weight) for weight in listed)):
+            if not (rule.optional or any(rule.applies(weight) for weight in left)):
                 line = (
                     f":{self._lines[index]}" if index < len(self._lines) else f", rule {index + 1}"
                 )
+                taken = any(rule.applies(weight) for weight in listed)
+                problem = "comes after rules that take all of its weights" if taken else ""
                 raise SettingsError(
-                    f"{self._source}{line}: the rule matches no weight ({rule.conditions})"
+                    f"{self._source}{line}: the rule {problem or 'matches no weight'} "
+                    f"({rule.conditions})"
                 )
+            left = [weight for weight in left if not rule.applies(weight)]
         return {weight.name: self._settings_of(weight) for weight in listed}
 
     def _settings_of(self, weight: Weight) -> WeightSettings:
@@ -283,6 +295,39 @@ class Recipe(BaseModel):
             return WeightSettings(scheme="lossless")
         group = "minor" if weight.role == "minor" else "default"
         return (self.minor if group == "minor" else self.default).of_group(group)
+
+
+def _in_words(error: Any) -> str:
+    """What pydantic found, in the words of YAML."""
+    if error["type"] == "extra_forbidden":
+        models: dict[int, type[BaseModel]] = {1: Recipe, 3: Rule}
+        kind = models.get(len(error["loc"]), WeightSettings)
+        return f"unknown key, expected one of {', '.join(kind.model_fields)}"
+    words = {
+        "missing": "is missing",
+        "tuple_type": "expected a list",
+        "model_type": "expected a mapping",
+        "model_attributes_type": "expected a mapping",
+        "invalid_key": "expected a name",
+    }
+    return words.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+
+
+def _given_twice(node: Any) -> tuple[int, str] | None:
+    """Line and name of the first key that a mapping has twice; YAML would take the last one."""
+    children: list[Any] = []
+    if isinstance(node, yaml.MappingNode):
+        seen = set[str]()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    return key.start_mark.line + 1, key.value
+                seen.add(key.value)
+            children.append(value)
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    found = (_given_twice(child) for child in children)
+    return next((twice for twice in found if twice), None)
 
 
 def _line_of(node: Any, location: tuple[int | str, ...]) -> int:

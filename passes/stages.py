@@ -8,7 +8,7 @@ Each stage works on what the stages before it leave; the last one makes the symb
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -95,6 +95,14 @@ def scheme_of(stages: Sequence[Any]) -> Scheme:
         built = kind(**values)
     scheme: Scheme = built
     return scheme
+
+
+def nested(scheme: Any) -> Iterator[Scheme]:
+    """The scheme, its inner schemes and the parts of sums."""
+    yield scheme
+    for part in (getattr(scheme, "inner", None), *getattr(scheme, "parts", ())):
+        if part is not None:
+            yield from nested(part)
 
 
 def shared_names() -> list[str]:
@@ -185,6 +193,10 @@ def _stage(stage: Any) -> tuple[str, dict[str, Any]]:
         raise SchemeError(f"unknown scheme {name!r}, expected one of {known}")
     if not isinstance(options, Mapping):
         raise SchemeError(f"{name}: expected options by name, found {options!r}")
+    for key in options:
+        if key not in options_model(name).model_fields and key not in _COMPOSED:
+            known = ", ".join(sorted(options_model(name).model_fields)) or "none"
+            raise SchemeError(f"{name}: unknown option {key!r}, expected {known}")
     return name, dict(options)
 
 
@@ -194,8 +206,5 @@ def _validated(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(options_model(name).model_fields)) or "none"
-            raise SchemeError(f"{name}: unknown option {where!r}, expected {known}") from error
         raise SchemeError(f"{name}: {where}: {first['msg']}") from error
     return {key: getattr(model, key) for key in options}

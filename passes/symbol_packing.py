@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from passes import operators
 from passes.chain_builder import Attributes, ChainBuilder
+from passes.errors import SettingsError
 from passes.pack_zero_runs import (
     NODE_BYTES,
     add_runs,
@@ -25,7 +26,11 @@ from passes.schemes.entropy import entropy_bits
 from passes.select_weights import folded_view
 from passes.settings import Coding
 from passes.symbol_requests import PackedSymbols, PackingLimits, SymbolRequest
+from runtime.errors import CodecError
+from runtime.small import MAX_SYMBOLS
 from runtime.wide import WideReader, encode_wide
+
+_MOST_ADAPTIVE = 1 << 20  # symbols of one blob (FORMAT.md 3)
 
 __all__ = ["PackedSymbols", "PackingLimits", "SymbolRequest", "pack_symbols"]
 
@@ -99,7 +104,7 @@ def _pack_wide(
     if folded:
         flat = _concatenated(folded)
         wanted.append(SymbolRequest("", flat, folded_view(flat.size), (flat.size,), "wide"))
-    results = [p for part in _segments(wanted, limits) for p in _wide_segment(part, builder)]
+    results = [p for part in _divided(wanted, limits.segment) for p in _wide_segment(part, builder)]
     if folded:
         stream = results.pop()
         results += _ranges(folded, stream.value, "wide", stream.num_bytes, builder)
@@ -109,15 +114,31 @@ def _pack_wide(
 def _pack_streams(
     requests: Sequence[SymbolRequest], coder: str, builder: ChainBuilder, limits: PackingLimits
 ) -> list[PackedSymbols]:
-    """One blob of a small coder for all requests, or an initializer for each where ``coder`` is
-    raw."""
+    """As few blobs of a small coder as hold all requests, or an initializer for each where
+    ``coder`` is raw."""
     if coder == "raw":
         return [_raw(request, builder) for request in requests]
     if coder == "zero_run":
         return _pack_runs(requests, builder, limits)
+    most = _MOST_ADAPTIVE if coder == "adaptive" else MAX_SYMBOLS
+    blobs = _divided(requests, most)
+    return [p for part in blobs for p in _pack_stream(part, coder, builder, limits)]
+
+
+def _pack_stream(
+    requests: Sequence[SymbolRequest], coder: str, builder: ChainBuilder, limits: PackingLimits
+) -> list[PackedSymbols]:
     flat = _concatenated(requests)
     builder.owner = ""
-    words = encode_stream(flat, "auto" if coder == "together" else coder, limits)
+    try:
+        words = encode_stream(flat, "auto" if coder == "together" else coder, limits)
+    except CodecError as error:
+        names = list(dict.fromkeys(request.owner for request in requests))
+        others = f" and {len(names) - 1} more" if names[1:] else ""
+        raise SettingsError(
+            f"weight {names[0]}{others}: coder {coder} cannot hold symbols from {flat.min()} to "
+            f"{flat.max()}, or so many of them; take auto or wide"
+        ) from error
     number = int(words[1]) >> 8
     value = add_stream(words, builder)
     if flat.dtype == np.int8:
@@ -195,13 +216,12 @@ def _wide_segment(requests: Sequence[SymbolRequest], builder: ChainBuilder) -> l
     return results
 
 
-def _segments(
-    requests: Sequence[SymbolRequest], limits: PackingLimits
-) -> Iterable[list[SymbolRequest]]:
+def _divided(requests: Sequence[SymbolRequest], most: int) -> Iterable[list[SymbolRequest]]:
+    """Requests in order, up to ``most`` symbols together where one alone has no more."""
     part: list[SymbolRequest] = []
     size = 0
     for request in requests:
-        if part and size + request.symbols.size > limits.segment:
+        if part and size + request.symbols.size > most:
             yield part
             part, size = [], 0
         part.append(request)

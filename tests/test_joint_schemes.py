@@ -260,7 +260,7 @@ default:
     [
         ("{bits: 4, joint: [codebook]}", "joint: codebook is no stage here, there are uniform"),
         ("{scheme: keep, joint: [prune]}", "scheme keep fits nothing"),
-        ("{bits: 4, joint: codebook}", "joint: Input should be a valid tuple"),
+        ("{bits: 4, joint: codebook}", "joint: expected a list"),
         ("{bits: 4, granularity: row, joint: [uniform]}", "takes no granularity"),
         ("{stages: [{low_rank: {rank: 3}}], joint: [low_rank]}", "budget, fraction or alpha"),
         ("{stages: [{low_rank: {rank: 3}}, codebook], joint: [codebook]}", "behind low_rank"),

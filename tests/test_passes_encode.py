@@ -17,6 +17,7 @@ from passes import (
     EncodeWeights,
     ModelError,
     PackingLimits,
+    SettingsError,
     WeightSettings,
     fit_weight,
     model_to_proto,
@@ -121,6 +122,22 @@ def test_segments_are_split() -> None:
     )(model)
     assert nodes(model).count("DecodeWide") == 3
     assert run(portable(model), X)["y"].shape == (2, 48)
+
+
+def test_an_adaptive_blob_holds_2_to_the_20_symbols() -> None:
+    """More of them, here in tensors that are large together only, make more blobs."""
+    text = """< ir_version: 8, opset_import: ["" : 17] > g (float[2,600] x) => (float[2,900] y) {
+        a = MatMul (x, w0) b = MatMul (a, w1) y = MatMul (b, w2) }"""
+    shapes = {"w0": (600, 900), "w1": (900, 700), "w2": (700, 900)}
+    weights = {name: np.rint(2 * normal(*shape)) for name, shape in shapes.items()}
+    model = model_of(proto_of(text, weights))
+    settings = WeightSettings(step=1.0, coder="adaptive")
+    result = encode(model, **dict.fromkeys(shapes, settings))
+    assert {row.coder for row in result.encoded} == {"adaptive"}
+    assert sum(node.op_type == "DecodeAdaptive" for node in model.graph) == 3
+    huge = model_of(proto_of(text.replace("600", "1200"), weights | {"w0": normal(1200, 900)}))
+    with pytest.raises(SettingsError, match="weight w0: coder adaptive cannot hold"):
+        encode(huge, w0={"bits": 4, "coder": "adaptive"})
 
 
 def test_16_bit_symbols_have_their_own_segment() -> None:

@@ -144,7 +144,7 @@ def test_mistakes_of_a_total_sparsity(tmp_path: Path) -> None:
         ({"sparsity": 1.5}, "expected a share from 0 to 1, found 1.5"),
         ({"sparsity": 0.5, "schemes": [("codebook",)]}, "a stage prune with a list of sparsities"),
         ({"sparsity": 0.5, "schemes": [DEFAULT_PRUNING] * 2}, "one list of stages, found 2"),
-        ({"sparsity": 0.5, "schemes": [({"prune": {"sparsity": [2.0]}},)]}, "must be 0 to 1"),
+        ({"sparsity": 0.5, "schemes": [({"prune": {"sparsity": [2.0]}},)]}, "sparsities, 0 to 1"),
         (
             {"sparsity": 0.9, "schemes": [({"prune": {"sparsity": [0.5]}},)]},
             "0.9 of all elements is asked for, the curves reach 0.5",

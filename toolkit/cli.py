@@ -312,6 +312,8 @@ def recipe_command(context: click.Context, name: str | None, schema: bool) -> No
     with reported(context):
         from toolkit import recipes
 
+        if schema and name:
+            raise InputError("NAME and --schema: give only one of them")
         click.echo(recipes.schema() if schema else recipes.text(name) if name else recipes.names())
 
 

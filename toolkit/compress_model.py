@@ -120,6 +120,11 @@ def compress(
     if not given.searching and target.kind != "fixed":
         option = "--lossless" if lossless else "--bits"
         raise InputError(f"{option}: cannot be combined with a target")
+    if given.recipe is not None and not given.recipe.rules and target.kind != "fixed":
+        raise InputError(
+            f"--recipe: {given.source or 'it'} has no rules, and with a target the search decides "
+            "about everything else"
+        )
     settings = given.assign(source, target.kind == "fixed")
     source.model.metadata_props[METADATA_KEY] = given.metadata()
     command = _command(job, given, min_sqnr, max_error, target_ratio, target_size)
@@ -268,6 +273,7 @@ class _Job:
     def _encode(
         self, source: Source, fixed: dict[str, WeightSettings]
     ) -> tuple[Finished, dict[str, Expected], list[TensorRow]]:
+        from passes.errors import SettingsError
         from toolkit.pipeline import finish, fit_all, keep_factors
         from toolkit.tensor_rows import tensor_rows
         from toolkit.verify import expected_weights
@@ -278,7 +284,10 @@ class _Job:
         fitted, notes = keep_factors(source.model, fitted)
         expected = expected_weights(fitted)
         codings = {name: how.coding for name, how in fixed.items()}
-        finished = finish(source.model, fitted, self.portable, codings)
+        try:
+            finished = finish(source.model, fitted, self.portable, codings)
+        except SettingsError as error:
+            raise InputError(f"{self.model}: {error}") from error
         finished.notes[:0] = [*decided, *notes]
         rows = tensor_rows(finished, fitted, quality)
         source.weights.clear()

@@ -74,14 +74,31 @@ def model_inputs(
     if calibration is not None:
         feeds = read_calibration(calibration, specs, MAX_CALIBRATION_FEEDS)
         try:
-            attempt(feeds[0])
+            outputs = attempt(feeds[0])
         except Exception as error:
             raise InputError(
                 f"{calibration}: the model does not run on it ({one_line(error)})"
             ) from error
+        if _is_lost(outputs):
+            raise InputError(f"{calibration}: the model's outputs on it are not finite")
         count = "1 feed" if len(feeds) == 1 else f"{len(feeds)} feeds"
         return ModelInputs(feeds, False, [f"measured on {count} from {calibration}"])
     return _generated(specs, bounds, attempt)
+
+
+def _is_lost(outputs: object) -> bool:
+    """Whether there are arrays of floats, in a list of runs or by name, and no finite value."""
+    queue, arrays = [outputs], list[np.ndarray]()
+    while queue:
+        found = queue.pop()
+        if isinstance(found, Mapping):
+            queue += found.values()
+        elif isinstance(found, list | tuple):
+            queue += found
+        elif isinstance(found, np.ndarray):
+            arrays.append(found)
+    floats = [array for array in arrays if array.dtype.kind == "f" and array.size]
+    return len(floats) == len(arrays) > 0 and not any(np.isfinite(a).any() for a in floats)
 
 
 def _generated(

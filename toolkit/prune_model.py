@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.calibration import Feed
 from toolkit.errors import InputError, OutputError, VerificationError, one_line
 from toolkit.fidelity import Fidelity, compare_outputs
+from toolkit.ort_session import thread_count
 from toolkit.output_file import beside, check_output, publish
 
 if TYPE_CHECKING:
@@ -102,11 +103,13 @@ def prune_channels(
     )
     check_output(target, [path])
     shares = _shares(fraction, layers)
+    threads = thread_count(jobs)
+    if seed < 0:
+        raise InputError(f"--seed: expected at least 0, found {seed}")
     tell("read", "")
     source = read_source(path)
     fold_layers(source)
     tell("inputs", "")
-    threads = jobs or os.cpu_count() or 1
     feeds, expected, notes = _run_original(path, source.model, calibration, threads)
     tell("prune", "")
     macs = count_macs(source.model)

@@ -10,6 +10,7 @@ noise every weight takes its cheapest scheme, and the price is halved until the 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from toolkit.errors import InputError
+from toolkit.ort_session import thread_count
 from toolkit.output_file import check_output, write_text
 from toolkit.scan_points import ScanPoint, Stages, decibel, measured, noise_of
 from toolkit.scan_sparsity import PruningLadder, divided
@@ -129,10 +131,8 @@ def scan(
     from toolkit.quantiser_search import prepare
 
     path, tell = Path(model), progress or (lambda stage, detail: None)
-    if min_sqnr is not None and sparsity is not None:
-        raise InputError("--min-sqnr and --sparsity: give only one of them")
-    if sparsity is not None and not 0 <= sparsity <= 1:
-        raise InputError(f"--sparsity: expected a share from 0 to 1, found {sparsity:g}")
+    _check_options(min_sqnr, sparsity, min_size)
+    threads = thread_count(jobs)
     ladder = PruningLadder.of(schemes) if sparsity is not None else None
     tried = tuple(DEFAULT_SCHEMES if schemes is None else schemes)
     if ladder is not None:
@@ -142,9 +142,12 @@ def scan(
             scheme_of(stages)
         except SchemeError as error:
             raise InputError(f"schemes: {error}") from error
+    if not tried:
+        raise InputError("schemes: the list is empty")
     outputs = [Path(given) for given in (recipe, report) if given is not None]
-    for given in outputs:
-        check_output(given, [path])
+    inputs = [path] if calibration is None else [path, Path(calibration)]
+    for place, given in enumerate(outputs):
+        check_output(given, [*inputs, *outputs[:place]])
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     tell("read", "")
@@ -154,7 +157,7 @@ def scan(
     if not names:
         raise InputError(f"{path}: no weight of {min_size} or more elements to scan")
     tell("inputs", "")
-    prepared = prepare(source, names, None if calibration is None else Path(calibration), jobs or 0)
+    prepared = prepare(source, names, None if calibration is None else Path(calibration), threads)
     points = []
     for index, name in enumerate(names):
         for stages in tried:
@@ -190,6 +193,17 @@ def scan(
 
         write_text(Path(report), render_scan(found))
     return found
+
+
+def _check_options(min_sqnr: float | None, sparsity: float | None, min_size: int) -> None:
+    if min_sqnr is not None and sparsity is not None:
+        raise InputError("--min-sqnr and --sparsity: give only one of them")
+    if min_sqnr is not None and not (math.isfinite(min_sqnr) and min_sqnr > 0):
+        raise InputError(f"--min-sqnr: expected a number above 0, found {min_sqnr:g}")
+    if sparsity is not None and not 0 <= sparsity <= 1:
+        raise InputError(f"--sparsity: expected a share from 0 to 1, found {sparsity:g}")
+    if min_size < 1:
+        raise InputError(f"--min-size: expected at least 1, found {min_size}")
 
 
 def choose(

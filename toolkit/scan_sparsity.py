@@ -47,10 +47,11 @@ class PruningLadder:
         for place, stage in enumerate(given[0]):
             options = stage.get("prune") if isinstance(stage, dict) else None
             values = options.get("sparsity") if isinstance(options, dict) else None
-            if isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values):
+            if isinstance(values, list | tuple) and all(_is_share(v) for v in values):
                 return cls(given[0], place, tuple(sorted({0.0, *map(float, values)})))
         raise InputError(
-            "schemes: a total sparsity needs a stage prune with a list of sparsities to measure"
+            "schemes: a total sparsity needs a stage prune with a list of sparsities, 0 to 1, that "
+            "are measured"
         )
 
     def at(self, sparsity: float) -> Stages:
@@ -58,6 +59,10 @@ class PruningLadder:
         value = math.ceil(round(sparsity * 10**DECIMALS, 6)) / 10**DECIMALS
         options: dict[str, Any] = {**self.stages[self.place]["prune"], "sparsity": value}
         return (*self.stages[: self.place], {"prune": options}, *self.stages[self.place + 1 :])
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def divided(

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad recipes, schemes, options and inputs at the command line: one line each, nothing changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.test_toolkit_cli import refused, run
+from tests.toolkit_models import mlp
+
+RECIPES = {
+    "default: {bits: 4}\ndefault: {bits: 8}": ":3: key 'default' is given twice",
+    "rules:\n  - {match: A, match: B, settings: {bits: 4}}": ":3: key 'match' is given twice",
+    "defalt: {bits: 4}": ":2: defalt: unknown key, expected one of version, rules, default, minor",
+    "rules:\n  - {name: A, settings: {bits: 4}}": ":3: rules.0.name: unknown key, expected one",
+    "rules:\n  - {match: A, settings: {bit: 4}}": ":3: rules.0.settings.bit: unknown key, expected",
+    "rules:\n  - match: A": ":3: rules.0.settings: is missing",
+    "rules: {match: A}": ":2: rules: expected a list",
+    "default:": ":2: default: expected a mapping",
+    "default: {1: 2}": ":2: default.1: expected a name",
+    "default: {stages: [{uniform: {1: 2}}]}": ":2: default: uniform: unknown option 1, expected",
+    "default: {stages: [{trellis: {bits: 4}}], coder: huffman}": ":2: default: trellis goes with",
+    "default: {stages: [{sum: {parts: [[{trellis: {bits: 4}}]]}}], coder: fixed}": "trellis goes",
+    "rules:\n  - {match: '*', settings: {bits: 4}}\n  - {match: A, settings: {bits: 8}}": (
+        ":4: the rule comes after rules that take all of its weights (match 'A')"
+    ),
+    "default: {bits: 16, coder: huffman}": "weight A and 1 more: coder huffman cannot hold symbols",
+    "default: {stages: [{transform: {kind: dct, axes: [5]}}, codebook]}": "weight A: transform: ax",
+    "default: {stages: [{prune: {fraction: 0.5}}, {low_rank: {rank: 2}}]}": "weight A: low rank: a",
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out.onnx").write_text("before")
+    return mlp(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("text", RECIPES)
+def test_recipes(model: Path, text: str) -> None:
+    Path("r.yaml").write_text(f"version: 1\n{text}\n")
+    refused(run("compress", model, "-o", "out.onnx", "--recipe", "r.yaml"), RECIPES[text])
+    assert Path("out.onnx").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("compress --recipe trellis --target-ratio 3", "trellis has no rules, and with a target"),
+        ("compress --calibration lost.npz", "lost.npz: the model's outputs on it are not finite"),
+        ("scan --min-sqnr nan", "--min-sqnr: expected a number above 0, found nan"),
+        ("scan --min-size 0", "--min-size: expected at least 1, found 0"),
+        ("scan --jobs 0", "--jobs: expected at least 1, found 0"),
+        ("scan --recipe out.onnx --report out.onnx", "out.onnx: is the input itself"),
+        ("scan --schemes none.yaml", "schemes: the list is empty"),
+        ("scan --sparsity 0.5 --schemes odd.yaml", "a stage prune with a list of sparsities"),
+        ("prune-channels --seed -1", "--seed: expected at least 0, found -1"),
+        ("prune-channels --jobs 0", "--jobs: expected at least 1, found 0"),
+        ("recipe trellis --schema", "NAME and --schema: give only one of them"),
+    ],
+)
+def test_options(model: Path, command: str, part: str) -> None:
+    np.savez("lost.npz", x=np.full((2, 64), np.inf, np.float32))
+    Path("none.yaml").write_text("[]")
+    Path("odd.yaml").write_text("[[{prune: {sparsity: [.nan]}}]]")
+    name, *options = command.split()
+    before = {path.name for path in Path().iterdir()}
+    output = {"compress": ("-o", "out.onnx"), "prune-channels": ("-o", "out.onnx")}.get(name, ())
+    refused(run(name, *(() if name == "recipe" else (model,)), *output, *options), part)
+    assert Path("out.onnx").read_text() == "before"
+    assert {path.name for path in Path().iterdir()} == before
