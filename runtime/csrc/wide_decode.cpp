@@ -90,6 +90,11 @@ BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   job.last_rows = lane + lanes == t.num_lanes ? t.rows() - (t.num_lanes - 1) * t.k : t.k;
   // A block whose only lane is the short one has only that lane's rows.
   if (job.lanes == 1) job.rows = job.last_rows;
+  // Where all symbols have the same table, nothing happens between rows.
+  if (job.mode == Mode::kOne && job.rows == job.last_rows) {
+    job.columns *= job.rows;
+    job.rows = job.last_rows = 1;
+  }
   job.col_class = t.class_c;
   job.forest = job.set->forest.get();
   job.tree = tree_of(s, t);
