@@ -121,6 +121,7 @@ class LoadResult(ctypes.Structure):
         ("rest_bytes", _i64),
         ("names", _pointer),
         ("names_bytes", _i64),
+        ("needs_folder", _i64),
         ("numbers", _pointer),
         ("num_numbers", _i64),
     ]

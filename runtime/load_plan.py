@@ -8,6 +8,7 @@ What the library does not know, and what is damaged, is left to `graph_rewrite` 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import mmap
 from typing import Any
 
@@ -21,19 +22,31 @@ from runtime.promises import Array
 _ALIGNMENT = 64
 
 
-def load_plainly(
-    content: bytes | mmap.mmap, inside_bytes: int, threads: int
-) -> tuple[bytes, dict[str, Array]] | None:
+@dataclasses.dataclass
+class Loaded:
+    """A model without its decoding, and what it lacks.
+
+    Attributes:
+        model: the serialised model; the smaller weights are in it.
+        weights: the larger weights by name, contiguous; bfloat16 as ml_dtypes has it.
+        needs_folder: whether there is external data of the model's own.
+    """
+
+    model: bytes
+    weights: dict[str, Array]
+    needs_folder: bool
+
+
+def load_plainly(content: bytes | mmap.mmap, inside_bytes: int, threads: int) -> Loaded | None:
     """Decode the weights of a model.
 
     Args:
         content: the serialised model.
-        inside_bytes: weights up to this size go into the model that is returned.
+        inside_bytes: weights up to this size go into the model.
         threads: how many to use; 0 for one per core.
 
     Returns:
-        The serialised model without its decoding, and what it lacks: the larger weights by name,
-        contiguous, bfloat16 as ml_dtypes has it. None where the library cannot do it.
+        What they are decoded to, or None where the library cannot do it.
     """
     codec = library.load()
     address = np.frombuffer(content, np.uint8).ctypes.data
@@ -48,7 +61,8 @@ def load_plainly(
             return None
         result = library.LoadResult()
         codec.tk_load_get_result(handle, result)
-        return ctypes.string_at(result.rest, result.rest_bytes), _weights(result, memory)
+        rest = ctypes.string_at(result.rest, result.rest_bytes)
+        return Loaded(rest, _weights(result, memory), bool(result.needs_folder))
     finally:
         codec.tk_load_close(handle)
 

@@ -33,7 +33,7 @@ from runtime.promises import Array
 Mode = Literal["load", "stream"]
 Source = str | bytes | os.PathLike[str]
 
-_SMALL_BYTES = 1 << 10
+_SMALL_BYTES = 1 << 12
 """Weights up to this size go into the model: describing them elsewhere takes longer."""
 
 
@@ -130,8 +130,9 @@ def _plan(source: Source, sess_options: onnxruntime.SessionOptions | None, mode:
             loaded = load_plainly(content, _SMALL_BYTES, threads)
             if loaded is not None:
                 options = session_options.copy(sess_options)
-                session_options.set_folder(options, _folder(source))
-                return _Plan(loaded[0], options, sess_options, loaded[1])
+                if loaded.needs_folder:
+                    session_options.set_folder(options, _folder(source))
+                return _Plan(loaded.model, options, sess_options, loaded.weights)
         model = _parse(content)
     if model is None or not _imports_toolkit(model):
         return _Plan(source, sess_options)

@@ -43,14 +43,14 @@ def check(proto: onnx.ModelProto, inside_bytes: int = 0, threads: int = 1) -> No
     """Compares what the library makes of a model."""
     loaded = load_plainly(proto.SerializeToString(), inside_bytes, threads)
     assert loaded is not None
-    rest = onnx.load_model_from_string(loaded[0])
+    rest = onnx.load_model_from_string(loaded.model)
     expected, weights = expected_parts(proto)
-    assert loaded[1].keys() == {k for k, v in weights.items() if v.nbytes > inside_bytes}
+    assert loaded.weights.keys() == {k for k, v in weights.items() if v.nbytes > inside_bytes}
     tensors = {tensor.name: tensor for tensor in rest.graph.initializer}
     for name, wanted in weights.items():
         tensor = tensors[name]
         rest.graph.initializer.remove(tensor)
-        found = loaded[1].get(name)
+        found = loaded.weights.get(name)
         if found is None:
             found = numpy_helper.to_array(tensor)
         else:
@@ -162,7 +162,7 @@ def test_the_rest_keeps_what_is_read_and_nothing_else() -> None:
     check(proto)
     loaded = load_plainly(proto.SerializeToString(), 0, 1)
     assert loaded is not None
-    rest = onnx.load_model_from_string(loaded[0])
+    rest = onnx.load_model_from_string(loaded.model)
     assert {tensor.name for tensor in rest.graph.initializer} == {"w0", "w1", "b"}
     assert [value.name for value in rest.graph.value_info] == ["z"]
     assert all(entry.domain == "" for entry in rest.opset_import)
@@ -175,6 +175,22 @@ def test_functions_of_the_toolkit_are_dropped_and_others_kept() -> None:
         imports = [helper.make_opsetid("", 21)]
         proto.functions.append(helper.make_function(domain, name, ["a"], ["b"], body, imports))
     check(proto)
+
+
+def test_external_data_of_the_rest() -> None:
+    proto, _ = two_matmuls()
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "b"))
+    proto.graph.node.append(std("Add", ["z", "b"], ["end"]))
+    proto.graph.output[0].name = "end"
+    for elsewhere in (False, True):
+        if elsewhere:
+            tensor = proto.graph.initializer[-1]
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value="b.bin")
+        check(proto)
+        loaded = load_plainly(proto.SerializeToString(), 0, 1)
+        assert loaded is not None and loaded.needs_folder == elsewhere
 
 
 @pytest.mark.parametrize("ir_version", [3, 10])
@@ -302,7 +318,7 @@ def test_damaged_models_do_no_harm() -> None:
         for _ in range(int(random.integers(1, 4))):
             changed[int(random.integers(len(content)))] = int(random.integers(256))
         loaded = load_plainly(bytes(changed), 0, 1)
-        assert loaded is None or len(loaded[0]) < len(content)
+        assert loaded is None or len(loaded.model) < len(content)
 
 
 def test_a_session_made_of_it_says_the_same() -> None:

@@ -160,6 +160,16 @@ void Cut::drop_unused() {
   weights.erase(std::remove_if(weights.begin(), weights.end(), [&](Id id) { return uses[id] == 0; }), weights.end());
 }
 
+bool Cut::keeps_external_data() const {
+  for (size_t i = 0; i < graph.initializers.size(); ++i) {
+    if (!keeps_initializer[i]) continue;
+    Field field;
+    for (Fields fields(graph.initializers[i].content); fields.next(&field);)
+      if (field.number == number::kDataLocation && field.integer() != 0) return true;
+  }
+  return false;
+}
+
 void write_rest(const Cut& cut, const std::vector<std::string>& weights, std::string* rest) {
   const auto is_kept = [&](const onnx::Piece& piece) {
     switch (piece.kind) {

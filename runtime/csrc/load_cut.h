@@ -16,6 +16,9 @@ struct Cut {
   // other domains, dequantised activations, or a decoded value as an output.
   explicit Cut(std::string_view model);
 
+  // Whether an initializer that is kept has its data elsewhere.
+  bool keeps_external_data() const;
+
   std::string_view model;
   onnx::Graph graph;
   std::vector<onnx::Id> weights;        // initializers that the rest lacks

@@ -141,9 +141,13 @@ int32_t tk_load_decode(tk_load* load, void* memory, int64_t memory_bytes, int32_
 
 int32_t tk_load_get_result(const tk_load* load, tk_load_result* result) {
   if (!load || !result) return TK_ERR_ARGUMENT;
-  *result = {load->rest.data(),    static_cast<int64_t>(load->rest.size()),
-             load->names.data(),   static_cast<int64_t>(load->names.size()),
-             load->numbers.data(), static_cast<int64_t>(load->numbers.size())};
+  *result = {load->rest.data(),
+             static_cast<int64_t>(load->rest.size()),
+             load->names.data(),
+             static_cast<int64_t>(load->names.size()),
+             load->cut.keeps_external_data() ? 1 : 0,
+             load->numbers.data(),
+             static_cast<int64_t>(load->numbers.size())};
   return TK_OK;
 }
 

@@ -28,6 +28,7 @@ typedef struct {
   int64_t rest_bytes;
   const char* names;  // of the large weights, one behind the other
   int64_t names_bytes;
+  int64_t needs_folder;    // 1 where the rest has external data of the model's own
   const int64_t* numbers;  // of each large weight: bytes of its name, ONNX type, offset in memory, rank, dimensions
   int64_t num_numbers;
 } tk_load_result;
