@@ -10,7 +10,7 @@ import onnx
 from runtime.errors import ModelError
 from runtime.graph_values import (
     DOMAIN,
-    LIBRARY_OPS,
+    LIBRARY_FUNCTIONS,
     Node,
     Scope,
     drop_unused,
@@ -60,7 +60,7 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [
         function
         for function in model.functions
-        if function.domain != DOMAIN or function.name not in LIBRARY_OPS
+        if function.domain != DOMAIN or function.name not in LIBRARY_FUNCTIONS
     ]
     if len(kept) != len(model.functions):
         del model.functions[:]

@@ -32,6 +32,10 @@ LIBRARY_OPS = frozenset(
 )
 """The ops that the shared library registers."""
 
+LIBRARY_FUNCTIONS = LIBRARY_OPS | {"WideHead", "WideTensor"}
+"""The functions of a model that nobody calls where the library runs its ops: their bodies, and what
+only these call."""
+
 _RANDOM_OPS = frozenset(
     {
         "Bernoulli",

@@ -113,6 +113,20 @@ class Dequantize(ctypes.Structure):
     ]
 
 
+class LoadResult(ctypes.Structure):
+    """`tk_load_result`."""
+
+    _fields_ = [
+        ("rest", _pointer),
+        ("rest_bytes", _i64),
+        ("names", _pointer),
+        ("names_bytes", _i64),
+        ("needs_folder", _i64),
+        ("numbers", _pointer),
+        ("num_numbers", _i64),
+    ]
+
+
 _words, _out_words = [_pointer, _i64], [ctypes.POINTER(_pointer), ctypes.POINTER(_i64)]
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_status_text": (ctypes.c_char_p, [_i32]),
@@ -146,6 +160,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_small_info": (_i32, [*_words, ctypes.POINTER(_i32), ctypes.POINTER(_i64)]),
     "tk_small_decode": (_i32, [*_words, _pointer, _i64]),
     "tk_small_encode": (_i32, [_pointer, _i64, _i32, _i64, *_out_words]),
+    "tk_load_open": (
+        _i32,
+        [_pointer, _i64, _i64, _i32, ctypes.POINTER(_pointer), ctypes.POINTER(_i64)],
+    ),
+    "tk_load_close": (None, [_pointer]),
+    "tk_load_decode": (_i32, [_pointer, _pointer, _i64, _i32]),
+    "tk_load_get_result": (_i32, [_pointer, ctypes.POINTER(LoadResult)]),
 }
 
 

@@ -10,10 +10,11 @@ A model without ops of the toolkit runs as it does in onnxruntime.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,14 +25,15 @@ from runtime import graph_fuse, graph_rewrite, session_options
 from runtime.decode_weights import decode_weights
 from runtime.errors import ProviderError
 from runtime.graph_values import DOMAIN
-from runtime.library import register
+from runtime.library import load_threads, register
+from runtime.load_plan import load_plainly
 from runtime.model_bytes import serialize
 from runtime.promises import Array
 
 Mode = Literal["load", "stream"]
 Source = str | bytes | os.PathLike[str]
 
-_SMALL_BYTES = 1 << 10
+_SMALL_BYTES = 1 << 12
 """Weights up to this size go into the model: describing them elsewhere takes longer."""
 
 
@@ -79,9 +81,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
             _check_providers(wanted, onnxruntime.get_available_providers(), "available")
         self._toolkit_source = (path_or_bytes, sess_options, mode, dict(kwargs))
         plan = _plan(path_or_bytes, sess_options, mode)
+        if plan.weights:
+            session_options.add_initializers(plan.options, plan.weights)
         super().__init__(plan.model, plan.options, providers, provider_options, **kwargs)
-        if plan.weights:  # these options point to memory that is freed on return
-            self._sess_options = self._sess_options_initial = plan.clean_options
+        if plan.weights:  # the plan's options point to memory that is freed on return
+            given = plan.given_options or onnxruntime.SessionOptions()
+            self._sess_options = self._sess_options_initial = given
         if not fallback:
             _check_providers(wanted, self.get_providers(), "active in the session")
 
@@ -104,27 +109,46 @@ class _Plan:
 
     Attributes:
         model: the model to run.
-        options: the options to run it with; they may refer to `weights`.
-        clean_options: the same options without the weights.
-        weights: decoded weights, to be kept until the session is made.
+        options: the options to run it with.
+        given_options: the caller's.
+        weights: decoded weights that the model lacks.
     """
 
     model: Source
     options: onnxruntime.SessionOptions | None
-    clean_options: onnxruntime.SessionOptions | None = None
+    given_options: onnxruntime.SessionOptions | None = None
     weights: dict[str, Array] = dataclasses.field(default_factory=dict)
 
 
 def _plan(source: Source, sess_options: onnxruntime.SessionOptions | None, mode: Mode) -> _Plan:
     """Read the model and rewrite it for the mode."""
-    model = _read_compressed(source)
-    if model is None:
+    with _compressed(source) as content:
+        if content is None:
+            return _Plan(source, sess_options)
+        if mode == "load" and (sess_options is None or not sess_options.has_providers()):
+            threads = load_threads(sess_options) if sess_options is not None else 0
+            loaded = load_plainly(content, _SMALL_BYTES, threads)
+            if loaded is not None:
+                options = session_options.copy(sess_options)
+                if loaded.needs_folder:
+                    session_options.set_folder(options, _folder(source))
+                return _Plan(loaded.model, options, sess_options, loaded.weights)
+        model = _parse(content)
+    if model is None or not _imports_toolkit(model):
         return _Plan(source, sess_options)
-    folder = "" if isinstance(source, bytes) else str(Path(source).absolute().parent)
+    return _rewrite(model, _folder(source), sess_options, mode)
+
+
+def _rewrite(
+    model: onnx.ModelProto,
+    folder: str,
+    sess_options: onnxruntime.SessionOptions | None,
+    mode: Mode,
+) -> _Plan:
     model = graph_rewrite.prepare(model)
     own = sess_options is None or session_options.can_copy(sess_options, model)
     options = session_options.copy(sess_options) if own else sess_options
-    if folder and own:
+    if own:
         session_options.set_folder(options, folder)
     weights: dict[str, Array] = {}
     if mode == "stream":
@@ -137,20 +161,21 @@ def _plan(source: Source, sess_options: onnxruntime.SessionOptions | None, mode:
     ):
         register(options)
         session_options.mark(options)
-    plan = _Plan(b"", options)
+    plan = _Plan(b"", options, sess_options)
     for name, value in weights.items():
         inside = not own or value.nbytes <= _SMALL_BYTES
         tensor = session_options.initializer_of(name, value, inside=inside)
         model.graph.initializer.append(tensor)
         if not inside:
             plan.weights[name] = value
-    if plan.weights:
-        plan.clean_options = session_options.copy(options)
-        session_options.add_initializers(options, plan.weights)
     if folder and not own:
         onnx.load_external_data_for_model(model, folder)
     plan.model = serialize(model)
     return plan
+
+
+def _folder(source: Source) -> str:
+    return "" if isinstance(source, bytes) else str(Path(source).absolute().parent)
 
 
 def _check_providers(wanted: Sequence[str], present: Sequence[str], where: str) -> None:
@@ -161,31 +186,29 @@ def _check_providers(wanted: Sequence[str], present: Sequence[str], where: str) 
         )
 
 
-def _read_compressed(source: Source) -> onnx.ModelProto | None:
-    """Parse the model where it names the toolkit's domain; None leaves it to onnxruntime."""
+@contextlib.contextmanager
+def _compressed(source: Source) -> Iterator[bytes | mmap.mmap | None]:
+    """Open a model that may name the toolkit's domain; None leaves it to onnxruntime."""
     mark = DOMAIN.encode()
     if isinstance(source, bytes):
-        if mark not in source:
-            return None
-        content = source
-    elif isinstance(source, str | os.PathLike):
+        yield source if mark in source else None
+        return
+    mapped = None
+    if isinstance(source, str | os.PathLike):
         try:
-            with (
-                open(source, "rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            ):
-                if mapped.find(mark) < 0:
-                    return None
-                content = file.read()
+            with open(source, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError):  # missing or empty: onnxruntime says so in its own words
-            return None
-    else:
-        return None
+            pass
+    with mapped or contextlib.nullcontext():
+        yield mapped if mapped is not None and mapped.find(mark) >= 0 else None
+
+
+def _parse(content: bytes | mmap.mmap) -> onnx.ModelProto | None:
     try:
-        model = onnx.load_model_from_string(content)
+        return onnx.load_model_from_string(content[:])
     except Exception:  # protobuf's DecodeError: not ONNX, which onnxruntime refuses
         return None
-    return model if _imports_toolkit(model) else None
 
 
 def _imports_toolkit(model: onnx.ModelProto) -> bool:

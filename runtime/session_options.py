@@ -75,7 +75,9 @@ def for_decoder(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptio
 
 
 def set_folder(options: onnxruntime.SessionOptions, folder: str) -> None:
-    """Tell where the external data of a model lies that is handed over as bytes."""
+    """Tell where the external data of a model lies that is handed over as bytes; "" for nowhere."""
+    if not folder:
+        return
     try:
         options.get_session_config_entry(_FOLDER_KEY)
     except RuntimeError:

@@ -17,90 +17,11 @@ from runtime.chain_decoder import decode_chains
 from runtime.decoder_session import run_decoder
 from runtime.planes import split_planes, to_symbols
 from runtime.small import encode_small
+from tests.chain_models import CHAINS, scales, source_nodes
 from tests.decode_models import CPU, Array, model, node, std, symbols, take
 from tests.wide_reference_encoder import with_checksum
 
-_RNG = np.random.default_rng(3)
-_SHAPE = (6, 8, 5)
-
-
-def _scales(*shape: int, dtype: Any = np.float32) -> Array:
-    return _RNG.uniform(0.01, 0.1, shape).astype(dtype)
-
-
-def _zeros(*shape: int, dtype: Any = np.int8) -> Array:
-    return _RNG.integers(-9, 9, shape).astype(dtype)
-
-
-def _dequantize(scale: Array, *zero: Array, **attributes: Any) -> Any:
-    constants = {"scale": scale, **dict(zip(["zero"], zero, strict=False))}
-    return [std("DequantizeLinear", ["q", *constants], ["w"], **attributes)], constants
-
-
-def _multiplied(scale: Array, **more: Array) -> Any:
-    nodes = [std("Cast", ["q"], ["f"], to=TensorProto.FLOAT)]
-    if "zero" in more:
-        nodes.append(std("Sub", ["f", "zero"], ["f2"]))
-    nodes.append(std("Mul", [nodes[-1].output[0], "scale"], ["w"]))
-    return nodes, {"scale": scale, **more}
-
-
-def _looked_up(dtype: Any) -> Any:
-    codebook = np.sort(_RNG.normal(size=4096)).astype(dtype)
-    nodes = [
-        std("Cast", ["q"], ["c"], to=TensorProto.INT32),
-        std("Add", ["offset", "c"], ["i"]),
-        std("Gather", ["codebook", "i"], ["w"]),
-    ]
-    return nodes, {"codebook": codebook, "offset": np.array(2048, np.int32)}
-
-
-def _then(first: Any, *nodes: onnx.NodeProto, **constants: Array) -> Any:
-    return [*first[0], *nodes], {**first[1], **constants}
-
-
-CHAINS = {
-    "scale of a tensor": lambda d: _dequantize(_scales()),
-    "scale of one element": lambda d: _dequantize(_scales(1)),
-    "scales along axis 0": lambda d: _dequantize(_scales(6), axis=0),
-    "scales along axis 1": lambda d: _dequantize(_scales(8)),
-    "scales along the last axis": lambda d: _dequantize(_scales(5), axis=-1),
-    "zero points": lambda d: _dequantize(_scales(8), _zeros(8, dtype=d)),
-    "half precision": lambda d: _dequantize(_scales(6, dtype=np.float16), axis=0),
-    "blocks of the last axis": lambda d: _dequantize(_scales(6, 8, 1), axis=2, block_size=5),
-    "blocks with a rest": lambda d: _dequantize(
-        _scales(6, 3, 5), _zeros(6, 3, 5, dtype=d), axis=1, block_size=3
-    ),
-    "multiplied": lambda d: _multiplied(_scales()),
-    "multiplied along an axis": lambda d: _multiplied(_scales(8, 1)),
-    "multiplied along two axes": lambda d: _multiplied(_scales(6, 8, 1)),
-    "multiplied behind zero points": lambda d: _multiplied(
-        _scales(8, 1), zero=_zeros(8, 1).astype(np.float32)
-    ),
-    "codebook": lambda d: _looked_up(np.float32),
-    "codebook of half precision": lambda d: _looked_up(np.float16),
-    "transposed and reshaped": lambda d: _then(
-        _multiplied(_scales()),
-        std("Reshape", ["w", "shape"], ["r"]),
-        std("Transpose", ["r"], ["t"], perm=[1, 0]),
-        shape=np.array([16, 15]),
-    ),
-    "cast to half": lambda d: _then(
-        _dequantize(_scales(8)), std("Cast", ["w"], ["h"], to=TensorProto.FLOAT16)
-    ),
-    "cast to bfloat16": lambda d: _then(
-        _dequantize(_scales(8)), std("Cast", ["w"], ["h"], to=TensorProto.BFLOAT16)
-    ),
-    "integers": lambda d: (
-        [
-            std("Cast", ["q"], ["c"], to=TensorProto.INT32),
-            std("Add", ["c", "offset"], ["o"]),
-            std("Cast", ["o"], ["w"], to=TensorProto.UINT8),
-        ],
-        {"offset": np.array(7, np.int32)},
-    ),
-    "symbols": lambda d: ([], {}),
-}
+_RNG = np.random.default_rng(4)
 
 
 def _check(nodes: list[onnx.NodeProto], constants: dict[str, Array]) -> None:
@@ -121,20 +42,9 @@ def _check(nodes: list[onnx.NodeProto], constants: dict[str, Array]) -> None:
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
 @pytest.mark.parametrize("source", ["tensor", "range"])
 def test_chains(chain: str, dtype: Any, source: str) -> None:
-    values = symbols(_SHAPE, 4, 20.0 if dtype == np.int8 else 90.0, dtype)
-    other = symbols((1, 3, 9), 5, 4.0, dtype)
-    op = "DecodeWide" if dtype == np.int8 else "DecodeWide16"
-    nodes = [node(op, ["blob"], ["s"])]
-    if source == "tensor":
-        blob = runtime.encode_wide([other, values])
-        nodes.append(take(blob, 1, "s", "q", list(_SHAPE)))
-    else:
-        stream = np.concatenate([other.reshape(-1), values.reshape(-1)])[None, None]
-        blob = runtime.encode_wide([stream])
-        nodes.append(take(blob, 0, "s", "stream", [stream.size]))
-        nodes.append(node("TakeRange", ["stream"], ["q"], first=other.size, shape=list(_SHAPE)))
+    nodes, blob = source_nodes(dtype, source)
     more, constants = CHAINS[chain](dtype)
-    _check([*nodes, *more], {"blob": blob, **constants})
+    _check([*nodes, *more], {**blob, **constants})
 
 
 @pytest.mark.parametrize("coder", ["Adaptive", "Huffman", "Fixed"])
@@ -145,7 +55,7 @@ def test_small_coders(coder: Any) -> None:
         node("TakeRange", ["s"], ["q"], first=7, shape=[240]),
         std("DequantizeLinear", ["q", "scale"], ["w"]),
     ]
-    _check(nodes, {"blob": blob, "scale": _scales()})
+    _check(nodes, {"blob": blob, "scale": scales()})
 
 
 @pytest.mark.parametrize("chain", ["scale of a tensor", "multiplied", "codebook"])
@@ -181,7 +91,7 @@ def test_lossless_planes(dtype: Any) -> None:
 def test_several_threads_and_many_tensors() -> None:
     tensors = [symbols((1, 300, 700 + 9 * i), i) for i in range(6)]
     blob = runtime.encode_wide(tensors)
-    nodes, constants = [node("DecodeWide", ["blob"], ["s"])], {"blob": blob, "scale": _scales()}
+    nodes, constants = [node("DecodeWide", ["blob"], ["s"])], {"blob": blob, "scale": scales()}
     for i, tensor in enumerate(tensors):
         nodes.append(take(blob, i, "s", f"q{i}", list(tensor.shape)))
         nodes.append(std("DequantizeLinear", [f"q{i}", "scale"], [f"w{i}"]))
@@ -208,7 +118,7 @@ def test_other_operators_are_left_to_onnxruntime() -> None:
         std("MatMul", ["x", "w0"], ["a"]),
         std("MatMul", ["x", "w1"], ["b"]),
     ]
-    constants = {"blob": blob, "scale": _scales()}
+    constants = {"blob": blob, "scale": scales()}
     inputs = [("x", TensorProto.FLOAT, ["batch", 24])]
     proto = model(nodes, constants, ["a", "b"], inputs)
     content = proto.SerializeToString()
@@ -243,7 +153,7 @@ def test_damage_behind_the_checksum_is_refused_when_the_session_is_made() -> Non
         std("DequantizeLinear", ["q", "scale"], ["w"]),
         std("Identity", ["w"], ["y"]),
     ]
-    proto = model(nodes, {"blob": with_checksum(damaged), "scale": _scales()}, ["y"])
+    proto = model(nodes, {"blob": with_checksum(damaged), "scale": scales()}, ["y"])
     with pytest.raises(runtime.ModelError, match="'blob'.*tensor 0.*do not decode"):
         InferenceSession(proto.SerializeToString(), providers=CPU)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sound, malformed and damaged blobs through decoders built with sanitizers: no fault.
+"""Sound, malformed and damaged blobs and models through decoders built with sanitizers: no fault.
 
 The driver runs each blob with every instruction set of the processor, which must agree.
 `make sanitize` builds the driver and names it in TOOLKIT_FUZZ_DRIVER.
@@ -17,6 +17,7 @@ import pytest
 
 from runtime import Status, encode_wide
 from runtime.small import SmallCoder, encode_small
+from tests.chain_models import CHAINS, source_nodes, with_reader
 from tests.malformed_corpus import malformed_blobs
 from tests.wide_reference_encoder import Words, with_checksum
 from tests.wide_samples import laplace, laplace16, samples
@@ -44,6 +45,26 @@ def sound_small_blobs() -> Iterator[tuple[str, Words]]:
         yield from ((f"{coder}{spread}", encode_small(stream, coder)) for coder in SMALL_CODERS)
 
 
+def sound_models() -> Iterator[tuple[str, bytes]]:
+    """Models of every chain that load mode knows in the library, and some that it does not."""
+    for chain, make in CHAINS.items():
+        for source in ("tensor", "range"):
+            nodes, constants = source_nodes(np.int16, source)
+            more, further = make(np.int16)
+            proto = with_reader([*nodes, *more], {**constants, **further})
+            yield chain.replace(" ", "_"), proto.SerializeToString()
+
+
+def damaged_model(content: bytes, random: np.random.Generator) -> bytes:
+    """A few bytes changed, or the end missing."""
+    if random.random() < 0.2:
+        return content[: int(random.integers(1, len(content)))]
+    changed = bytearray(content)
+    for _ in range(int(random.integers(1, 4))):
+        changed[int(random.integers(len(content)))] = int(random.integers(256))
+    return bytes(changed)
+
+
 def damaged(words: Words, random: np.random.Generator) -> Words:
     """A few words of the body changed, under a checksum that fits."""
     changed = words.copy()
@@ -54,6 +75,23 @@ def damaged(words: Words, random: np.random.Generator) -> Words:
         else:
             changed[at] = random.choice([0, 1, 0x7FFF, 0x8000, 0xFFFF, random.integers(65536)])
     return with_checksum(changed)
+
+
+@pytest.mark.skipif(DRIVER is None, reason="the sanitizer build is made by `make sanitize`")
+def test_no_model_makes_a_fault(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    count = 0
+    for name, content in sound_models():
+        for number in range(DAMAGED_COPIES):
+            file = tmp_path / f"{count:05d}_{name}"
+            file.write_bytes(damaged_model(content, random) if number else content)
+            count += 1
+    result = subprocess.run(
+        [str(DRIVER), str(tmp_path)], capture_output=True, text=True, check=False, timeout=900
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    statuses = [line.rsplit(" ", 1)[1] for line in result.stdout.splitlines()]
+    assert len(statuses) == count and "0" in statuses
 
 
 @pytest.mark.skipif(DRIVER is None, reason="the sanitizer build is made by `make sanitize`")
@@ -82,11 +120,12 @@ def test_no_blob_makes_a_fault(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-4000:]
     wrong = {}
     for line in result.stdout.splitlines():
-        name, *numbers = line.rsplit(" ", 2)
-        found = tuple(code_of(int(number)) for number in numbers)
+        name, *numbers = line.rsplit(" ", 3)
+        *found, model = (code_of(int(number)) for number in numbers)
+        assert model == "TK_ERR_ARGUMENT"
         wanted = expected.pop(name)
         if any(want not in (None, code) for want, code in zip(wanted, found, strict=True)):
-            wrong[name] = (wanted, found)
+            wrong[name] = (wanted, *found)
     assert not wrong
     assert not expected, "the driver left blobs out"
 

@@ -72,7 +72,13 @@ class RangeDecoder {
     const uint64_t unit = range_ / model.total();
     const uint64_t target = code_ / unit;
     uint64_t below = 0;
-    for (int token = 0; token < alphabet; ++token) {
+    int token = 0;
+    for (; token + AdaptiveModel::kRun <= alphabet; token += AdaptiveModel::kRun) {
+      const uint32_t weight = model.weight_of_run(token);
+      if (target < below + weight) break;
+      below += weight;
+    }
+    for (; token < alphabet; ++token) {
       const uint64_t weight = model.weight(token);
       if (target < below + weight) {
         code_ -= unit * below;

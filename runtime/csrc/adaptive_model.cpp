@@ -157,11 +157,12 @@ AdaptiveModel::AdaptiveModel(const AdaptiveHeader& h)
       centre_(h.centre),
       alphabet_(h.alphabet),
       reach_(h.reach),
-      gain_(2 * h.gain),
       distance_(h.distance),
       w_before_(weight_of(h.weight_before)),
       w_back_(weight_of(h.weight_back)),
       w_both_(weight_of(h.weight_both)) {
+  for (int i = 0; i <= 2 * reach_; ++i)
+    seen_[static_cast<size_t>(i)] = static_cast<uint32_t>(reach_ + 1 - std::abs(i - reach_)) << (2 * h.gain);
   uint32_t prior[kMaxTokens];
   adaptive_prior(h, prior);
   uint32_t sum = 0;
@@ -182,14 +183,13 @@ AdaptiveModel::AdaptiveModel(const AdaptiveHeader& h)
 
 void AdaptiveModel::observe(int token) {
   const int begin = std::max(token - reach_, 0);
-  const int end = std::min(token + reach_, alphabet_ - 1);
+  const int count = std::min(token + reach_, alphabet_ - 1) - begin + 1;
+  const uint32_t* const seen = seen_.data() + (begin - token + reach_);
+  uint32_t added = 0;
+  for (int i = 0; i < count; ++i) added += seen[i];
   for (uint32_t* row : {counts_.data(), before_, back_, both_}) {
-    uint32_t added = 0;
-    for (int t = begin; t <= end; ++t) {
-      const uint32_t seen = static_cast<uint32_t>(reach_ + 1 - std::abs(t - token)) << gain_;
-      row[t] += seen;
-      added += seen;
-    }
+    uint32_t* const to = row + begin;
+    for (int i = 0; i < count; ++i) to[i] += seen[i];
     row[alphabet_] += added;
   }
 }

@@ -43,6 +43,7 @@ int64_t adaptive_header_words(const AdaptiveHeader& header);
 bool adaptive_counts_fit(const AdaptiveHeader& header);
 
 constexpr int kMaxTokens = 256;
+constexpr int kMaxReach = 15;
 constexpr int64_t kMaxAdaptiveSymbols = int64_t{1} << 20;
 
 inline int num_classes(int mode) { return 2 * mode + 1; }
@@ -53,6 +54,8 @@ void adaptive_prior(const AdaptiveHeader& header, uint32_t* prior);
 
 class AdaptiveModel {
  public:
+  static constexpr int kRun = 16;
+
   explicit AdaptiveModel(const AdaptiveHeader& header);
   AdaptiveModel(const AdaptiveModel&) = delete;
   AdaptiveModel& operator=(const AdaptiveModel&) = delete;
@@ -69,6 +72,14 @@ class AdaptiveModel {
     const auto t = static_cast<size_t>(token);
     return counts_[t] + w_before_ * before_[t] + w_back_ * back_[t] + w_both_ * both_[t];
   }
+  // The sum of weight(token) over kRun tokens.
+  uint32_t weight_of_run(int first) const {
+    const uint32_t* const rows[] = {counts_.data() + first, before_ + first, back_ + first, both_ + first};
+    uint32_t sums[4] = {};
+    for (int t = 0; t < kRun; ++t)
+      for (int row = 0; row < 4; ++row) sums[row] += rows[row][t];
+    return sums[0] + w_before_ * sums[1] + w_back_ * sums[2] + w_both_ * sums[3];
+  }
   // The sum of weight(token) over the alphabet; it stands behind each row.
   uint32_t total() const { return weight(alphabet_); }
   // Counts the token in the selected contexts.
@@ -80,13 +91,14 @@ class AdaptiveModel {
     return counts_.data() + static_cast<size_t>(index) * (static_cast<size_t>(alphabet_) + 1);
   }
 
-  int classes_, centre_, alphabet_, reach_, gain_;  // gain_ as a shift
+  int classes_, centre_, alphabet_, reach_;
   int64_t distance_;
   uint32_t w_before_, w_back_, w_both_;
   uint32_t* before_ = nullptr;  // the selected rows
   uint32_t* back_ = nullptr;
   uint32_t* both_ = nullptr;
   std::array<uint8_t, kMaxTokens> class_of_{};
+  std::array<uint32_t, 2 * kMaxReach + 1> seen_{};  // what a token adds to itself and to its neighbours within reach
   // Rows of alphabet counts and their sum: over all symbols, by class before, by class back, by both.
   std::vector<uint32_t> counts_;
 };

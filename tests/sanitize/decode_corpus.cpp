@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // usage: toolkit_fuzz_driver FOLDER
-// Prints one line "name status status" per file, of the wide decoder and of the decoder of small streams. The exit code
-// is 0 unless the folder cannot be read: a refused blob is what is expected here, and a fault ends the program through
-// the sanitizer.
+// Prints one line "name status status status" per file: of the wide decoder, of the decoder of small streams, and of
+// load mode, which takes the file for a model. The exit code is 0 unless the folder cannot be read: a refused file is
+// what is expected here, and a fault ends the program through the sanitizer.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "codec_api.h"
+#include "load_plan.h"
 #include "small_coders.h"
 
 namespace {
@@ -81,6 +82,20 @@ int32_t decode_small(const uint16_t* words, int64_t num_words) {
   return tk_small_decode(words, num_words, out.data(), count);
 }
 
+int32_t load_model(const std::vector<char>& bytes) {
+  int64_t size = 0, memory_bytes = 0;
+  const std::unique_ptr<char[]> model = copy_of<char>(bytes, &size);
+  tk_load* load = nullptr;
+  int32_t status = tk_load_open(model.get(), size, 100, 2, &load, &memory_bytes);
+  if (status != TK_OK) return status;
+  if (memory_bytes <= kMostSymbols * 4) {
+    std::vector<char> memory(static_cast<size_t>(memory_bytes));
+    status = tk_load_decode(load, memory.data(), memory_bytes, 2);
+  }
+  tk_load_close(load);
+  return status;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -111,7 +126,7 @@ int main(int argc, char** argv) {
         digest = found;
       }
       const int32_t small = decode_small(words.get(), num_words);
-      std::printf("%s %d %d\n", file.filename().c_str(), status, small);
+      std::printf("%s %d %d %d\n", file.filename().c_str(), status, small, load_model(bytes));
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s: %s\n", argv[1], error.what());
