@@ -15,6 +15,8 @@ from passes.select_weights import Weight
 from passes.settings import WeightSettings
 from passes.stages import SCHEMES, nested
 
+_UNKNOWN = "ranks by flops: the layer's output positions are not known, counted as 1"
+
 
 def fit_weight(
     array: np.ndarray,
@@ -40,6 +42,8 @@ def fit_weight(
         return None
     if array.dtype.kind in "iu":
         return Lossless().fit(array)
+    if positions is None and remarks is not None and _counts_flops(settings):
+        remarks.append(_UNKNOWN)
     context = FitContext(channel_axis=channel_axis, remarks=remarks, positions=positions)
     return settings.built().fit(array, context)
 
@@ -60,6 +64,10 @@ def fit_group(
         )
         for name, weight in weights.items()
     }
+    if _counts_flops(settings):
+        for name in weights:
+            if name not in positions and name in remarks:
+                remarks[name].append(_UNKNOWN)
     shared = {SCHEMES[name] for name in settings.joint}
     arrays = {name: weight.array() for name, weight in weights.items()}
     return fit_jointly(settings.built(), shared, arrays, contexts)

@@ -149,10 +149,10 @@ class WeightSettings(Coding):
 class Rule(BaseModel):
     """Settings for the weights that fulfil every condition given.
 
-    ``match`` is a glob and ``regex`` a regular expression on the weight's whole name, ``node`` a
-    glob on the name of a node that uses it, ``op_type`` an operator that uses it, ``role`` what it
-    is, ``min_size`` and ``max_size`` numbers of elements. A rule that applies to no weight is an
-    error, unless it is ``optional``.
+    ``match`` is a glob and ``regex`` a regular expression on the weight's whole name, ``node`` and
+    ``node_regex`` likewise on the name of a node that uses it, ``op_type`` an operator that uses
+    it, ``role`` what it is, ``min_size`` and ``max_size`` numbers of elements. A rule that applies
+    to no weight is an error, unless it is ``optional``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -160,6 +160,7 @@ class Rule(BaseModel):
     match: str = "*"
     regex: str | None = None
     node: str | None = None
+    node_regex: str | None = None
     op_type: str | None = None
     role: Role | None = None
     min_size: int = Field(default=0, ge=0)
@@ -175,11 +176,12 @@ class Rule(BaseModel):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if self.regex is not None:
+        for name in ("regex", "node_regex"):
+            pattern = getattr(self, name)
             try:
-                re.compile(self.regex)
+                re.compile(pattern or "")
             except re.error as error:
-                raise ValueError(f"regex {self.regex!r}: {error}") from error
+                raise ValueError(f"{name} {pattern!r}: {error}") from error
         if self.max_size is not None and self.max_size < self.min_size:
             raise ValueError(f"max_size {self.max_size} is below min_size {self.min_size}")
         return self
@@ -190,6 +192,10 @@ class Rule(BaseModel):
             fnmatchcase(weight.name, self.match)
             and (self.regex is None or re.fullmatch(self.regex, weight.name) is not None)
             and (self.node is None or any(fnmatchcase(n, self.node) for n in weight.nodes))
+            and (
+                self.node_regex is None
+                or any(re.fullmatch(self.node_regex, n) for n in weight.nodes)
+            )
             and (self.op_type is None or self.op_type in weight.op_types)
             and (self.role is None or self.role == weight.role)
             and weight.num_elements >= self.min_size

@@ -34,9 +34,10 @@ from passes.schemes import (
     fit_jointly,
     prune_jointly,
 )
+from passes.schemes.prune_groups import groups_of
 from passes.stages import SCHEMES
 from tests import toolkit_models
-from tests.passes_models import model_of, network, normal, portable
+from tests.passes_models import model_of, network, normal, portable, proto_of
 from toolkit import recipes
 from toolkit.compress_model import compress
 from toolkit.errors import InputError
@@ -137,6 +138,20 @@ def test_one_cost_of_ranks() -> None:
 def test_what_cannot_be_shared(scheme: Any, shared: set[type], text: str) -> None:
     with pytest.raises(SchemeError, match=text):
         fit_jointly(scheme, shared, WEIGHTS)
+
+
+@pytest.mark.parametrize("granularity", ["kernel", "filter", "block"])
+def test_one_budget_of_groups(granularity: Any) -> None:
+    """The groups of the largest norms among those of all weights stay."""
+    weights = {"a": normal(6, 3, 2, 2), "b": normal(5, 4, 3, 3, seed=1)}
+    scheme = Prune(keep=7, granularity=granularity, importance="l2")
+    found = fit_jointly(scheme, {Prune}, weights)
+    groups = {n: groups_of(w.shape, granularity, 0, scheme.block) for n, w in weights.items()}
+    norms = {n: np.sqrt(groups[n].sums(np.square(w))) for n, w in weights.items()}
+    least = np.sort(np.concatenate(list(norms.values())))[-7]
+    for name, fitted in found.items():
+        expected = groups[name].spread(norms[name] >= least)
+        np.testing.assert_array_equal(fitted.mask, expected)  # type: ignore[attr-defined]
 
 
 def test_errors_name_the_weight_and_types_must_agree() -> None:
@@ -253,6 +268,30 @@ default:
     assert sum(n for k, n in sizes.items() if k.startswith("narrow")) > 2 * sum(
         n for k, n in sizes.items() if k.startswith("wide")
     )
+
+
+@pytest.mark.parametrize("joint", [(), ("low_rank",)])
+def test_unknown_positions_are_said(joint: tuple[str, ...]) -> None:
+    """Behind a Transpose the weight is no constant of its layer."""
+    text = """< ir_version: 8, opset_import: ["" : 17] > g (float[5,40] x) => (float[5,60] y) {
+        t = Transpose <perm = [1,0]> (w) y = MatMul (x, t) }"""
+    stages = ({"low_rank": {"fraction": 0.3, "cost": "flops"}}, "codebook")
+    plan = {"w": WeightSettings(stages=stages, joint=joint)}
+    result = EncodeWeights(plan).call(model_of(proto_of(text, {"w": normal(60, 40)})))
+    assert result.encoded[0].scheme == "low_rank"
+    (note,) = result.notes
+    assert note.startswith("w: ranks by flops: ") and "counted as 1" in note
+
+
+def test_joint_weights_beside_a_search(tmp_path: Path) -> None:
+    """A rule shares a codebook, the search decides about the rest."""
+    path, recipe = toolkit_models.mlp(tmp_path / "m.onnx", width=256), tmp_path / "r.yaml"
+    recipe.write_text(
+        "version: 1\nrules: [{match: A, settings: {scheme: codebook, entries: 64, "
+        "joint: [codebook]}}]\n"
+    )
+    report = compress(path, tmp_path / "s.onnx", recipe=recipe, target_ratio=4.0)
+    assert report.reached and {r.scheme for r in report.tensors} == {"codebook", "uniform"}
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,28 @@ def test_errors_name_the_line(text: str, line: int, what: str) -> None:
     assert message.startswith(f"r.yaml:{line}: ") and what in message and "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("match: '*_w'", {"conv_w", "gemm_w", "matmul_w"}),
+        ("regex: '(conv|gemm)_.'", {"conv_w", "conv_b", "gemm_w", "gemm_b"}),
+        ("node: 'layer*'", {"conv_w", "conv_b"}),
+        ("node_regex: 'layer[0-9]|last'", {"conv_w", "conv_b", "matmul_w"}),
+        ("op_type: Gemm", {"gemm_w", "gemm_b"}),
+        ("role: minor", {"conv_b", "gemm_b"}),
+        ("min_size: 3000", {"gemm_w", "matmul_w"}),
+        ("max_size: 40", {"conv_b"}),
+        ("op_type: Conv, role: weight", {"conv_w"}),
+    ],
+)
+def test_conditions(condition: str, expected: set[str]) -> None:
+    proto = network()
+    proto.graph.node[0].name, proto.graph.node[-1].name = "layer1", "last"
+    text = f"version: 1\nrules: [{{{condition}, settings: {{bits: 3}}}}]\n"
+    plan = Recipe.parse(text).assign(select_weights(model_of(proto)))
+    assert {name for name, settings in plan.items() if settings.bits == 3} == expected
+
+
 def test_rule_that_matches_nothing_is_an_error() -> None:
     recipe = Recipe.parse(
         "version: 1\nrules:\n  - match: nope*\n    settings: {bits: 4}\n", "r.yaml"

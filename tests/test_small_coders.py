@@ -205,3 +205,12 @@ def test_adaptive_beats_static_tables_on_small_tensors() -> None:
         entropy = -(counts * np.log2(counts / n)).sum() / 8
         body_bytes = 2 * encode_small(symbols, "adaptive").size - 12
         assert body_bytes < entropy + 6 / 8 * counts.size
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 16, 17, 100, 256, 257])
+def test_indices_take_the_bits_of_their_number(number: int) -> None:
+    """Vanilla indices: ceil(log2 N) bits each, whatever the offset of the symbols."""
+    symbols = (np.arange(8000) % number - number // 3).astype(np.int16)
+    words = encode_small(symbols, "fixed")
+    bits = (number - 1).bit_length()
+    assert 0 <= words.nbytes - 1000 * bits <= 24

@@ -61,6 +61,7 @@ def test_mistakes_in_recipes_name_the_line(text: str, message: str) -> None:
 def test_mistakes_in_conditions() -> None:
     for rule, message in (
         ("regex: '('", "regex '(': missing )"),
+        ("node_regex: '['", "node_regex '[': unterminated"),
         ("min_size: 5, max_size: 4", "max_size 4 is below min_size 5"),
     ):
         with pytest.raises(SettingsError) as found:
