@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 
 import onnx_ir as ir
@@ -20,16 +21,31 @@ def count_macs(model: ir.Model) -> int:
         return sum(_macs(node) for node in model.graph if node.op_type in _LAYERS)
 
 
+def output_positions(model: ir.Model) -> dict[str, int]:
+    """How often one run for one sample multiplies with each element of a weight: name of the
+    initializer -> positions, of all layers of ``count_macs`` that use it together."""
+    found: Counter[str] = Counter()
+    with inferred_shapes(model):
+        for node in model.graph:
+            if node.op_type in _LAYERS and _macs(node):
+                found[str(node.inputs[1].name)] += _positions(node)
+    return dict(found)
+
+
 def _macs(node: ir.Node) -> int:
-    given, weight, output = node.inputs[0], node.inputs[1], node.outputs[0]
+    given, weight = node.inputs[0], node.inputs[1]
     if given is None or weight is None or constant_of(weight) is None:
         return 0
     shape = prod(  # groups of a convolution are in its weight's shape
         d or 1 for d in dims_of(weight) or ()
     )
+    return shape * _positions(node)
+
+
+def _positions(node: ir.Node) -> int:
+    given, output = node.inputs[0], node.outputs[0]
     if node.op_type in ("Gemm", "MatMul"):
-        rows = (dims_of(output) or ())[:-1]
-        return shape * prod(d or 1 for d in rows)
+        return prod(d or 1 for d in (dims_of(output) or ())[:-1])
     places = (dims_of(given if node.op_type == "ConvTranspose" else output) or ())[2:]
     batch = (dims_of(output) or (1,))[0] or 1
-    return shape * batch * prod(d or 1 for d in places)
+    return batch * prod(d or 1 for d in places)

@@ -14,7 +14,7 @@ from passes import operators
 from passes.chain_builder import ChainBuilder
 from passes.chains import Chain, chain_of
 from passes.errors import ModelError, SchemeError
-from passes.fit_weight import fit_weight
+from passes.fit_weight import explained, fit_group, fit_weight, joint_groups, positions_for
 from passes.schemes import IntegerParameters, Lossless, Parameters
 from passes.schemes import bits as estimated_bits
 from passes.select_weights import Weight, select_weights
@@ -171,9 +171,12 @@ class EncodeWeights(ir.passes.InPlacePass):
             for weight in weights.values():
                 if weight.role == "minor":
                     plan.setdefault(weight.name, settings)
+        positions = _fit_groups(model, plan, weights, notes)
         chains = []
         for name, weight in weights.items():
-            fitted = self._fitted(weight, plan[name], notes) if name in plan else None
+            fitted = None
+            if name in plan:
+                fitted = _fitted(weight, plan[name], notes, positions.get(name))
             if fitted is None:
                 continue
             coder = self._coding(name).coder
@@ -196,29 +199,52 @@ class EncodeWeights(ir.passes.InPlacePass):
                 chains.append(chain_of(weight, fitted, coder, opset))
         return chains
 
-    def _fitted(
-        self, weight: Weight, entry: WeightSettings | Parameters, notes: list[str]
-    ) -> Parameters | None:
-        if not isinstance(entry, WeightSettings):
-            _check_fitted(weight, entry)
-            return entry
-        if entry.scheme == "keep":
-            return None
-        array = weight.array()
-        if array.dtype.kind not in "iu" and np.isnan(array).any():
-            notes.append(f"{weight.name}: kept as it is: it holds NaN")
-            return None
-        remarks: list[str] = []
+
+def _fit_groups(
+    model: ir.Model,
+    plan: dict[str, WeightSettings | Parameters],
+    weights: dict[str, Weight],
+    notes: list[str],
+) -> dict[str, int]:
+    """Puts parameters into ``plan`` in place of settings with joint stages; returns the output
+    positions of weights, where any settings ask for them."""
+    given = {name: entry for name, entry in plan.items() if isinstance(entry, WeightSettings)}
+    positions = positions_for(model, list(given.values()))
+    for names in joint_groups(given, weights):
+        remarks: dict[str, list[str]] = {name: [] for name in names}
+        members = {name: weights[name] for name in names}
         try:
-            fitted = fit_weight(array, entry, weight.channel_axis, remarks)
-            notes += [f"{weight.name}: {remark}" for remark in remarks]
-            return fitted
+            plan.update(fit_group(members, given[names[0]], remarks, positions))
         except SchemeError as error:
-            if array.size == 0 or entry.scheme == "lossless":
-                notes.append(f"{weight.name}: left alone: {error}")
-                return None
-            notes.append(f"{weight.name}: coded losslessly: {error}")
-            return Lossless().fit(array)
+            notes.append(f"{explained(names, error)}: coded losslessly")
+            plan.update(dict.fromkeys(names, WeightSettings(scheme="lossless")))
+        notes += [f"{name}: {remark}" for name in names for remark in remarks[name]]
+    return positions
+
+
+def _fitted(
+    weight: Weight, entry: WeightSettings | Parameters, notes: list[str], positions: int | None
+) -> Parameters | None:
+    if not isinstance(entry, WeightSettings):
+        _check_fitted(weight, entry)
+        return entry
+    if entry.scheme == "keep":
+        return None
+    array = weight.array()
+    if array.dtype.kind not in "iu" and np.isnan(array).any():
+        notes.append(f"{weight.name}: kept as it is: it holds NaN")
+        return None
+    remarks: list[str] = []
+    try:
+        fitted = fit_weight(array, entry, weight.channel_axis, remarks, positions)
+        notes += [f"{weight.name}: {remark}" for remark in remarks]
+        return fitted
+    except SchemeError as error:
+        if array.size == 0 or entry.scheme == "lossless":
+            notes.append(f"{weight.name}: left alone: {error}")
+            return None
+        notes.append(f"{weight.name}: coded losslessly: {error}")
+        return Lossless().fit(array)
 
 
 def _check_fitted(weight: Weight, parameters: Parameters) -> None:

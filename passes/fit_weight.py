@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fits one array as its settings say."""
+"""Fits arrays as their settings say: one alone, or several that share stages."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Collection, Mapping
 
-from passes.schemes import Codebook, FitContext, Lossless, Parameters, Uniform
+import numpy as np
+import onnx_ir as ir
+
+from passes.count_macs import output_positions
+from passes.errors import SchemeError
+from passes.schemes import FitContext, Lossless, LowRank, Parameters, Scheme, fit_jointly
+from passes.select_weights import Weight
 from passes.settings import WeightSettings
-from passes.stages import scheme_of
+from passes.stages import SCHEMES
 
 
 def fit_weight(
@@ -15,6 +21,7 @@ def fit_weight(
     settings: WeightSettings,
     channel_axis: int | None = None,
     remarks: list[str] | None = None,
+    positions: int | None = None,
 ) -> Parameters | None:
     """Parameters of ``array`` under ``settings``; None for scheme ``keep``.
 
@@ -23,6 +30,7 @@ def fit_weight(
         settings: Scheme and resolution.
         channel_axis: The axis of granularity ``row``; the first axis where None.
         remarks: Where schemes write what they have decided.
+        positions: Output positions of the layer, for ranks by multiply-accumulates.
 
     Raises:
         SchemeError: the array is empty, holds NaN or infinity (not for ``lossless``) or needs
@@ -30,20 +38,68 @@ def fit_weight(
     """
     if settings.scheme == "keep":
         return None
-    if settings.stages is not None and array.dtype.kind not in "iu":
-        return scheme_of(settings.stages).fit(
-            array, FitContext(channel_axis=channel_axis, remarks=remarks)
-        )
-    if settings.scheme == "lossless" or array.dtype.kind in "iu":
+    if array.dtype.kind in "iu":
         return Lossless().fit(array)
-    if settings.scheme == "codebook":
-        return Codebook(entries=settings.entries).fit(array)
-    return Uniform(
-        bits=settings.bits,
-        step=settings.step,
-        relative_step=settings.relative_step,
-        symmetric=settings.symmetric,
-        granularity=settings.granularity,
-        axis=0 if channel_axis is None else channel_axis,
-        group_size=settings.group_size,
-    ).fit(array)
+    context = FitContext(channel_axis=channel_axis, remarks=remarks, positions=positions)
+    return settings.built().fit(array, context)
+
+
+def fit_group(
+    weights: Mapping[str, Weight],
+    settings: WeightSettings,
+    remarks: Mapping[str, list[str]],
+    positions: Mapping[str, int],
+) -> dict[str, Parameters]:
+    """Parameters of several float weights, by name, that share the stages which ``settings`` names
+    as joint; the other arguments as in `fit_weight`, by name. Raises SchemeError likewise."""
+    contexts = {
+        name: FitContext(
+            channel_axis=weight.channel_axis,
+            remarks=remarks.get(name),
+            positions=positions.get(name),
+        )
+        for name, weight in weights.items()
+    }
+    shared = {SCHEMES[name] for name in settings.joint}
+    arrays = {name: weight.array() for name, weight in weights.items()}
+    return fit_jointly(settings.built(), shared, arrays, contexts)
+
+
+def joint_groups(
+    plan: Mapping[str, WeightSettings], weights: Mapping[str, Weight]
+) -> list[list[str]]:
+    """The names that are fitted together: equal settings, of the same rule, with joint stages.
+
+    Weights of integers, and those that hold NaN or infinity, are in no group.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, settings in plan.items():
+        if settings.joint and name in weights and weights[name].role != "integer":
+            array = weights[name].array()
+            if array.size and np.isfinite(array).all():
+                groups.setdefault(settings.group_key, []).append(name)
+    return list(groups.values())
+
+
+def positions_for(model: ir.Model, plan: Collection[WeightSettings]) -> dict[str, int]:
+    """Output positions of the weights of ``model``; none where no scheme of ``plan`` asks for
+    them."""
+    if not any(_counts_flops(settings) for settings in plan):
+        return {}
+    return output_positions(model)
+
+
+def _counts_flops(settings: WeightSettings) -> bool:
+    scheme: Scheme | None = None if settings.stages is None else settings.built()
+    while scheme is not None:
+        if isinstance(scheme, LowRank) and scheme.cost == "flops" and scheme.positions is None:
+            return True
+        scheme = getattr(scheme, "inner", None)
+    return False
+
+
+def explained(names: Collection[str], error: SchemeError) -> str:
+    """What is wrong with a group, in one line."""
+    first, *rest = names
+    others = f" and {len(rest)} more" if rest else ""
+    return f"weights {first}{others}, fitted jointly: {error}"

@@ -110,9 +110,6 @@ class PruneChannels(ir.passes.InPlacePass):
     Raises:
         SettingsError: a selection that does not exist, a fraction outside of its range, a pattern
             that matches nothing, or activations that are missing.
-
-    Example:
-        >>> PruneChannels("l2", 0.25, reconstruct=False)(model)  # doctest: +SKIP
     """
 
     def __init__(

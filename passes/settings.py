@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from passes.errors import SchemeError, SettingsError, one_line
+from passes.schemes import Codebook, Lossless, Scheme, Uniform
 from passes.select_weights import Role, Weight
-from passes.stages import scheme_of, stages_schema
+from passes.stages import check_joint, scheme_of, shared_names, stages_schema
 
 SchemeName = Literal["uniform", "codebook", "lossless", "keep"]
 Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw", "zero_run", "sparse"]
@@ -53,12 +54,14 @@ class WeightSettings(Coding):
     ``uniform`` takes exactly one of ``bits`` (2 to 16), ``step`` (absolute) and ``relative_step``
     (a multiple of the root mean square); ``codebook`` takes ``entries`` (1 to 256); ``lossless``
     keeps every bit; ``keep`` leaves the weight as it is. Any other scheme, and any combination, is
-    written as a list of ``stages`` (passes.stages). ``coder`` and its options are how the integer
-    symbols are stored.
+    written as a list of ``stages`` (passes.stages). ``joint`` names those stages that all weights
+    with these settings share: one budget (``prune``), one codebook, one cost of ranks
+    (``low_rank``), one scale. ``coder`` and its options are how the integer symbols are stored.
     """
 
     scheme: SchemeName = "uniform"
     stages: tuple[Any, ...] | None = Field(default=None, min_length=1)
+    joint: tuple[str, ...] = ()
     bits: int | None = Field(default=None, ge=2, le=16)
     step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     relative_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -67,18 +70,30 @@ class WeightSettings(Coding):
     group_size: int = Field(default=32, ge=2)
     entries: int = Field(default=16, ge=1, le=256)
 
+    _group: str = PrivateAttr(default="")
+
     @model_validator(mode="after")
-    def _one_resolution(self) -> Self:
+    def _sound(self) -> Self:
+        self._check_resolution()
+        try:
+            if self.stages is not None or self.joint:
+                scheme = self.built()
+        except SchemeError as error:
+            raise ValueError(str(error)) from error
+        if self.joint:
+            try:
+                check_joint(scheme, self.joint)
+            except SchemeError as error:
+                raise ValueError(f"joint: {error}") from error
+        return self
+
+    def _check_resolution(self) -> None:
         given = [n for n in ("bits", "step", "relative_step") if getattr(self, n) is not None]
         if self.stages is not None:
-            others = sorted(self.model_fields_set - {"stages", *Coding.model_fields})
+            others = sorted(self.model_fields_set - {"stages", "joint", *Coding.model_fields})
             if others:
                 raise ValueError(f"{others[0]} and stages: give only one of them")
-            try:
-                scheme_of(self.stages)
-            except SchemeError as error:
-                raise ValueError(str(error)) from error
-            return self
+            return
         if self.scheme == "uniform" and len(given) != 1:
             found = "none" if not given else " and ".join(given)
             raise ValueError(
@@ -86,7 +101,38 @@ class WeightSettings(Coding):
             )
         if self.scheme != "uniform" and given:
             raise ValueError(f"{given[0]} belongs to scheme uniform, not {self.scheme}")
-        return self
+
+    def built(self) -> Scheme:
+        """The scheme; SchemeError for ``keep``, which is none."""
+        if self.stages is not None:
+            return scheme_of(self.stages)
+        if self.scheme == "keep":
+            raise SchemeError("scheme keep fits nothing")
+        if self.scheme == "lossless":
+            return Lossless()
+        if self.scheme == "codebook":
+            return Codebook(entries=self.entries)
+        return Uniform(
+            bits=self.bits,
+            step=self.step,
+            relative_step=self.relative_step,
+            symmetric=self.symmetric,
+            granularity=self.granularity,
+            group_size=self.group_size,
+        )
+
+    @property
+    def group_key(self) -> tuple[str, str]:
+        """Equal for settings whose weights are fitted together."""
+        return self._group, self.model_dump_json()
+
+    def of_group(self, group: str) -> WeightSettings:
+        """The same settings, for the weights of one rule; what is not joint has no groups."""
+        if not self.joint:
+            return self
+        copy = self.model_copy()
+        copy._group = group
+        return copy
 
     @property
     def coding(self) -> Coding:
@@ -208,6 +254,7 @@ class Recipe(BaseModel):
         schema["$defs"] |= stages.pop("$defs")
         settings = schema["$defs"]["WeightSettings"]["properties"]
         settings["stages"] = {"anyOf": [stages, {"type": "null"}], "default": None}
+        settings["joint"]["items"] = {"type": "string", "enum": shared_names()}
         return schema
 
     def to_json(self) -> str:
@@ -229,12 +276,13 @@ class Recipe(BaseModel):
         return {weight.name: self._settings_of(weight) for weight in listed}
 
     def _settings_of(self, weight: Weight) -> WeightSettings:
-        for rule in self.rules:
+        for index, rule in enumerate(self.rules):
             if rule.applies(weight):
-                return rule.settings
+                return rule.settings.of_group(f"rule {index + 1}")
         if weight.role == "integer":
             return WeightSettings(scheme="lossless")
-        return self.minor if weight.role == "minor" else self.default
+        group = "minor" if weight.role == "minor" else "default"
+        return (self.minor if group == "minor" else self.default).of_group(group)
 
 
 def _line_of(node: Any, location: tuple[int | str, ...]) -> int:

@@ -34,7 +34,9 @@ from passes.schemes import (
     Trellis,
     Tucker,
     Uniform,
+    factorize_jointly,
 )
+from passes.schemes.joint_fit import SHARED
 
 SCHEMES: dict[str, type] = {
     "uniform": Uniform,
@@ -58,6 +60,7 @@ SCHEMES: dict[str, type] = {
 with ``parts`` take lists of stages."""
 
 _COMPOSED = ("inner", "parts")
+_OF_EACH = ("low_rank", "tucker", "auto_transform")  # fit their inner scheme several times
 
 
 def scheme_of(stages: Sequence[Any]) -> Scheme:
@@ -92,6 +95,32 @@ def scheme_of(stages: Sequence[Any]) -> Scheme:
         built = kind(**values)
     scheme: Scheme = built
     return scheme
+
+
+def shared_names() -> list[str]:
+    """The stages that several weights can share."""
+    return [name for name, kind in SCHEMES.items() if issubclass(kind, SHARED)]
+
+
+def check_joint(scheme: Scheme, names: Sequence[str]) -> None:
+    """SchemeError for names of stages that several weights cannot share in ``scheme``."""
+    known, stages, around = shared_names(), dict[str, Any](), ""
+    current: Any = scheme
+    while current is not None:
+        name = next(name for name, kind in SCHEMES.items() if type(current) is kind)
+        if name in names and around:
+            raise SchemeError(f"{name} stands behind {around}, whose parts are of each weight")
+        around = name if name in _OF_EACH else around
+        stages[name], current = current, getattr(current, "inner", None)
+    for name in names:
+        if name not in known:
+            raise SchemeError(f"{name!r} cannot be shared, expected some of {', '.join(known)}")
+        if name not in stages:
+            raise SchemeError(f"{name} is no stage here, there are {', '.join(stages)}")
+        if getattr(stages[name], "granularity", "tensor") != "tensor" and name != "prune":
+            raise SchemeError(f"{name} with one scale for all weights takes no granularity")
+        if isinstance(stages[name], LowRank):
+            factorize_jointly({}, stages[name])
 
 
 @cache

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from passes.errors import SchemeError
-from passes.schemes import FitContext, JointLowRank, LowRank, LowRankParameters, Uniform
+from passes.schemes import FitContext, LowRank, LowRankParameters, Uniform, factorize_jointly
 from passes.schemes.rank_selection import allocate_ranks, rank_by_cost, search_rank
 from passes.schemes.unfolding import Reshape, Unfolding
 from tests.passes_models import normal
@@ -260,18 +260,19 @@ def test_joint_ranks_against_every_choice(seed: int, equal: bool) -> None:
 
 def test_one_budget_for_several_weights() -> None:
     weights = {"strong": 5 * normal(20, 10), "weak": normal(30, 10, seed=1)}
-    fitted = JointLowRank(budget=300, inner=Uniform(bits=8)).fit(weights)
+    fitted = factorize_jointly(weights, LowRank(budget=300, inner=Uniform(bits=8)))
     spent = sum(fit.rank * sum(fit.shape) for fit in fitted.values())
     assert 260 < spent <= 300
     assert fitted["strong"].rank > fitted["weak"].rank
-    relative = JointLowRank(budget=300, relative=True).fit(weights)
+    relative = factorize_jointly(weights, LowRank(budget=300, relative=True))
     assert relative["weak"].rank > fitted["weak"].rank
-    flops = JointLowRank(budget=300).fit(weights, positions={"strong": 1000})
+    counted = {"strong": FitContext(positions=1000)}
+    flops = factorize_jointly(weights, LowRank(budget=300, cost="flops"), counted)
     assert flops["strong"].rank == 0 and flops["weak"].rank == 7
 
 
 def test_joint_errors_name_the_weight() -> None:
     with pytest.raises(SchemeError, match="bad: "):
-        JointLowRank(budget=10).fit({"bad": normal(5)})
+        factorize_jointly({"bad": normal(5)}, LowRank(budget=10))
     with pytest.raises(SchemeError, match="budget"):
-        JointLowRank(budget=-1)
+        LowRank(budget=-1)

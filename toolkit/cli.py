@@ -261,7 +261,12 @@ def doctor_command(context: click.Context, as_json: bool) -> None:
 @main.command("scan")
 @click.argument("model", type=PATH)
 @click.option("--schemes", type=PATH, help="YAML: a list of lists of stages to try.")
-@click.option("--min-sqnr", type=float, default=24.0, show_default=True, help="For the recipe, dB.")
+@click.option("--min-sqnr", type=float, help="What the recipe shall keep, dB; 24 by default.")
+@click.option(
+    "--sparsity",
+    type=float,
+    help="Instead: share of zeros in all, each weight pruned as its sensitivity allows.",
+)
 @click.option("--min-size", type=int, default=256, show_default=True, help="Elements of a weight.")
 @click.option("--calibration", type=PATH, help="Real inputs: .npz file, or folder of .npz/.npy.")
 @click.option("--recipe", type=PATH, help="Write the recipe that follows here.")

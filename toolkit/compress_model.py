@@ -98,9 +98,11 @@ def compress(
     given = given_settings(recipe, bits, lossless)
     job.check_paths([Path(given.source)] if given.source else [])
     with job.timed("read"):
-        from toolkit.pipeline import read_source
+        from toolkit.pipeline import fold_layers, read_source
 
         source = read_source(job.model)
+        if not given.keeps_bits:
+            fold_layers(source)
     job.check_outputs(source.external)
     if not source.weights:
         raise InputError(

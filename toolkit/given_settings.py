@@ -32,6 +32,15 @@ class GivenSettings:
         """Whether a search decides about what no recipe names."""
         return not (self.bits or self.lossless)
 
+    @property
+    def keeps_bits(self) -> bool:
+        """Whether no bit of any weight may change."""
+        if self.recipe is None:
+            return self.lossless
+        rules = [rule.settings for rule in self.recipe.rules]
+        schemes = {how.scheme for how in (*rules, self.recipe.default, self.recipe.minor)}
+        return schemes <= {"lossless", "keep"}
+
     def label(self) -> dict[str, Any]:
         """The settings in plain values: whoever has them can repeat the run."""
         if self.lossless:

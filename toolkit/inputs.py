@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from toolkit.signature import InputSpec
 SEED = 20_240_229
 MIN_FEEDS, MAX_FEEDS = 4, 16
 SECONDS_OF_FEEDS = 0.25
-"""Made-up feeds are as many as the model runs in this time, within those limits."""
+"""Made-up feeds are as many as the model runs in this time: a power of two within those limits, so
+that a busy machine seldom changes it."""
 MAX_CALIBRATION_FEEDS = 64
 
 _BATCH_NAMES = ("batch", "bs", "n", "num_samples")
@@ -106,10 +108,7 @@ def _generated(
             except Exception as error:  # onnxruntime raises many kinds; the first is reported
                 failure = failure or error
                 continue
-            start = time.perf_counter()
-            attempt(first)
-            seconds = time.perf_counter() - start
-            count = min(max(int(SECONDS_OF_FEEDS / max(seconds, 1e-6)), MIN_FEEDS), MAX_FEEDS)
+            count = _feeds_in_time(partial(attempt, first))
             numbers = range(1, count if specs else 1)
             rest = [make_feed(specs, sizes, bounds, i, cautious) for i in numbers]
             return ModelInputs([first, *rest], True, [_describe(specs, first, 1 + len(rest))])
@@ -117,6 +116,21 @@ def _generated(
         "cannot make inputs that the model runs on, give real ones by --calibration "
         f"(onnxruntime: {one_line(failure or ValueError('no attempt'))})"
     ) from failure
+
+
+def _feeds_in_time(run: Callable[[], object]) -> int:
+    """How many feeds to make, from the best of three runs of one."""
+    spent = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run()
+        spent.append(time.perf_counter() - start)
+        if sum(spent) > SECONDS_OF_FEEDS:
+            break
+    count = MIN_FEEDS
+    while count < MAX_FEEDS and 2 * count * min(spent) <= SECONDS_OF_FEEDS:
+        count *= 2
+    return count
 
 
 def _describe(specs: Sequence[InputSpec], feed: Feed, count: int) -> str:

@@ -46,6 +46,8 @@ class Source:
 
 def read_source(path: Path) -> Source:
     """Reads a model and selects its weights. Raises `InputError` naming what is wrong."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
     from passes.errors import ModelError
     from passes.model_file import read_model
     from passes.select_weights import select_weights
@@ -55,16 +57,33 @@ def read_source(path: Path) -> Source:
     except ModelError as error:
         raise InputError(str(error)) from error
     _detach(loaded.model)
+    RemoveUnusedNodesPass()(loaded.model)
     release_memory()
     weights = {weight.name: weight for weight in select_weights(loaded.model)}
-    odd = [
+    notes = list(loaded.notes)
+    return Source(
+        path, loaded.model, loaded.num_bytes, notes, weights, _odd(weights), loaded.external
+    )
+
+
+def fold_layers(source: Source) -> None:
+    """Folds each BatchNormalization into the layer before it, where it can be; changes `source`."""
+    from passes.fold_batch_norm import FoldBatchNorm
+    from passes.select_weights import select_weights
+
+    folded = FoldBatchNorm().call(source.model).folded
+    if folded:
+        source.notes.append(f"{len(folded)} BatchNormalization folded into the layer before it")
+        source.weights = {weight.name: weight for weight in select_weights(source.model)}
+        source.odd = _odd(source.weights)
+
+
+def _odd(weights: Mapping[str, Weight]) -> list[str]:
+    return [
         name
         for name, weight in weights.items()
         if weight.role != "integer" and not np.isfinite(weight.array()).all()
     ]
-    return Source(
-        path, loaded.model, loaded.num_bytes, list(loaded.notes), weights, odd, loaded.external
-    )
 
 
 def _detach(model: ir.Model) -> None:
@@ -109,19 +128,30 @@ def fit_all(
     """Parameters of every weight that is not kept; what schemes decided goes to `notes`. Raises
     `InputError` naming the weight."""
     from passes.errors import SchemeError
-    from passes.fit_weight import fit_weight
+    from passes.fit_weight import explained, fit_group, fit_weight, joint_groups, positions_for
 
+    positions = positions_for(source.model, list(settings.values()))
+    remarks: dict[str, list[str]] = {name: [] for name in settings}
     fitted: dict[str, Parameters] = {}
-    for name, how in settings.items():
-        weight, remarks = source.weights[name], list[str]()
+    for group in joint_groups(settings, source.weights):
+        members = {name: source.weights[name] for name in group}
         try:
-            parameters = fit_weight(weight.array(), how, weight.channel_axis, remarks)
+            fitted |= fit_group(members, settings[group[0]], remarks, positions)
         except SchemeError as error:
-            raise InputError(f"{source.path}: weight {name}: {error}") from error
-        if parameters is not None:
-            fitted[name] = parameters
-        notes += [f"{name}: {remark}" for remark in remarks]
-    return fitted
+            raise InputError(f"{source.path}: {explained(group, error)}") from error
+    for name, how in settings.items():
+        weight = source.weights[name]
+        if name not in fitted:
+            try:
+                parameters = fit_weight(
+                    weight.array(), how, weight.channel_axis, remarks[name], positions.get(name)
+                )
+            except SchemeError as error:
+                raise InputError(f"{source.path}: weight {name}: {error}") from error
+            if parameters is not None:
+                fitted[name] = parameters
+        notes += [f"{name}: {remark}" for remark in remarks[name]]
+    return {name: fitted[name] for name in settings if name in fitted}
 
 
 def keep_factors(

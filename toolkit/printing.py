@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toolkit.prune_model import ChannelReport
     from toolkit.report import Report
     from toolkit.scan_model import Scan
+    from toolkit.scan_points import ScanPoint
 
 MAX_ROWS = 12
 
@@ -111,16 +112,11 @@ def print_passes(found: Sequence[Listed]) -> None:
 def print_scan(found: Scan) -> None:
     """A row per weight and scheme, the chosen ones marked; then what the recipe predicts."""
     rows = [
-        (
-            point.weight,
-            point.scheme,
-            "–" if point.problem else size_text(point.num_bytes),
-            "–" if point.problem else db_text(point.weight_sqnr_db),
-            point.problem or db_text(point.sqnr_db),
-            "taken" if found.chosen.get(point.weight) is point else "",
-        )
+        _scan_row(point, "taken" if found.chosen.get(point.weight) is point else "")
         for point in found.points
     ]
+    if found.sparsity is not None:
+        rows += [_scan_row(point, "recipe") for point in found.chosen.values()]
     print_table(("weight", "scheme", "bytes", "weight SQNR", "output SQNR", ""), rows)
     print(
         f"recipe: {size_text(found.predicted_bytes)} of {size_text(sum(found.sizes.values()))} and "
@@ -128,6 +124,17 @@ def print_scan(found: Scan) -> None:
     )
     for note in found.notes:
         print(f"note: {note}")
+
+
+def _scan_row(point: ScanPoint, mark: str) -> tuple[str, ...]:
+    return (
+        point.weight,
+        point.scheme,
+        "–" if point.problem else size_text(point.num_bytes),
+        "–" if point.problem else db_text(point.weight_sqnr_db),
+        point.problem or db_text(point.sqnr_db),
+        mark,
+    )
 
 
 def print_comparison(found: Comparison) -> None:

@@ -91,7 +91,7 @@ def prune_channels(
         VerificationError: the result does not compute what it should; nothing is written.
     """
     from passes.count_macs import count_macs
-    from toolkit.pipeline import read_source
+    from toolkit.pipeline import fold_layers, read_source
 
     tell = progress or (lambda stage, detail: None)
     path = Path(model)
@@ -104,6 +104,7 @@ def prune_channels(
     shares = _shares(fraction, layers)
     tell("read", "")
     source = read_source(path)
+    fold_layers(source)
     tell("inputs", "")
     threads = jobs or os.cpu_count() or 1
     feeds, expected, notes = _run_original(path, source.model, calibration, threads)

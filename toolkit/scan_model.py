@@ -10,11 +10,10 @@ noise every weight takes its cheapest scheme, and the price is halved until the 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,13 @@ import yaml
 
 from toolkit.errors import InputError
 from toolkit.output_file import check_output, write_text
+from toolkit.scan_points import ScanPoint, Stages, decibel, measured, noise_of
+from toolkit.scan_sparsity import PruningLadder, divided
 from toolkit.targets import DEFAULT_MIN_SQNR_DB
 
 if TYPE_CHECKING:
     from passes.select_weights import Weight
     from toolkit.pipeline import Source
-
-Stages = tuple[Any, ...]
 
 DEFAULT_SCHEMES: tuple[Stages, ...] = (
     *(({"uniform": {"relative_step": round(2.0**-exponent, 4)}},) for exponent in range(-1, 5)),
@@ -42,32 +41,25 @@ MIN_SIZE = 256
 """Smaller weights are not scanned; they stay as they are in the recipe."""
 
 
-@dataclass(frozen=True)
-class ScanPoint:
-    """One weight under one scheme: `num_bytes` estimated, `weight_sqnr_db` of its values,
-    `sqnr_db` of the worst output with this weight alone changed; `problem` where it cannot be
-    fitted."""
-
-    weight: str
-    scheme: str
-    stages: Stages
-    num_bytes: float
-    weight_sqnr_db: float
-    sqnr_db: float
-    healthy: bool = True
-    problem: str = ""
-
-
 @dataclass
 class Scan:
-    """All points of a model, and the recipe chosen from them, with what it predicts."""
+    """All points of a model, and the recipe chosen from them, with what it predicts: for
+    `min_sqnr_db` or for a total `sparsity`, the other one being None."""
 
     model: str
     points: list[ScanPoint]
     sizes: dict[str, int]
-    min_sqnr_db: float
+    min_sqnr_db: float | None
     chosen: dict[str, ScanPoint]
     notes: list[str]
+    sparsity: float | None = None
+
+    @property
+    def target_text(self) -> str:
+        """What the recipe is for."""
+        if self.sparsity is not None:
+            return f"a sparsity of {self.sparsity:.4g}"
+        return f"{self.min_sqnr_db:g} dB"
 
     @property
     def predicted_bytes(self) -> float:
@@ -77,13 +69,13 @@ class Scan:
     @property
     def predicted_sqnr_db(self) -> float:
         """Of the outputs, if noises add up."""
-        return _decibel(sum(_noise(point) for point in self.chosen.values()))
+        return decibel(sum(noise_of(point) for point in self.chosen.values()))
 
     def recipe_text(self) -> str:
         """The recipe as YAML: a rule for each weight."""
         head = (
-            f"# From a scan of {Path(self.model).name}: {self.predicted_bytes:.0f} bytes and "
-            f"{self.predicted_sqnr_db:.1f} dB predicted.\n"
+            f"# From a scan of {Path(self.model).name} for {self.target_text}: "
+            f"{self.predicted_bytes:.0f} bytes and {self.predicted_sqnr_db:.1f} dB predicted.\n"
         )
         rules = [
             {"regex": re.escape(name), "settings": {"stages": json.loads(json.dumps(p.stages))}}
@@ -104,7 +96,8 @@ def scan(
     model: str | os.PathLike[str],
     *,
     schemes: Sequence[Stages] | None = None,
-    min_sqnr: float = DEFAULT_MIN_SQNR_DB,
+    min_sqnr: float | None = None,
+    sparsity: float | None = None,
     min_size: int = MIN_SIZE,
     calibration: str | os.PathLike[str] | None = None,
     recipe: str | os.PathLike[str] | None = None,
@@ -116,8 +109,11 @@ def scan(
 
     Args:
         model: path of the ONNX file.
-        schemes: lists of stages (`passes.stages`); DEFAULT_SCHEMES where None.
-        min_sqnr: what the recipe shall keep, in dB.
+        schemes: lists of stages (`passes.stages`); DEFAULT_SCHEMES where None. For a `sparsity` one
+            list (`scan_sparsity.PruningLadder`).
+        min_sqnr: what the recipe shall keep, in dB; 24 where neither is given.
+        sparsity: the share of all elements of the scanned weights that the recipe shall prune, each
+            weight as far as its measured sensitivity allows.
         calibration: real inputs; made from the signature where None.
         recipe: path of a recipe to write.
         report: path of an HTML page to write.
@@ -129,11 +125,18 @@ def scan(
     """
     from passes.errors import SchemeError
     from passes.stages import scheme_of
-    from toolkit.pipeline import read_source
+    from toolkit.pipeline import fold_layers, read_source
     from toolkit.quantiser_search import prepare
 
     path, tell = Path(model), progress or (lambda stage, detail: None)
+    if min_sqnr is not None and sparsity is not None:
+        raise InputError("--min-sqnr and --sparsity: give only one of them")
+    if sparsity is not None and not 0 <= sparsity <= 1:
+        raise InputError(f"--sparsity: expected a share from 0 to 1, found {sparsity:g}")
+    ladder = PruningLadder.of(schemes) if sparsity is not None else None
     tried = tuple(DEFAULT_SCHEMES if schemes is None else schemes)
+    if ladder is not None:
+        tried = tuple(ladder.at(value) for value in ladder.values)
     for stages in tried:
         try:
             scheme_of(stages)
@@ -146,6 +149,7 @@ def scan(
         raise InputError(f"{path}: no such file")
     tell("read", "")
     source = read_source(path)
+    fold_layers(source)
     names = [n for n, w in source.weights.items() if _is_scanned(source, w, min_size)]
     if not names:
         raise InputError(f"{path}: no weight of {min_size} or more elements to scan")
@@ -155,13 +159,30 @@ def scan(
     for index, name in enumerate(names):
         for stages in tried:
             tell("scan", f"weight {index + 1} of {len(names)}: {name}")
-            points.append(_measure(source.weights[name], stages, prepared))
+            points.append(measured(source.weights[name], stages, prepared))
     sizes = {name: source.weights[name].num_bytes for name in names}
-    chosen, reached = choose(points, sizes, min_sqnr)
     notes = list(prepared.notes)
-    if not reached:
-        notes.append(f"no choice of these schemes is predicted to keep {min_sqnr:g} dB")
-    found = Scan(str(path), points, sizes, min_sqnr, chosen, notes)
+    if ladder is None or sparsity is None:
+        wanted = DEFAULT_MIN_SQNR_DB if min_sqnr is None else min_sqnr
+        chosen, reached = choose(points, sizes, wanted)
+        if not reached:
+            notes.append(f"no choice of these schemes is predicted to keep {wanted:g} dB")
+        found = Scan(str(path), points, sizes, wanted, chosen, notes)
+    else:
+        elements = {name: source.weights[name].num_elements for name in names}
+        steps = list(ladder.values) * len(names)
+        shares = divided(list(zip(steps, points, strict=True)), elements, sparsity)
+        chosen = {}
+        for name, share in shares.items():
+            tell("scan", f"{name} at a sparsity of {share:.4f}")
+            point = measured(source.weights[name], ladder.at(share), prepared)
+            if point.problem:
+                notes.append(f"{name}: stays as it is: {point.problem}")
+                continue
+            chosen[name] = point
+            if not point.healthy:
+                notes.append(f"{name}: at a sparsity of {share:.4f} an output loses its signal")
+        found = Scan(str(path), points, sizes, None, chosen, notes, sparsity)
     if recipe is not None:
         write_text(Path(recipe), found.recipe_text())
     if report is not None:
@@ -184,13 +205,13 @@ def choose(
         if not point.problem and point.healthy and point.num_bytes < sizes[point.weight]:
             usable.setdefault(point.weight, []).append(point)
     budget = 10 ** (-min_sqnr / 10)
-    most = sum(min(map(_noise, own)) for own in usable.values())
+    most = sum(min(map(noise_of, own)) for own in usable.values())
     if most > budget:
-        return {name: min(own, key=_noise) for name, own in usable.items()}, False
+        return {name: min(own, key=noise_of) for name, own in usable.items()}, False
     low, high = -40.0, 400.0  # exponents of the price of noise, bytes per unit, base 2
     for _ in range(60):
         middle = (low + high) / 2
-        if sum(map(_noise, _cheapest(usable, 2.0**middle).values())) <= budget:
+        if sum(map(noise_of, _cheapest(usable, 2.0**middle).values())) <= budget:
             high = middle
         else:
             low = middle
@@ -199,66 +220,11 @@ def choose(
 
 def _cheapest(usable: Mapping[str, Sequence[ScanPoint]], price: float) -> dict[str, ScanPoint]:
     return {
-        name: min(own, key=lambda p: p.num_bytes + price * _noise(p))
+        name: min(own, key=lambda p: p.num_bytes + price * noise_of(p))
         for name, own in usable.items()
     }
-
-
-def _noise(point: ScanPoint) -> float:
-    """Noise power as a share of the signal's."""
-    if math.isinf(point.sqnr_db):
-        return 0.0 if point.sqnr_db > 0 else math.inf
-    return float(10 ** (-point.sqnr_db / 10))
-
-
-def _decibel(noise: float) -> float:
-    return -10 * math.log10(noise) if noise > 0 else math.inf
 
 
 def _is_scanned(source: Source, weight: Weight, min_size: int) -> bool:
     floats = weight.role not in ("integer", "minor") and weight.name not in source.odd
     return floats and weight.num_elements >= min_size
-
-
-def _measure(weight: Weight, stages: Stages, prepared: Any) -> ScanPoint:
-    from passes.errors import SchemeError
-    from passes.schemes import FitContext
-    from passes.stages import scheme_of
-
-    array = weight.array()
-    point = ScanPoint(weight.name, stages_text(stages), stages, math.inf, -math.inf, -math.inf)
-    try:
-        context = FitContext(channel_axis=weight.channel_axis)
-        fitted = scheme_of(stages).fit(array, context)
-    except SchemeError as error:
-        return replace(point, problem=str(error))
-    value = fitted.decode()
-    fidelity = prepared.fidelity_with({weight.name: value})
-    return replace(
-        point,
-        num_bytes=fitted.bits() / 8,
-        weight_sqnr_db=_sqnr(array, value),
-        sqnr_db=fidelity.sqnr_db,
-        healthy=fidelity.healthy,
-    )
-
-
-def _sqnr(before: Any, after: Any) -> float:
-    import numpy as np
-
-    signal = before.astype(np.float64).reshape(-1)
-    noise = after.astype(np.float64).reshape(-1) - signal
-    power = float(np.vdot(signal, signal))
-    return _decibel(float(np.vdot(noise, noise)) / power) if power else math.inf
-
-
-def stages_text(stages: Stages) -> str:
-    """A list of stages in short: `prune (fraction 0.5) · uniform (bits 4)`."""
-    parts = []
-    for stage in stages:
-        name, options = (stage, {}) if isinstance(stage, str) else next(iter(stage.items()))
-        text = ", ".join(
-            f"{key.replace('_', ' ')} {value}" for key, value in (options or {}).items()
-        )
-        parts.append(f"{name} ({text})" if text else name)
-    return " · ".join(parts)

@@ -9,7 +9,8 @@ from pathlib import PurePath
 
 from toolkit.console import db_text, size_text
 from toolkit.report_style import STYLE
-from toolkit.scan_model import Scan, ScanPoint
+from toolkit.scan_model import Scan
+from toolkit.scan_points import ScanPoint
 
 CELL_STYLE = """
 td.cell{text-align:center;border:1px solid var(--panel);border-radius:4px;min-width:74px;color:#111}
@@ -34,7 +35,7 @@ def render_scan(found: Scan) -> str:
         f'<header><p class="kicker">sensitivity scan</p><h1>{name}</h1>'
         f'<p class="target">Each weight alone under each scheme: the signal-to-noise ratio that '
         f"is left in the worst output, and the bytes it takes. Framed: what the recipe for "
-        f"{found.min_sqnr_db:g} dB takes, {size_text(found.predicted_bytes)} and "
+        f"{found.target_text} takes, {size_text(found.predicted_bytes)} and "
         f"{db_text(found.predicted_sqnr_db)} predicted.</p></header>"
         f'<section><div class="scroll">{_table(found)}</div></section>'
         f"<section><h2>Recipe</h2><pre>{escape(found.recipe_text())}</pre></section>"
@@ -46,11 +47,15 @@ def render_scan(found: Scan) -> str:
 def _table(found: Scan) -> str:
     schemes = list(dict.fromkeys(point.scheme for point in found.points))
     cells = {(point.weight, point.scheme): point for point in found.points}
-    head = "".join(f'<th class="scheme">{escape(scheme)}</th>' for scheme in schemes)
+    between = found.sparsity is not None  # the recipe takes what lies between two columns
+    titles = [*schemes, "recipe"] if between else schemes
+    head = "".join(f'<th class="scheme">{escape(title)}</th>' for title in titles)
     rows = []
     for name, size in found.sizes.items():
         taken = found.chosen.get(name)
         own = "".join(_cell(cells[name, scheme], taken) for scheme in schemes)
+        if between and taken is not None:
+            own += _cell(taken, taken)
         rows.append(f'<tr><td class="name">{escape(name)}</td><td>{size_text(size)}</td>{own}</tr>')
     return (
         f"<table><thead><tr><th>weight</th><th>bytes</th>{head}</tr></thead>"

@@ -10,10 +10,12 @@ from passes.schemes.binary import Binary, BinaryParameters, Ternary, TernaryPara
 from passes.schemes.codebook import Codebook
 from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
 from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
-from passes.schemes.joint_low_rank import JointLowRank
+from passes.schemes.joint_fit import fit_jointly
+from passes.schemes.joint_low_rank import factorize_jointly
 from passes.schemes.joint_pruning import prune_jointly
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
-from passes.schemes.low_rank import LowRank, LowRankParameters
+from passes.schemes.low_rank import LowRank
+from passes.schemes.low_rank_factors import LowRankParameters
 from passes.schemes.points import Points, PointsParameters, PowerOfTwo, PowerOfTwoParameters
 from passes.schemes.prune_parameters import PruneParameters
 from passes.schemes.pruning import Prune
@@ -37,7 +39,6 @@ __all__ = [
     "FixedPoint",
     "FixedPointParameters",
     "IntegerParameters",
-    "JointLowRank",
     "Lossless",
     "LosslessParameters",
     "LowRank",
@@ -66,6 +67,8 @@ __all__ = [
     "UniformParameters",
     "bits",
     "decode",
+    "factorize_jointly",
+    "fit_jointly",
     "joint_bits",
     "prune_jointly",
     "sparsities_for_total",

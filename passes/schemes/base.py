@@ -61,6 +61,7 @@ class FitContext:
             squared error.
         seed: Of everything random.
         previous: Parameters of an earlier fit to a similar weight, to start from.
+        positions: Output positions of the layer for one sample: multiply-accumulates per element.
         remarks: Where a scheme writes what it has decided, one line each.
     """
 
@@ -70,6 +71,7 @@ class FitContext:
     mu: float = 1.0
     seed: int = 0
     previous: Parameters | None = None
+    positions: int | None = None
     remarks: list[str] | None = None
 
 

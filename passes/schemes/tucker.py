@@ -18,7 +18,7 @@ import scipy.linalg
 from passes.errors import SchemeError
 from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.lossless import Lossless
-from passes.schemes.low_rank import kept_sides
+from passes.schemes.low_rank_factors import kept_sides
 from passes.schemes.rank_selection import rank_by_energy
 from passes.schemes.weight_values import finite_float32
 
