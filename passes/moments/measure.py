@@ -170,6 +170,11 @@ class _LayerSum:
         self.total += rows.sum(1, dtype=np.float64)
         self.count += rows.shape[1]
 
+    def means(self) -> tuple[Array, Array]:
+        """Of x x' and of x, float32."""
+        inputs, total = self.inputs / self.count, self.total / self.count
+        return inputs.astype(np.float32), total.astype(np.float32)
+
 
 class _Sums:
     """What is summed up of some weights in one pass over the data."""
@@ -228,19 +233,14 @@ class _Sums:
         layer.add(rows)
 
     def moments(self) -> dict[str, Moments | RowUse]:
-        """What the sums say of each weight; without a row nothing."""
+        """What the sums say of each weight, without a row nothing; the same arrays for weights with
+        the same input."""
+        means = {key: layer.means() for key, layer in self._layers.items() if layer.count}
         found: dict[str, Moments | RowUse] = {}
         for name, uses in self._inputs.items():
-            first = uses[0]
+            first, key = uses[0], _key(uses)
             if isinstance(first, TableInput):
                 found[name] = RowUse(self._tables[name], first.axis)
-                continue
-            layer = self._layers[_key(uses)]
-            if layer.count:
-                found[name] = Moments(
-                    (layer.inputs / layer.count).astype(np.float32),
-                    (layer.total / layer.count).astype(np.float32),
-                    float(layer.count),
-                    first.layout,
-                )
+            elif key in means:
+                found[name] = Moments(*means[key], float(self._layers[key].count), first.layout)
         return found
