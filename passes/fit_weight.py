@@ -5,7 +5,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from passes.schemes import Codebook, FitContext, Lossless, Parameters, Uniform
+from passes.schemes import (
+    Codebook,
+    FitContext,
+    Lossless,
+    Moments,
+    Parameters,
+    RowUse,
+    Uniform,
+)
 from passes.settings import WeightSettings
 from passes.stages import scheme_of
 
@@ -15,6 +23,7 @@ def fit_weight(
     settings: WeightSettings,
     channel_axis: int | None = None,
     remarks: list[str] | None = None,
+    moments: Moments | RowUse | None = None,
 ) -> Parameters | None:
     """Parameters of ``array`` under ``settings``; None for scheme ``keep``.
 
@@ -23,6 +32,7 @@ def fit_weight(
         settings: Scheme and resolution.
         channel_axis: The axis of granularity ``row``; the first axis where None.
         remarks: Where schemes write what they have decided.
+        moments: What the weight is multiplied with, for schemes that look at it.
 
     Raises:
         SchemeError: the array is empty, holds NaN or infinity (not for ``lossless``) or needs
@@ -31,9 +41,8 @@ def fit_weight(
     if settings.scheme == "keep":
         return None
     if settings.stages is not None and array.dtype.kind not in "iu":
-        return scheme_of(settings.stages).fit(
-            array, FitContext(channel_axis=channel_axis, remarks=remarks)
-        )
+        context = FitContext(channel_axis=channel_axis, remarks=remarks, moments=moments)
+        return scheme_of(settings.stages).fit(array, context)
     if settings.scheme == "lossless" or array.dtype.kind in "iu":
         return Lossless().fit(array)
     if settings.scheme == "codebook":

@@ -9,14 +9,17 @@ from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.binary import Binary, BinaryParameters, Ternary, TernaryParameters
 from passes.schemes.codebook import Codebook
 from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
+from passes.schemes.compensated import Compensated
 from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
 from passes.schemes.joint_low_rank import JointLowRank
 from passes.schemes.joint_pruning import prune_jointly
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
 from passes.schemes.low_rank import LowRank, LowRankParameters
+from passes.schemes.moments import MatrixLayout, Moments, RowUse
 from passes.schemes.points import Points, PointsParameters, PowerOfTwo, PowerOfTwoParameters
 from passes.schemes.prune_parameters import PruneParameters
 from passes.schemes.pruning import Prune
+from passes.schemes.rate_distortion import RateDistortion
 from passes.schemes.scaled import Scaled, ScaledParameters
 from passes.schemes.sparsity_allocation import sparsities_for_total
 from passes.schemes.sums import Sum, SumParameters
@@ -33,6 +36,7 @@ __all__ = [
     "BinaryParameters",
     "Codebook",
     "CodebookParameters",
+    "Compensated",
     "FitContext",
     "FixedPoint",
     "FixedPointParameters",
@@ -42,6 +46,8 @@ __all__ = [
     "LosslessParameters",
     "LowRank",
     "LowRankParameters",
+    "MatrixLayout",
+    "Moments",
     "Parameters",
     "Points",
     "PointsParameters",
@@ -49,6 +55,8 @@ __all__ = [
     "PowerOfTwoParameters",
     "Prune",
     "PruneParameters",
+    "RateDistortion",
+    "RowUse",
     "Scaled",
     "ScaledParameters",
     "Scheme",

@@ -13,6 +13,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from passes.schemes.moments import Moments, RowUse
+
 
 class Parameters(ABC):
     """What a scheme has fitted.
@@ -61,6 +63,7 @@ class FitContext:
             squared error.
         seed: Of everything random.
         previous: Parameters of an earlier fit to a similar weight, to start from.
+        moments: What the weight is multiplied with, where that was measured.
         remarks: Where a scheme writes what it has decided, one line each.
     """
 
@@ -70,6 +73,7 @@ class FitContext:
     mu: float = 1.0
     seed: int = 0
     previous: Parameters | None = None
+    moments: Moments | RowUse | None = None
     remarks: list[str] | None = None
 
 
