@@ -13,6 +13,15 @@ _CHUNK_BYTES = 1 << 24
 _ALIGNMENT = 64
 
 
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an array that begins at a cache line and whose elements are not set."""
+    wanted = np.dtype(dtype)
+    num_bytes = prod(shape) * wanted.itemsize
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    skip = -memory.ctypes.data % _ALIGNMENT
+    return memory[skip : skip + num_bytes].view(wanted).reshape(shape)
+
+
 class FreshMemory:
     """Hands out arrays from large pieces of memory, which live as long as their arrays.
 
@@ -28,9 +37,9 @@ class FreshMemory:
         wanted = np.dtype(dtype)
         num_bytes = prod(shape) * wanted.itemsize
         if num_bytes >= _CHUNK_BYTES:
-            return np.empty(shape, wanted)
+            return aligned_empty(shape, wanted)
         if num_bytes > self._chunk.size:
-            self._chunk = np.empty(_CHUNK_BYTES, np.uint8)
+            self._chunk = aligned_empty((_CHUNK_BYTES,), np.uint8)
         taken = self._chunk[:num_bytes]
         self._chunk = self._chunk[-(-num_bytes // _ALIGNMENT) * _ALIGNMENT :]
         return taken.view(wanted).reshape(shape)

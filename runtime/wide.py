@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from runtime import library
 from runtime.errors import CodecError, Status
+from runtime.fresh_memory import aligned_empty
 
 Isa = Literal["auto", "portable", "avx2", "avx512"]
 Contexts = Literal["off", "auto", "on"]
@@ -180,7 +181,7 @@ class WideReader:
 
     def decode_all(self, *, threads: int = 0, isa: Isa = "auto") -> npt.NDArray[Any]:
         """Decode every symbol: int8 or int16 [num_lanes, num_steps], zero past a lane's end."""
-        out = np.empty((self.info.num_lanes, self.info.num_steps), self.info.dtype)
+        out = aligned_empty((self.info.num_lanes, self.info.num_steps), self.info.dtype)
         status = self._codec.tk_wide_decode_all(
             self._handle, out.ctypes.data, out.nbytes, threads, _ISAS[isa]
         )
@@ -189,7 +190,7 @@ class WideReader:
 
     def decode_tensor(self, index: int, *, threads: int = 0, isa: Isa = "auto") -> npt.NDArray[Any]:
         """Decode one tensor: int8 or int16 [A, B, C]."""
-        out = np.empty(self._tensor(index).shape, self.info.dtype)
+        out = aligned_empty(self._tensor(index).shape, self.info.dtype)
         status = self._codec.tk_wide_decode_tensor(
             self._handle, index, out.ctypes.data, out.nbytes, threads, _ISAS[isa]
         )

@@ -51,7 +51,7 @@ Mode mode_of(const Segment& s, const Tensor& t) {
   const TableSet& set = s.sets[static_cast<size_t>(t.set)];
   if (set.quantisers > 1) return Mode::kTrellis;
   if (set.contexts > 1) return Mode::kContexts;
-  return t.class_a || t.class_b || t.class_c ? Mode::kClasses : Mode::kOne;
+  return has_one_table(set, t) ? Mode::kOne : Mode::kClasses;
 }
 
 // What a block needs beside the segment; the memory is used again from block to block.
@@ -59,9 +59,16 @@ struct Scratch {
   std::vector<int8_t> row_class;
 };
 
-// Whether blocks of the two tensors may be decoded side by side.
-bool partners(const Segment& s, const Tensor& t, const Tensor& u) {
-  return mode_of(s, t) == mode_of(s, u) && !t.class_c == !u.class_c;
+const SearchTree* tree_of(const Segment& s, const Tensor& t) {
+  const TableSet& set = s.sets[static_cast<size_t>(t.set)];
+  return has_one_table(set, t) ? s.trees[only_table(set, t)].get() : nullptr;
+}
+
+// What blocks must have in common to be decoded side by side: mode, columns with classes, the way to find symbols.
+using Way = std::tuple<Mode, bool, bool, bool>;
+Way way_of(const Segment& s, const Tensor& t) {
+  const bool forest = s.sets[static_cast<size_t>(t.set)].forest != nullptr;
+  return {mode_of(s, t), t.class_c != nullptr, forest, tree_of(s, t) != nullptr};
 }
 
 BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
@@ -84,6 +91,8 @@ BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {
   // A block whose only lane is the short one has only that lane's rows.
   if (job.lanes == 1) job.rows = job.last_rows;
   job.col_class = t.class_c;
+  job.forest = job.set->forest.get();
+  job.tree = tree_of(s, t);
   auto& rows = scratch->row_class;
   const bool rows_differ = t.class_a || t.class_b;
   job.row_step = rows_differ ? kLanes : 0;
@@ -125,14 +134,14 @@ void clear_behind_lanes(const Segment& s, const Tensor& t, char* out) {
 tk_status decode_pieces(const Segment& s, std::vector<Piece> pieces, int threads, tk_isa isa) {
   const Kernels kernels = kernels_for(isa);
   const DecodeBlocks decode = s.wide ? kernels.wide : kernels.narrow;
-  // Partners have the same mode, and the same length where possible.
+  // Partners go the same way, and have the same length where possible.
   std::stable_sort(pieces.begin(), pieces.end(), [&](const Piece& p, const Piece& q) {
-    const auto key = [&](const Tensor& t) { return std::tuple(mode_of(s, t), t.class_c != nullptr, -t.lane_stride()); };
+    const auto key = [&](const Tensor& t) { return std::tuple(way_of(s, t), -t.lane_stride()); };
     return key(*p.tensor) < key(*q.tensor);
   });
   std::vector<std::pair<size_t, int>> groups;  // first piece, count
   for (size_t i = 0; i < pieces.size(); i += static_cast<size_t>(groups.back().second)) {
-    const bool two = i + 1 < pieces.size() && partners(s, *pieces[i].tensor, *pieces[i + 1].tensor);
+    const bool two = i + 1 < pieces.size() && way_of(s, *pieces[i].tensor) == way_of(s, *pieces[i + 1].tensor);
     groups.emplace_back(i, two ? 2 : 1);
   }
   std::atomic<bool> good{true};

@@ -60,12 +60,16 @@ struct Tensor {
   int64_t lane_stride() const { return static_cast<int64_t>(k) * c; }
 };
 
+struct SearchForest;
+struct SearchTree;
+
 struct TableSet {
   int contexts = 1, classes = 1;
   int quantisers = 1;  // 2 in trellis sets
   uint8_t t1[kMaxClasses] = {}, t2[kMaxClasses] = {};
   uint8_t map[kMaxClasses * kMaxContexts * kMaxQuantisers] = {};  // number of the table at place_of
-  const uint32_t* slots = nullptr;  // the segment's tables, [tables][kSlots], see pack_slot
+  const uint32_t* slots = nullptr;             // the segment's tables, [tables][kSlots], see pack_slot
+  std::shared_ptr<const SearchForest> forest;  // the same as search trees where that is faster
 
   int places() const { return classes * contexts * quantisers; }
   int place_of(int y, int z, int q) const { return (y * contexts + z) * quantisers + q; }
@@ -84,7 +88,8 @@ struct Segment {
   std::vector<TableSet> sets;
   std::vector<int8_t> class_stream;
   std::vector<uint8_t> table_stream;
-  std::unique_ptr<uint32_t[]> slots;  // the tables, which all sets share
+  std::unique_ptr<uint32_t[]> slots;                     // the tables, which all sets share
+  std::vector<std::shared_ptr<const SearchTree>> trees;  // by table, of those that are the only one of a tensor
   std::vector<Exception> exceptions;
   std::vector<int64_t> block_begin;        // num_blocks + 1, in words from `words`
   const uint16_t* states = nullptr;        // 2 words a lane

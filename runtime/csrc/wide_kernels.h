@@ -4,6 +4,7 @@
 #define TOOLKIT_WIDE_KERNELS_H
 
 #include "wide_format.h"
+#include "wide_search.h"
 
 namespace toolkit::wide {
 
@@ -25,6 +26,8 @@ struct BlockJob {
   const int8_t* row_class;       // [rows per lane][kLanes]: the class of each lane's row
   int64_t row_step;              // from one row to the next in row_class: kLanes, or 0 where all rows have one class
   const int8_t* col_class;       // [columns] class_c, or null
+  const SearchForest* forest;    // the set's tables as search trees, or null
+  const SearchTree* tree;        // likewise the block's only table
   int lanes;                     // 1 .. kLanes
   Mode mode;
   int low_bits;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "wide_format.h"
+#include "wide_search.h"
 #include "wide_tables.h"
 
 namespace toolkit::wide {
@@ -156,6 +157,18 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
   return TK_OK;
 }
 
+// Tables as search trees, where they serve decoding.
+void plant_trees(int num_tables, Segment* s) {
+  s->trees.resize(static_cast<size_t>(num_tables));
+  for (const Tensor& t : s->tensors) {
+    const TableSet& set = s->sets[static_cast<size_t>(t.set)];
+    if (!has_one_table(set, t)) continue;
+    const auto table = only_table(set, t);
+    if (!s->trees[table]) s->trees[table] = make_tree(set.slots + table * kSlots);
+  }
+  for (auto& set : s->sets) set.forest = make_forest(set, set.slots);
+}
+
 tk_status read_nested(const uint16_t* body, int64_t num_words, const Header& h, Segment* s) {
   Segment inner;
   if (tk_status status = parse_segment(body, num_words, true, &inner)) return status;
@@ -241,6 +254,7 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
   s->side_words = at - side + directories + kHeaderWords;
   point_classes(tensor_directory, s);
   if (tk_status status = read_sets(set_directory, h, s)) return status;
+  plant_trees(h.num_tables, s);
 
   const int64_t fixed = h.exceptions * kExceptionWords + 2 * h.blocks + 2 * h.lanes;
   if (left() < fixed) return TK_ERR_TRUNCATED;

@@ -100,7 +100,7 @@ void choose(int contexts, std::vector<TensorPlan>* candidates, const SampleBits*
   const SampleBits* const plain = cheapest(&SampleBits::plain);
   const SampleBits* const five = cheapest(&SampleBits::with_contexts);
   // Contexts cost decoding time: they must give something.
-  const bool use_five = contexts == 2 || (contexts == 1 && five->with_contexts < 0.998 * plain->plain);
+  const bool use_five = contexts == 2 || (contexts == 1 && five->with_contexts < 0.995 * plain->plain);
   *plan = std::move((*candidates)[static_cast<size_t>((use_five ? five : plain) - bits)]);
   plan->set = set_kind(use_five, plan->quantisers != nullptr);
   plan->bits = use_five ? five->with_contexts : plain->plain;
