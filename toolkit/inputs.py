@@ -21,6 +21,9 @@ MIN_FEEDS, MAX_FEEDS = 4, 16
 SECONDS_OF_FEEDS = 0.25
 """Made-up feeds are as many as the model runs in this time, within those limits."""
 MAX_CALIBRATION_FEEDS = 64
+"""To measure on."""
+MAX_FITTED_FEEDS = 4096
+"""To fit to."""
 
 _BATCH_NAMES = ("batch", "bs", "n", "num_samples")
 _LENGTH_NAMES = ("seq", "len", "time", "token", "step", "frame", "word", "samples", "position")
@@ -62,8 +65,9 @@ def model_inputs(
     calibration: Path | None,
     bounds: Mapping[str, int],
     attempt: Callable[[Feed], object],
+    max_feeds: int = MAX_CALIBRATION_FEEDS,
 ) -> ModelInputs:
-    """Feeds from `calibration`, or made from the signature where it is None.
+    """Feeds from `calibration`, at most `max_feeds`, or made from the signature where it is None.
 
     `bounds` are exclusive upper bounds of integer inputs (`index_bounds`). `attempt` runs the model
     once and raises where it cannot; it is called on one feed, and for generated inputs again with
@@ -72,7 +76,7 @@ def model_inputs(
     Raises `InputError` where the calibration does not match or no generated feed runs.
     """
     if calibration is not None:
-        feeds = read_calibration(calibration, specs, MAX_CALIBRATION_FEEDS)
+        feeds = read_calibration(calibration, specs, max_feeds)
         try:
             attempt(feeds[0])
         except Exception as error:

@@ -130,7 +130,7 @@ def scan(
     from passes.errors import SchemeError
     from passes.stages import scheme_of
     from toolkit.pipeline import read_source
-    from toolkit.quantiser_search import prepare
+    from toolkit.prepare_model import prepare
 
     path, tell = Path(model), progress or (lambda stage, detail: None)
     tried = tuple(DEFAULT_SCHEMES if schemes is None else schemes)
