@@ -10,7 +10,15 @@ import onnx_ir as ir
 
 from passes.count_macs import output_positions
 from passes.errors import SchemeError
-from passes.schemes import FitContext, Lossless, LowRank, Parameters, fit_jointly
+from passes.schemes import (
+    FitContext,
+    Lossless,
+    LowRank,
+    Moments,
+    Parameters,
+    RowUse,
+    fit_jointly,
+)
 from passes.select_weights import Weight
 from passes.settings import WeightSettings
 from passes.stages import SCHEMES, nested
@@ -24,6 +32,7 @@ def fit_weight(
     channel_axis: int | None = None,
     remarks: list[str] | None = None,
     positions: int | None = None,
+    moments: Moments | RowUse | None = None,
 ) -> Parameters | None:
     """Parameters of ``array`` under ``settings``; None for scheme ``keep``.
 
@@ -33,6 +42,7 @@ def fit_weight(
         channel_axis: The axis of granularity ``row``; the first axis where None.
         remarks: Where schemes write what they have decided.
         positions: Output positions of the layer, for ranks by multiply-accumulates.
+        moments: What the weight is multiplied with, for schemes that look at it.
 
     Raises:
         SchemeError: the array is empty, holds NaN or infinity (not for ``lossless``) or needs
@@ -44,7 +54,9 @@ def fit_weight(
         return Lossless().fit(array)
     if positions is None and remarks is not None and _counts_flops(settings):
         remarks.append(_UNKNOWN)
-    context = FitContext(channel_axis=channel_axis, remarks=remarks, positions=positions)
+    context = FitContext(
+        channel_axis=channel_axis, remarks=remarks, positions=positions, moments=moments
+    )
     return settings.built().fit(array, context)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from passes.activations import Activations
 from passes.channels.channel_grams import channel_grams
 from passes.channels.greedy_refit import (
     RefitProblem,
@@ -25,7 +26,7 @@ from passes.channels.greedy_refit import (
 from passes.channels.groups import BlockedLayer, ChannelGroup, ChannelMap, find_channel_groups
 from passes.channels.labels import Labels
 from passes.channels.lasso_refit import lasso_refit_removal
-from passes.channels.layer_moments import MAX_FEATURES, Activations, LayerMoments, measure
+from passes.channels.layer_moments import MAX_FEATURES, LayerMoments, measure
 from passes.channels.layer_samples import MatrixLayer, matrix_layer, set_constant
 from passes.channels.refit import Refit, refit_layer
 from passes.channels.selection import (

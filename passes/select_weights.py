@@ -88,12 +88,14 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class _Use:
-    """An operator that a weight reaches, and what happened to its axes on the way."""
+class WeightUse:
+    """An operator that a weight reaches as input ``index`` of ``node``, and what happened to its
+    axes on the way: ``axes`` holds the weight's axis behind each axis there, None after a reshape.
+    """
 
     node: ir.Node
     index: int
-    axes: tuple[int, ...] | None  # axis of the weight behind each axis here; None after a reshape
+    axes: tuple[int, ...] | None
     is_direct: bool
 
 
@@ -159,7 +161,7 @@ def _weight_of(model: ir.Model, value: ir.Value) -> Weight | None:
     if tensor is None or value.name is None or value.is_graph_input() or value.is_graph_output():
         return None
     shape = tuple(tensor.shape.numpy())
-    uses = list(_uses(model, value, tuple(range(len(shape))), True, frozenset()))
+    uses = weight_uses(model, value)
     op_types = tuple(dict.fromkeys(use.node.op_type for use in uses))
     nodes = tuple(dict.fromkeys(use.node.name for use in uses if use.node.name))
     if tensor.dtype not in (*FLOATS, *INTEGERS) or prod(shape) < 2 or not shape or not uses:
@@ -202,7 +204,13 @@ def _weight_of(model: ir.Model, value: ir.Value) -> Weight | None:
     )
 
 
-def _channel(uses: list[_Use]) -> int | None:
+def weight_uses(model: ir.Model, value: ir.Value) -> list[WeightUse]:
+    """The operators that an initializer reaches."""
+    rank = 0 if value.const_value is None else len(value.const_value.shape)
+    return list(_uses(model, value, tuple(range(rank)), True, frozenset()))
+
+
+def _channel(uses: list[WeightUse]) -> int | None:
     """The channel axis in the weight's own axes that the first use with a known one asks for."""
     for use in uses:
         if use.axes is None:
@@ -219,7 +227,7 @@ def _uses(
     axes: tuple[int, ...] | None,
     is_direct: bool,
     inside: frozenset[ir.OperatorIdentifier],
-) -> Iterator[_Use]:
+) -> Iterator[WeightUse]:
     """The operators that ``value`` reaches, through pass-through operators and function calls."""
     for node, index in value.uses():
         function = model.functions.get(node.op_identifier())
@@ -230,9 +238,9 @@ def _uses(
             continue
         if node.op_type in PASS_THROUGH and index == 0 and node.domain in ("", "ai.onnx"):
             reaches = list(_uses(model, node.outputs[0], _moved(node, axes), False, inside))
-            yield from reaches or [_Use(node, index, axes, is_direct)]
+            yield from reaches or [WeightUse(node, index, axes, is_direct)]
             continue
-        yield _Use(node, index, axes, is_direct)
+        yield WeightUse(node, index, axes, is_direct)
 
 
 def _moved(node: ir.Node, axes: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -26,6 +26,7 @@ from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, s
 from runtime.wide import WideReader
 
 _DECODERS = frozenset({"DecodeWide", "DecodeWide16"})
+_TABLES = {"Gather": 0, "DecodeLookup": 1}  # which input is the table
 _FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16})
 
 
@@ -95,8 +96,7 @@ class _Fuser:
 
     def _dequantize(self, scope: Scope, node: Node) -> onnx.NodeProto | None:
         attributes = node.attributes()
-        scale = scope.initializer(node.inputs[1])
-        if attributes.get("output_dtype") or scale is None or scale.data_type not in _FLOATS:
+        if attributes.get("output_dtype") or not self._is_float(scope, node.inputs[1]):
             return None
         taken = self._taken(scope, node.inputs[0])
         if taken is None:
@@ -105,6 +105,13 @@ class _Fuser:
         if attributes.get("block_size"):
             settings["block_size"] = attributes["block_size"]
         return _fused("DecodeDequantize", node, taken, node.inputs[1:], settings)
+
+    def _is_float(self, scope: Scope, name: str) -> bool:
+        """Whether a value is known to be a constant float, or looked up in a table of them."""
+        tensor, node = scope.initializer(name), scope.producer(name)
+        if tensor is None and node is not None and node.op_type in _TABLES:
+            tensor = scope.initializer(node.inputs[_TABLES[node.op_type]])
+        return tensor is not None and tensor.data_type in _FLOATS
 
     def _lookup(self, scope: Scope, node: Node) -> onnx.NodeProto | None:
         tensor = scope.initializer(node.inputs[0])

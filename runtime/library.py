@@ -66,6 +66,25 @@ class Search(ctypes.Structure):
     ]
 
 
+class FeatureBlock(ctypes.Structure):
+    """`tk_feature_block`."""
+
+    _fields_ = [
+        ("targets", _pointer),
+        ("coupling", _pointer),
+        ("importance", _pointer),
+        ("output_importance", _pointer),
+        ("places", _pointer),
+        ("kept", _pointer),
+        ("features", _i64),
+        ("outputs", _i64),
+        ("stride", _i64),
+        ("rate_weight", ctypes.c_double),
+        ("most", _i32),
+        ("refine", _i32),
+    ]
+
+
 class WideInfo(ctypes.Structure):
     """`tk_wide_info`: the counts of FORMAT.md 2.2."""
 
@@ -143,6 +162,16 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [ctypes.POINTER(Search), _pointer, ctypes.POINTER(ctypes.c_double)],
     ),
     "tk_trellis_integers": (_i32, [_pointer, _i64, _i64, _pointer]),
+    "tk_symbol_rates_learn": (
+        _i32,
+        [_pointer, _i64, _i64, _i64, _i32, ctypes.POINTER(_pointer)],
+    ),
+    "tk_symbol_rates_close": (None, [_pointer]),
+    "tk_symbol_rates_total": (_i32, [_pointer, _pointer, ctypes.POINTER(ctypes.c_double)]),
+    "tk_round_features": (
+        _i32,
+        [ctypes.POINTER(FeatureBlock), _pointer, _i64, _pointer, _pointer],
+    ),
     "tk_wide_open": (_i32, [*_words, ctypes.POINTER(_pointer)]),
     "tk_wide_close": (None, [_pointer]),
     "tk_wide_get_info": (_i32, [_pointer, ctypes.POINTER(WideInfo)]),

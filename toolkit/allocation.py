@@ -36,11 +36,14 @@ class Allocation:
     the noise in the outputs (noise energy / signal energy) per unit of relative weight error, by
     name, minor weights may be missing;
     empty means uniform mode, where each step is `2**knob * RMS`, recurrent weights finer.
+    `is_rate_aware`: symbols are chosen by error and rate at one price of a bit for all weights, and
+    sensitivities are per squared step relative to the RMS; so the high-rate law holds throughout.
     """
 
     curves: Mapping[str, RateCurve]
     roles: Mapping[str, str] = field(default_factory=dict)
     sensitivity: Mapping[str, float] = field(default_factory=dict)
+    is_rate_aware: bool = False
     _shift: float = 0.0
 
     def __post_init__(self) -> None:
@@ -77,6 +80,8 @@ class Allocation:
         """log2 of the relative step that minimises D + lambda R, lambda = 4**level."""
         curve = self.curves[name]
         share = self.sensitivity[name] / max(curve.size, 1)
+        if self.is_rate_aware:
+            return float(level + 0.5 * np.log2(1 / share))
         if level + 0.5 * np.log2(1 / share) < FINE[0] - 2:  # below the curve: the high-rate law
             return float(level + 0.5 * np.log2(1 / share))
         cost = np.log2(share) - 2 * level

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads real inputs: an .npz file, or a folder of .npz files, .npy files or sub-folders of them."""
+"""Reads real inputs: an .npz file, a folder of .npz files, .npy files or sub-folders of them, or a
+Python function `module:function` that yields feeds."""
 
 from __future__ import annotations
 
@@ -26,19 +27,46 @@ def read_calibration(path: Path, specs: Sequence[InputSpec], max_feeds: int) -> 
     files named after the inputs (`NAME.npy`), or sub-folders of those. For a model of one input an
     .npy file of any name is a feed, and so is an .npz file of one array of any name.
 
-    Raises `InputError`, one line, for a path that is not there, a file that cannot be read, and an
-    input that is missing, unknown, or of another type or shape than the model's.
+    `module:function` is called without arguments and gives feeds, mappings from input names to
+    arrays.
+
+    Raises `InputError`, one line, for a path that is not there, a file that cannot be read, a
+    function that fails, and an input that is missing, unknown, or of another type or shape than the
+    model's.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such calibration file or folder")
+    from toolkit.calibration_callable import feeds_from_callable, is_callable_name
+
     feeds: list[Feed] = []
-    for source, raw in _raw_feeds(path, specs):
+    given: Iterator[tuple[Path, Feed]]
+    if is_callable_name(path):
+        given = ((path, feed) for feed in feeds_from_callable(str(path)))
+    elif path.exists():
+        given = _raw_feeds(path, specs)
+    else:
+        raise InputError(f"{path}: no such calibration file or folder")
+    for source, raw in given:
         feeds += _split(source, raw, specs)
         if len(feeds) >= max_feeds:
             break
     if not feeds:
-        raise InputError(f"{path}: holds no .npz or .npy file")
+        what = "yields no feed" if is_callable_name(path) else "holds no .npz or .npy file"
+        raise InputError(f"{path}: {what}")
     return feeds[:max_feeds]
+
+
+def split_feeds(feeds: Sequence[Feed], specs: Sequence[InputSpec], samples: int) -> Iterator[Feed]:
+    """The feeds in pieces of at most `samples` samples, where the model lets one divide them: every
+    input's first dimension is the same symbol, or none is known, and all arrays have one size
+    there."""
+    symbols = {spec.shape[0] if spec.shape else 1 for spec in specs}
+    divisible = len(symbols) == 1 and not isinstance(next(iter(symbols)), int)
+    for feed in feeds:
+        sizes = {array.shape[0] for array in feed.values() if array.ndim}
+        if not divisible or len(sizes) != 1:
+            yield feed
+            continue
+        for start in range(0, sizes.pop(), samples):
+            yield {name: array[start : start + samples] for name, array in feed.items()}
 
 
 def _raw_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[tuple[Path, Feed]]:

@@ -97,7 +97,14 @@ def main(context: click.Context, debug: bool) -> None:
 @click.option("--max-error", type=float, help="Largest output error, as a share of its peak.")
 @click.option("--target-ratio", type=float, help="So many times smaller.")
 @click.option("--target-size", type=Bytes(), help="So many bytes, e.g. 14300000 or 14.3MB.")
-@click.option("--calibration", type=PATH, help="Real inputs: .npz file, or folder of .npz/.npy.")
+@click.option("--min-agreement", type=float, help="Least share of equal top-1 results.")
+@click.option("--max-drop", help="How much the metric may lose, e.g. 0.002 or 0.5%.")
+@click.option("--metric", metavar="MODULE:FUNCTION", help="Called with a way to run the model.")
+@click.option(
+    "--calibration",
+    type=PATH,
+    help="Real inputs: .npz file, folder of .npz/.npy, or module:function that yields them.",
+)
 @click.option("--report", type=PATH, help="Write an HTML report here.")
 @click.option(
     "--portable/--no-portable",

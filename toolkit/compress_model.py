@@ -8,7 +8,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +28,13 @@ from toolkit.versions import versions
 if TYPE_CHECKING:
     from passes.embed_functions import Portable
     from passes.settings import Recipe, WeightSettings
+    from toolkit.choose_settings import Choice
+    from toolkit.metrics import Metric
     from toolkit.pipeline import Finished, Source
-    from toolkit.quantiser_search import Prepared
     from toolkit.verify import Expected
+
+STOCK_FEEDS = 4
+"""Feeds that are run on stock ONNX Runtime, where every run decodes all weights anew."""
 
 Progress = Callable[[str, str], None]
 PathLike = str | os.PathLike[str]
@@ -47,6 +51,9 @@ def compress(
     max_error: float | None = None,
     target_ratio: float | None = None,
     target_size: int | None = None,
+    min_agreement: float | None = None,
+    max_drop: str | float | None = None,
+    metric: str | None = None,
     calibration: PathLike | None = None,
     report: PathLike | None = None,
     dry_run: bool = False,
@@ -68,7 +75,12 @@ def compress(
         max_error: largest error of an output element, as a share of the output's largest magnitude.
         target_ratio: bytes of the original / bytes of the result, above 1.
         target_size: bytes of the result.
-        calibration: real inputs, an .npz file or a folder; made from the signature where None.
+        min_agreement: least share of equal winners along the last axis, for classifiers.
+        max_drop: how much `metric` may lose: a number in its unit, or "0.5%" of the original's.
+        metric: `module:function`, called with a function that runs the model, from a mapping of
+            inputs to one of outputs; returns a number, more of which is better.
+        calibration: real inputs: an .npz file, a folder, or `module:function` that yields mappings.
+            Most of them are fitted to, the others measured on; made from the signature where None.
         report: path of an HTML report to write.
         dry_run: do all of the work and write nothing.
         jobs: threads; one per core where None.
@@ -85,6 +97,17 @@ def compress(
         OutputError: the result cannot be written; nothing half-written remains.
         VerificationError: the written file is wrong, which is a bug; nothing remains.
     """
+    target_options = {
+        "--min-sqnr": min_sqnr,
+        "--max-error": max_error,
+        "--target-ratio": target_ratio,
+        "--target-size": target_size,
+        "--min-agreement": min_agreement,
+        "--max-drop": max_drop,
+        "--metric": metric,
+    }
+    if max_drop is not None and metric is None:
+        raise InputError("--max-drop: give the metric that may drop, by --metric module:function")
     job = _Job(
         Path(model),
         output_path(output) if output is not None else default_output(Path(model)),
@@ -94,6 +117,7 @@ def compress(
         thread_count(jobs),
         portable,
         progress or (lambda stage, detail: None),
+        _metric(metric),
     )
     given = given_settings(recipe, bits, lossless)
     job.check_paths([Path(given.source)] if given.source else [])
@@ -115,6 +139,8 @@ def compress(
         max_error=max_error,
         target_ratio=target_ratio,
         target_size=target_size,
+        min_agreement=min_agreement,
+        max_drop=max_drop,
         fixed=not given.searching or given.recipe is not None,
     )
     if not given.searching and target.kind != "fixed":
@@ -127,7 +153,7 @@ def compress(
         )
     settings = given.assign(source, target.kind == "fixed")
     source.model.metadata_props[METADATA_KEY] = given.metadata()
-    command = _command(job, given, min_sqnr, max_error, target_ratio, target_size)
+    command = _command(job, given, target_options)
     return job.run(source, target, settings, command, given.label())
 
 
@@ -146,6 +172,7 @@ class _Job:
     threads: int
     portable: Portable
     progress: Progress
+    metric: Metric | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -183,44 +210,18 @@ class _Job:
         command: str,
         label: dict[str, Any],
     ) -> Report:
-        from passes.settings import WeightSettings
-        from toolkit.quantiser_search import choose_steps, prepare, searchable
+        from toolkit.choose_settings import choose_settings
 
         notes = list(source.notes)
         notes += [f"{name}: holds NaN or infinity, kept lossless" for name in source.odd]
-        names = searchable(source, settings) if target.kind != "fixed" else []
-        fixed = {name: how for name, how in settings.items() if how is not None}
-        with self.timed("inputs"):
-            # Without a search the weights are taken out as well: the session stays small.
-            taken = names or searchable(source, dict.fromkeys(settings))
-            prepared = prepare(source, taken, self.calibration, self.threads)
-        notes += prepared.notes
+        choice = choose_settings(
+            self, source, target, settings, self.metric, self.report is not None
+        )
+        notes += choice.notes
+        target, result = choice.target, choice.result
         original_bytes = source.num_bytes
-        result: SearchResult | None = None
-        if names:
-            with self.timed("search"):
-                result = choose_steps(
-                    source,
-                    prepared,
-                    fixed,
-                    target,
-                    self.portable,
-                    self.report is not None,
-                    self.progress,
-                )
-            if result.steps is None:
-                notes.append(
-                    f"no quantisation keeps an {target.text}: all weights are kept lossless"
-                )
-            for name in names:
-                step = result.steps[name] if result.steps else None
-                exact = WeightSettings(scheme="lossless")
-                fixed[name] = WeightSettings(step=step) if step else exact
-        feeds, ignored = prepared.feeds, prepared.ignored
-        _release(prepared)
-        release_memory()
         with self.timed("encode"):
-            finished, expected, rows = self._encode(source, fixed)
+            finished, expected, rows = self._encode(source, choice)
         notes += finished.notes
         with self.timed("write"), self._place() as temporary:
             size = self._write(finished, temporary)
@@ -229,7 +230,7 @@ class _Job:
                 notes.append("the result would not be smaller than the original: nothing written")
             with self.timed("verify"):
                 try:
-                    fidelity, stock = self._verify(temporary, feeds, ignored, finished, expected)
+                    fidelity, stock = self._verify(temporary, choice, finished, expected, notes)
                 except VerificationError as error:
                     text = str(error).replace(str(temporary), str(self.output))
                     raise VerificationError(text) from error
@@ -271,7 +272,7 @@ class _Job:
         return summary
 
     def _encode(
-        self, source: Source, fixed: dict[str, WeightSettings]
+        self, source: Source, choice: Choice
     ) -> tuple[Finished, dict[str, Expected], list[TensorRow]]:
         from passes.errors import SettingsError
         from toolkit.pipeline import finish, fit_all, keep_factors
@@ -279,7 +280,8 @@ class _Job:
         from toolkit.verify import expected_weights
 
         decided: list[str] = []
-        fitted = fit_all(source, fixed, decided)
+        fixed = choice.settings
+        fitted = fit_all(source, fixed, decided, choice.moments, choice.known)
         quality = weight_quality(source, fitted)
         fitted, notes = keep_factors(source.model, fitted)
         expected = expected_weights(fitted)
@@ -316,28 +318,50 @@ class _Job:
     def _verify(
         self,
         path: Path,
-        feeds: list[Any],
-        ignored: list[str],
+        choice: Choice,
         finished: Finished,
         expected: dict[str, Expected],
+        notes: list[str],
     ) -> tuple[Fidelity, Fidelity | None]:
-        from toolkit.verify import check_weights, run_compressed, run_original, run_stock
+        from toolkit.padding import without_padding
+        from toolkit.verify import check_weights, run_compressed, run_original, run_stock, score
+
+        def compared(found: list[dict[str, Any]]) -> Fidelity:
+            return compare_outputs(original, without_padding(found, feeds), choice.ignored)
 
         release_memory()
-        encoded = {row.name for row in finished.encoded}
+        feeds, encoded = choice.feeds, {row.name for row in finished.encoded}
         kept = [name for name in expected if name not in encoded]
-        original = run_original(self.model, feeds, self.threads)
+        original = without_padding(run_original(self.model, feeds, self.threads), feeds)
         release_memory()
         if not encoded:
-            return compare_outputs(original, run_stock(path, feeds, self.threads), ignored), None
+            return compared(run_stock(path, feeds, self.threads)), None
         check_weights(path, expected, kept, self.threads)
         release_memory()
-        fidelity = compare_outputs(original, run_compressed(path, feeds, self.threads), ignored)
+        fidelity = compared(run_compressed(path, feeds, self.threads))
+        if self.metric is not None:
+            fidelity.score = score(path, self.metric, self.threads)
+        if choice.moments and choice.fitted is not feeds:
+            notes.append(self._fitted_fidelity(path, choice))
         stock = None
         if finished.functions:
             release_memory()
-            stock = compare_outputs(original, run_stock(path, feeds, self.threads), ignored)
+            few = slice(STOCK_FEEDS)
+            found = without_padding(run_stock(path, feeds[few], self.threads), feeds[few])
+            stock = compare_outputs(original[few], found, choice.ignored)
         return fidelity, stock
+
+    def _fitted_fidelity(self, path: Path, choice: Choice) -> str:
+        """What the file does on data that it was fitted to, as much of it as was measured on."""
+        from toolkit.padding import without_padding
+        from toolkit.verify import run_compressed, run_original
+
+        feeds = choice.fitted[: len(choice.feeds)]
+        runs = [run(path, feeds, self.threads) for path, run in
+                ((self.model, run_original), (path, run_compressed))]  # fmt: skip
+        original, found = (without_padding(run, feeds) for run in runs)
+        fidelity = compare_outputs(original, found, choice.ignored)
+        return f"output SQNR on data that was fitted to: {fidelity.sqnr_db:.2f} dB"
 
 
 def weight_quality(source: Source, fitted: dict[str, Any]) -> dict[str, float]:
@@ -362,13 +386,6 @@ def weight_quality(source: Source, fitted: dict[str, Any]) -> dict[str, float]:
             noise += float(np.vdot(error, error))
         quality[name] = 10 * math.log10(signal / noise) if noise and signal else math.inf
     return quality
-
-
-def _release(prepared: Prepared) -> None:
-    """Lets go of the arrays and the session of a search: they are as large as the model."""
-    prepared.arrays.clear()
-    prepared.reference.clear()
-    del prepared.evaluator
 
 
 def _reached(target: Target, fidelity: Fidelity, size: int) -> bool:
@@ -398,23 +415,21 @@ def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity:
     )
 
 
-def _command(
-    job: _Job,
-    given: GivenSettings,
-    min_sqnr: float | None,
-    max_error: float | None,
-    target_ratio: float | None,
-    target_size: int | None,
-) -> str:
+def _metric(text: str | None) -> Metric | None:
+    if text is None:
+        return None
+    from toolkit.metrics import Metric
+
+    return Metric(text)
+
+
+def _command(job: _Job, given: GivenSettings, targets: Mapping[str, Any]) -> str:
     """The command line that repeats this run."""
     parts = ["toolkit", "compress", str(job.model), "--output", str(job.output)]
     options: dict[str, Any] = {
         "--recipe": given.source,
         "--bits": given.bits,
-        "--min-sqnr": min_sqnr,
-        "--max-error": max_error,
-        "--target-ratio": target_ratio,
-        "--target-size": target_size,
+        **targets,
         "--calibration": job.calibration,
         "--report": job.report,
     }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 STAGES = {
     "read": "reading the model",
     "inputs": "running the original",
+    "moments": "measuring the inputs of every layer",
     "search": "searching quantisation steps",
     "scan": "measuring each weight under each scheme",
     "sensitivity": "measuring how much each weight matters",

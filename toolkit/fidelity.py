@@ -65,7 +65,8 @@ class Fidelity:
 
     `sqnr_db` is the least over the outputs that count; `ignored` names outputs left out of it (the
     original itself does not repeat them from run to run). `healthy` is False where a slice that
-    carried signal is dead or wrong; `problems` says in words which.
+    carried signal is dead or wrong; `problems` says in words which. `score` is the user's metric,
+    where there is one.
     """
 
     outputs: list[OutputFidelity]
@@ -74,6 +75,7 @@ class Fidelity:
     healthy: bool
     problems: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    score: float | None = None
 
     @property
     def worst_slice(self) -> SliceFidelity | None:

@@ -21,8 +21,11 @@ SEED = 20_240_229
 MIN_FEEDS, MAX_FEEDS = 4, 16
 SECONDS_OF_FEEDS = 0.5
 """Made-up feeds are as many as the model runs in this time of all threads: a power of two within
-those limits. Time of the processor, not of the clock: what else the machine does must not matter."""
+those limits. Time of the processor, not of the clock: other work must not change it."""
 MAX_CALIBRATION_FEEDS = 64
+"""To measure on."""
+MAX_FITTED_FEEDS = 4096
+"""To fit to."""
 
 _BATCH_NAMES = ("batch", "bs", "n", "num_samples")
 _LENGTH_NAMES = ("seq", "len", "time", "token", "step", "frame", "word", "samples", "position")
@@ -64,8 +67,9 @@ def model_inputs(
     calibration: Path | None,
     bounds: Mapping[str, int],
     attempt: Callable[[Feed], object],
+    max_feeds: int = MAX_CALIBRATION_FEEDS,
 ) -> ModelInputs:
-    """Feeds from `calibration`, or made from the signature where it is None.
+    """Feeds from `calibration`, at most `max_feeds`, or made from the signature where it is None.
 
     `bounds` are exclusive upper bounds of integer inputs (`index_bounds`). `attempt` runs the model
     once and raises where it cannot; it is called on one feed, and for generated inputs again with
@@ -74,7 +78,7 @@ def model_inputs(
     Raises `InputError` where the calibration does not match or no generated feed runs.
     """
     if calibration is not None:
-        feeds = read_calibration(calibration, specs, MAX_CALIBRATION_FEEDS)
+        feeds = read_calibration(calibration, specs, max_feeds)
         try:
             outputs = attempt(feeds[0])
         except Exception as error:

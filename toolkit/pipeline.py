@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from passes.embed_functions import Portable
     from passes.encode_weights import EncodedWeight
-    from passes.schemes import Parameters
+    from passes.schemes import Moments, Parameters, RowUse
     from passes.select_weights import Weight
     from passes.settings import Coding, WeightSettings
 
@@ -123,10 +123,15 @@ def quantised_values(array: Array, step: float, threads: int = 2) -> Array:
 
 
 def fit_all(
-    source: Source, settings: Mapping[str, WeightSettings], notes: list[str]
+    source: Source,
+    settings: Mapping[str, WeightSettings],
+    notes: list[str],
+    moments: Mapping[str, Moments | RowUse] | None = None,
+    known: Mapping[str, Parameters] | None = None,
 ) -> dict[str, Parameters]:
-    """Parameters of every weight that is not kept; what schemes decided goes to `notes`. Raises
-    `InputError` naming the weight."""
+    """Parameters of every weight that is not kept, by the `moments` of their inputs; those in
+    `known` are not fitted again. What schemes decided goes to `notes`. Raises `InputError` naming
+    the weight."""
     from passes.errors import SchemeError
     from passes.fit_weight import explained, fit_group, fit_weight, joint_groups, positions_for
 
@@ -141,10 +146,17 @@ def fit_all(
             raise InputError(f"{source.path}: {explained(group, error)}") from error
     for name, how in settings.items():
         weight = source.weights[name]
+        if name not in fitted and known is not None and name in known:
+            fitted[name] = known[name]
         if name not in fitted:
             try:
                 parameters = fit_weight(
-                    weight.array(), how, weight.channel_axis, remarks[name], positions.get(name)
+                    weight.array(),
+                    how,
+                    weight.channel_axis,
+                    remarks[name],
+                    positions.get(name),
+                    None if moments is None else moments.get(name),
                 )
             except SchemeError as error:
                 raise InputError(f"{source.path}: weight {name}: {error}") from error

@@ -3,24 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy.typing as npt
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from toolkit.allocation import Allocation
-from toolkit.calibration import Feed
-from toolkit.evaluator import Evaluator, irreproducible
-from toolkit.fidelity import Fidelity, compare_outputs
-from toolkit.index_bounds import index_bounds
-from toolkit.inputs import model_inputs
+from toolkit.fitting import PlainFitting
 from toolkit.memory import release_memory
-from toolkit.ort_session import open_session
-from toolkit.pipeline import Source, finish, quantised_values
+from toolkit.pipeline import Source, finish
+from toolkit.prepare_model import Prepared
 from toolkit.rate_curve import RateCurve, rate_curve
-from toolkit.scores import ScoreKind, score_kinds, to_scores
 from toolkit.search import (
     Measures,
     SearchResult,
@@ -30,11 +22,11 @@ from toolkit.search import (
     search_size,
 )
 from toolkit.sensitivity import measure_sensitivity
-from toolkit.signature import model_signature
 from toolkit.targets import Target
 
 if TYPE_CHECKING:
     from passes.embed_functions import Portable
+    from passes.schemes import Parameters
     from passes.settings import WeightSettings
 
 SENSITIVITY_SECONDS = 20.0
@@ -42,125 +34,16 @@ CURVE_SECONDS = 8.0
 FALLBACK_KNOB = -5.0
 """Where sensitivity is measured if the rough search found nothing: log2 of step / RMS."""
 
+REFERENCE_KNOB = -2.0
+"""Where it is measured for rate-aware rounding: fine enough for the laws of high rate."""
+
+CALIBRATED_SECONDS = 90.0
+CALIBRATED_EVALUATIONS = 5
+
 MARGIN_DB = 0.02
 """The search aims this much higher, for the round-off between ways of running a model."""
 
-MINOR_OPERATORS = frozenset(
-    {
-        "Conv",
-        "ConvTranspose",
-        "Gemm",
-        "MatMul",
-        "Add",
-        "Sub",
-        "Mul",
-        "LSTM",
-        "GRU",
-        "RNN",
-        "LayerNormalization",
-        "SkipLayerNormalization",
-        "FusedConv",
-    }
-)
-"""Small tensors (biases, norms) are quantised, finely, where only these use them: a small error of
-theirs makes a small error of the output. A variance under a root is none of them."""
-
-MINOR_SIZE = 64
-
 Progress = Callable[[str, str], None]
-
-
-@dataclass
-class Prepared:
-    """A model ready to be measured: `feeds` and what the original gives for them. Outputs that are
-    probabilities are compared as scores; `kinds` says which."""
-
-    evaluator: Evaluator
-    arrays: dict[str, npt.NDArray[Any]]
-    feeds: list[Feed]
-    generated: bool
-    reference: list[dict[str, Any]]
-    kinds: dict[str, ScoreKind]
-    ignored: list[str]
-    notes: list[str]
-    threads: int
-
-    def fidelity(self, steps: Steps) -> Fidelity:
-        """That of the model with all weights quantised at `steps`."""
-        values = {
-            name: quantised_values(array, steps[name], self.threads) if name in steps else array
-            for name, array in self.arrays.items()
-        }
-        found = to_scores(self.evaluator.run(values, self.feeds), self.kinds)
-        return compare_outputs(self.reference, found, self.ignored)
-
-    def fidelity_with(self, changed: Mapping[str, npt.NDArray[Any]]) -> Fidelity:
-        """That of the model with other values of some weights."""
-        found = to_scores(self.evaluator.run({**self.arrays, **changed}, self.feeds), self.kinds)
-        return compare_outputs(self.reference, found, self.ignored)
-
-    def alone(self, name: str, step: float, draw: int) -> Fidelity:
-        """That of the model with one weight quantised, on every second feed from `draw` on."""
-        first = draw if len(self.feeds) > draw else 0
-        values = {**self.arrays, name: quantised_values(self.arrays[name], step, self.threads)}
-        found = to_scores(self.evaluator.run(values, self.feeds[first::2]), self.kinds)
-        return compare_outputs(self.reference[first::2], found, self.ignored)
-
-
-def prepare(
-    source: Source, names: Sequence[str], calibration: Path | None, threads: int
-) -> Prepared:
-    """Makes inputs and runs the original once. `names` are the weights that will be replaced.
-    Raises `InputError` where no inputs can be had."""
-    specs, bounds = model_signature(source.model), index_bounds(source.model)
-    arrays = {name: source.weights[name].array() for name in names}
-    try:
-        copy = source.model.clone()
-        taken = {name: copy.graph.initializers[name] for name in names}
-        evaluator = Evaluator(copy, taken, threads)
-    except Exception:
-        open_session(source.path, threads)  # says so where the model itself is at fault
-        raise
-    inputs = model_inputs(specs, calibration, bounds, lambda feed: evaluator.run(arrays, [feed]))
-    reference = evaluator.run(arrays, inputs.feeds)
-    notes = list(inputs.notes)
-    ignored = irreproducible(reference, evaluator.run(arrays, inputs.feeds))
-    if ignored:
-        notes.append(
-            f"outputs {', '.join(ignored)} differ from run to run in the original already: "
-            "they do not count"
-        )
-    kinds = score_kinds(reference)
-    if kinds:
-        notes.append(
-            f"outputs {', '.join(kinds)} are probabilities: "
-            "the search compares the scores behind them"
-        )
-    return Prepared(
-        evaluator,
-        arrays,
-        inputs.feeds,
-        inputs.generated,
-        to_scores(reference, kinds),
-        kinds,
-        ignored,
-        notes,
-        threads,
-    )
-
-
-def searchable(source: Source, settings: Mapping[str, WeightSettings | None]) -> list[str]:
-    """Names of the weights whose step is to be found: those that `settings` leaves open (None).
-    Small tensors count where they are long enough and used by tame operators only."""
-    names = []
-    for name, how in settings.items():
-        weight = source.weights[name]
-        minor = weight.role == "minor" and (
-            weight.num_elements < MINOR_SIZE or not set(weight.op_types) <= MINOR_OPERATORS
-        )
-        if how is None and not minor and weight.role != "integer":
-            names.append(name)
-    return names
 
 
 def choose_steps(
@@ -173,27 +56,85 @@ def choose_steps(
     progress: Progress,
 ) -> SearchResult:
     """Steps for the weights in `prepared`, the others as in `fixed`."""
-    curves: dict[str, RateCurve] = {}
-    for name, array in prepared.arrays.items():
-        curves[name] = rate_curve(array)
+    curves = {name: rate_curve(array) for name, array in prepared.arrays.items()}
     roles = {name: source.weights[name].role for name in curves}
+    measures = _measures(source, prepared, fixed, portable, Allocation(curves, roles), progress)
+    release_memory()
+    if prepared.fitting.is_rate_aware:
+        best, chosen = _by_sensitivity(prepared, curves, roles, measures, target, progress)
+    else:
+        best, chosen = _in_two_rounds(prepared, curves, roles, measures, target, progress)
+    if with_curve and best.steps is not None:
+        best.trace += curve_points(chosen, best.knob, measures, CURVE_SECONDS)
+    return best
+
+
+def _measures(
+    source: Source,
+    prepared: Prepared,
+    fixed: Mapping[str, WeightSettings],
+    portable: Portable,
+    uniform: Allocation,
+    progress: Progress,
+) -> Measures:
     rest = source.num_bytes - sum(array.nbytes for array in prepared.arrays.values())
-    uniform = Allocation(curves, roles)
 
     def write(steps: Steps) -> int:
-        from passes.settings import WeightSettings
-
-        plan = {**fixed, **{name: WeightSettings(step=step) for name, step in steps.items()}}
+        fitting = prepared.fitting
+        fitting.values(prepared.arrays, steps, draft=False)  # which are kept, where they are dear
+        plan: dict[str, WeightSettings | Parameters] = dict(fixed)
+        for name, step in steps.items():
+            plan[name] = fitting.kept(name, step) or fitting.settings(name, step)
         return finish(source.model.clone(), plan, portable).num_bytes
 
-    measures = Measures(
+    return Measures(
         prepared.fidelity,
         lambda steps: rest + uniform.bits(steps) / 8,
         write,
         lambda text: progress("search", text),
     )
-    release_memory()
+
+
+def _by_sensitivity(
+    prepared: Prepared,
+    curves: Mapping[str, RateCurve],
+    roles: Mapping[str, str],
+    measures: Measures,
+    target: Target,
+    progress: Progress,
+) -> tuple[SearchResult, Allocation]:
+    """Measures at fine steps how much each weight matters, and searches once."""
+    steps = Allocation(curves, roles).steps(REFERENCE_KNOB)
+    together = prepared.fidelity_with(PlainFitting().values(prepared.arrays, steps, draft=True))
+    large = {name: curve for name, curve in curves.items() if roles[name] != "minor"}
+    sensitivity, _ = measure_sensitivity(
+        large,
+        steps,
+        prepared.alone,
+        together,
+        CALIBRATED_SECONDS,
+        lambda text: progress("sensitivity", text),
+        by_step=True,
+    )
+    allocation = Allocation(curves, roles, sensitivity, is_rate_aware=True)
+    if target.kind == "target_size":
+        return search_size(allocation, target, measures), allocation
     rough = _rough_target(target)
+    found = search_fidelity(allocation, rough, measures, max_evaluations=CALIBRATED_EVALUATIONS)
+    return found, allocation
+
+
+def _in_two_rounds(
+    prepared: Prepared,
+    curves: Mapping[str, RateCurve],
+    roles: Mapping[str, str],
+    measures: Measures,
+    target: Target,
+    progress: Progress,
+) -> tuple[SearchResult, Allocation]:
+    """Searches one step for all weights, measures there how much each matters, and searches
+    again."""
+    uniform, rough = Allocation(curves, roles), _rough_target(target)
     if target.kind == "target_size":
         first = search_size(uniform, target, measures)
     else:
@@ -219,10 +160,7 @@ def choose_steps(
         again = search_fidelity(uniform, rough, measures, first.knob)
         again.trace[:0] = best.trace
         best = again
-    if with_curve and best.steps is not None:
-        chosen = weighted or uniform
-        best.trace += curve_points(chosen, best.knob, measures, CURVE_SECONDS)
-    return best
+    return best, weighted or uniform
 
 
 def _rough_target(target: Target) -> Target:

@@ -128,7 +128,7 @@ def scan(
     from passes.errors import SchemeError
     from passes.stages import scheme_of
     from toolkit.pipeline import fold_layers, read_source
-    from toolkit.quantiser_search import prepare
+    from toolkit.prepare_model import prepare
 
     path, tell = Path(model), progress or (lambda stage, detail: None)
     _check_options(min_sqnr, sparsity, min_size)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from passes.select_weights import Weight
-    from toolkit.quantiser_search import Prepared
+    from toolkit.prepare_model import Prepared
 
 Stages = tuple[Any, ...]
 

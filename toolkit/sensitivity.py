@@ -29,8 +29,10 @@ def measure_sensitivity(
     together: Fidelity,
     seconds: float,
     progress: Callable[[str], None] = lambda text: None,
+    by_step: bool = False,
 ) -> tuple[dict[str, float], int]:
-    """Noise in the outputs per unit of relative weight error, for every weight.
+    """Noise in the outputs per unit of relative weight error, for every weight; or per squared step
+    relative to the RMS, with `by_step`.
 
     `alone(name, step, draw)` runs the model with that one weight quantised, on the share of feeds
     number `draw` of two; `together` is the fidelity with all weights at `steps`. Weights are
@@ -52,10 +54,15 @@ def measure_sensitivity(
             step = steps[name] * RATIO**draw
             noise = _noise(alone(name, step, draw), weights)
             if noise is not None:
-                error = max(curves[name].mse_at(step), 1e-30)
+                error = _squared(step, curves[name]) if by_step else curves[name].mse_at(step)
+                error = max(error, 1e-30)
                 draws.setdefault(name, []).append(noise / error)
             progress(f"draw {draw + 1}, weight {index + 1} of {len(order)}: {name}")
     return fill_sensitivity(curves, _shrunk(draws)), len(draws)
+
+
+def _squared(step: float, curve: RateCurve) -> float:
+    return (step / curve.rms) ** 2 if curve.rms else 1.0
 
 
 def _shrunk(draws: Mapping[str, list[float]]) -> dict[str, float]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
     from passes.schemes import Parameters
+    from toolkit.metrics import Metric
 
 Outputs = list[dict[str, Any]]
 Expected = str | npt.NDArray[Any]
@@ -187,14 +188,21 @@ def run_compressed(
     mode: Literal["load", "stream"] = "load",
 ) -> Outputs:
     """Outputs of a compressed file through `runtime.InferenceSession`."""
+    return _run(path, lambda: _session(path, threads, mode), feeds, f"{mode} mode")
+
+
+def score(path: Path, metric: Metric, threads: int = 0) -> float:
+    """The user's metric of a compressed file in load mode."""
+    session = _session(path, threads)
+    return metric.score(lambda feed: run_named(session, feed))
+
+
+def _session(path: Path, threads: int, mode: Literal["load", "stream"] = "load") -> Any:
     import runtime
 
-    def make() -> Any:
-        return runtime.InferenceSession(
-            str(path), quiet_options(threads), providers=["CPUExecutionProvider"], mode=mode
-        )
-
-    return _run(path, make, feeds, f"{mode} mode")
+    return runtime.InferenceSession(
+        str(path), quiet_options(threads), providers=["CPUExecutionProvider"], mode=mode
+    )
 
 
 def run_stock(path: Path, feeds: Sequence[Feed], threads: int = 0) -> Outputs:

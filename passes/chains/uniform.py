@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from passes.chain_builder import Attributes, ChainBuilder
 from passes.chains.base import Chain
+from passes.chains.inner import inner_chain
 from passes.chains.unfold_blocks import unfolded
 from passes.schemes import UniformParameters
+from passes.schemes.scale_table import scale_table
 from passes.select_weights import Weight, bounded_view
 from passes.settings import Coder
 from passes.symbol_packing import PackedSymbols, SymbolRequest
@@ -23,7 +26,10 @@ _HALF_SCALE_SINCE = 19  # DequantizeLinear: the output has the type of the scale
 
 
 class UniformChain(Chain[UniformParameters]):
-    """symbols -> DequantizeLinear, or Cast, Sub and Mul -> [Add offset]."""
+    """symbols -> DequantizeLinear, or Cast, Sub and Mul -> [Add offset].
+
+    Scales that take few values are looked up in a table.
+    """
 
     def __init__(
         self, weight: Weight, parameters: UniformParameters, coder: Coder, opset: int
@@ -36,13 +42,33 @@ class UniformChain(Chain[UniformParameters]):
             self.view = bounded_view(grid)
         if parameters.partition.padding:
             self.view = bounded_view((1, parameters.scale.size, parameters.block_size))
+        wide = parameters.symbols.dtype == np.int16
+        self._plain = self._folds() or self.is_moved() or (wide and opset < _BLOCKS_SINCE)
+        self._half = (
+            weight.dtype == ir.DataType.FLOAT16
+            and opset >= (_BLOCKS_SINCE if wide else _HALF_SCALE_SINCE)
+            and not self._plain
+            and parameters.offset is None
+        )
+        self._axis = parameters.axis
+        if self._folds():
+            self._axis = 0
+        elif self._axis is not None and self.order is not None:
+            self._axis = self.order.index(self._axis)
+        self._scale = self._shaped(parameters.scale)
+        if self._half:
+            self._scale = self._scale.astype(np.float16)
+        table = scale_table(self._scale)
+        self._table: Chain[Any] | None = None
+        if table is not None:
+            self._table = inner_chain(weight, table, "auto", opset, "Gather")
 
     def requests(self) -> list[SymbolRequest]:
         request = self.request(self.parameters.symbols)
-        if not self._folds():
-            return [request]
-        blocks = self.parameters.partition.fold(request.symbols)[0]
-        return [replace(request, symbols=blocks, shape=blocks.shape)]
+        if self._folds():
+            blocks = self.parameters.partition.fold(request.symbols)[0]
+            request = replace(request, symbols=blocks, shape=blocks.shape)
+        return [request, *([] if self._table is None else self._table.requests())]
 
     def _folds(self) -> bool:
         """Whether blocks become rows, for a DequantizeLinear that knows none yet, and as buckets
@@ -53,60 +79,48 @@ class UniformChain(Chain[UniformParameters]):
 
     def build(self, builder: ChainBuilder, packed: Sequence[PackedSymbols]) -> ir.Value:
         fitted, value = self.parameters, packed[0].value
-        scale, zero, axis = fitted.scale, fitted.zero_point, fitted.axis
-        offset = fitted.offset
-        if self._folds():
-            scale, axis = scale.reshape(-1), 0
-            zero = None if zero is None else zero.reshape(-1)
-            offset = None if offset is None else offset.reshape(-1)
-        elif axis is not None and self.order is not None:
-            axis = self.order.index(axis)
-        wide = fitted.symbols.dtype == np.int16
-        plain = self._folds() or self.is_moved() or (wide and self.opset < _BLOCKS_SINCE)
-        half = self.weight.dtype == ir.DataType.FLOAT16 and self.opset >= (
-            _BLOCKS_SINCE if wide else _HALF_SCALE_SINCE
-        )
-        half = half and not plain and offset is None
-        if plain:
-            value = self._multiplied(builder, value, scale, zero, axis)
+        if self._table is None:
+            scale = builder.initializer(self._scale)
         else:
-            inputs = [value, builder.initializer(scale.astype(np.float16) if half else scale)]
+            scale = self._table.build(builder, packed[1:])
+        zero = None if fitted.zero_point is None else self._shaped(fitted.zero_point)
+        if self._plain:
+            value = builder.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})
             if zero is not None:
-                inputs.append(builder.initializer(zero))
+                zeros = builder.initializer(zero.astype(np.float32))
+                value = builder.node("Sub", [value, zeros])
+            value = builder.node("Mul", [value, scale])
+        else:
+            inputs = [value, scale] if zero is None else [value, scale, builder.initializer(zero)]
             attributes: Attributes = {}
-            if axis is not None and axis != 1 and scale.ndim:
-                attributes["axis"] = axis
+            if self._axis is not None and self._axis != 1 and fitted.scale.ndim:
+                attributes["axis"] = self._axis
             if fitted.block_size and not self._folds():
                 attributes["block_size"] = fitted.block_size
             value = builder.node("DequantizeLinear", inputs, attributes)
-        if offset is not None:
-            shape = self._beside(offset, axis)
-            value = builder.node("Add", [value, builder.initializer(offset.reshape(shape))])
+        if fitted.offset is not None:
+            offset = builder.initializer(self._beside(fitted.offset))
+            value = builder.node("Add", [value, offset])
         if self._folds():
             value = unfolded(builder, value, fitted.partition)
         value = self.transposed_back(builder, value)
-        if self.weight.dtype != ir.DataType.FLOAT and not half:
+        if self.weight.dtype != ir.DataType.FLOAT and not self._half:
             value = builder.node("Cast", [value], {"to": int(self.weight.dtype)})
         return value
 
-    def _multiplied(
-        self,
-        builder: ChainBuilder,
-        value: ir.Value,
-        scale: np.ndarray,
-        zero: np.ndarray | None,
-        axis: int | None,
-    ) -> ir.Value:
-        """(symbol - zero point) * scale in float32, where DequantizeLinear does not know the
-        symbols yet or must not stand; the arithmetic is the same."""
-        shape = self._beside(scale, axis)
-        value = builder.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})
-        if zero is not None:
-            offsets = builder.initializer(zero.astype(np.float32).reshape(shape))
-            value = builder.node("Sub", [value, offsets])
-        return builder.node("Mul", [value, builder.initializer(scale.reshape(shape))])
+    def _shaped(self, scales: np.ndarray) -> np.ndarray:
+        """Scales or zero points as the operators behind the symbols take them: broadcast against
+        the symbols where the arithmetic is spelled out, since DequantizeLinear does not know the
+        symbols yet or must not stand there."""
+        return self._beside(scales) if self._plain else scales
 
-    def _beside(self, scale: np.ndarray, axis: int | None) -> list[int]:
-        """The dimensions in which ``scale`` is broadcast against the symbols."""
-        rank = 2 if self._folds() else len(self.weight.shape)
-        return [-1 if i == axis else 1 for i in range(rank)] if scale.ndim else []
+    def _beside(self, scales: np.ndarray) -> np.ndarray:
+        """``scales`` with the dimensions in which they are broadcast against the symbols."""
+        if self._folds():
+            return scales.reshape(-1, 1)
+        rank = len(self.weight.shape)
+        return (
+            scales.reshape([-1 if i == self._axis else 1 for i in range(rank)])
+            if scales.ndim
+            else scales
+        )

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from passes.activations import Activations
 from passes.channels.layer_samples import Array, Floats, MatrixLayer
 from passes.errors import ModelError
 
@@ -20,21 +19,6 @@ MIN_ROWS, ROWS_PER_FEATURE = 4096, 4
 MAX_FEATURES = 6144
 """Layers with more features are not measured: their moments would take more than 600 MB."""
 _EXACT_FEATURES = 512
-
-
-class Activations(Protocol):
-    """Runs a model on calibration data.
-
-    Called with a model and names of values in it, it gives the arrays of those values by name, once
-    for each of ``num_feeds`` feeds, the same feeds in the same order at every call.
-    """
-
-    @property
-    def num_feeds(self) -> int: ...
-
-    def __call__(
-        self, model: ir.Model, names: Sequence[str]
-    ) -> Iterator[Mapping[str, npt.NDArray[Any]]]: ...
 
 
 @dataclass

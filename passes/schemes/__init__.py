@@ -9,6 +9,7 @@ from passes.schemes.base import FitContext, Parameters, Scheme
 from passes.schemes.binary import Binary, BinaryParameters, Ternary, TernaryParameters
 from passes.schemes.codebook import Codebook
 from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
+from passes.schemes.compensated import Compensated
 from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
 from passes.schemes.joint_fit import fit_jointly
 from passes.schemes.joint_low_rank import factorize_jointly
@@ -16,9 +17,11 @@ from passes.schemes.joint_pruning import prune_jointly
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
 from passes.schemes.low_rank import LowRank
 from passes.schemes.low_rank_factors import LowRankParameters
+from passes.schemes.moments import MatrixLayout, Moments, RowUse
 from passes.schemes.points import Points, PointsParameters, PowerOfTwo, PowerOfTwoParameters
 from passes.schemes.prune_parameters import PruneParameters
 from passes.schemes.pruning import Prune
+from passes.schemes.rate_distortion import RateDistortion
 from passes.schemes.scaled import Scaled, ScaledParameters
 from passes.schemes.sparsity_allocation import sparsities_for_total
 from passes.schemes.sums import Sum, SumParameters
@@ -35,6 +38,7 @@ __all__ = [
     "BinaryParameters",
     "Codebook",
     "CodebookParameters",
+    "Compensated",
     "FitContext",
     "FixedPoint",
     "FixedPointParameters",
@@ -43,6 +47,8 @@ __all__ = [
     "LosslessParameters",
     "LowRank",
     "LowRankParameters",
+    "MatrixLayout",
+    "Moments",
     "Parameters",
     "Points",
     "PointsParameters",
@@ -50,6 +56,8 @@ __all__ = [
     "PowerOfTwoParameters",
     "Prune",
     "PruneParameters",
+    "RateDistortion",
+    "RowUse",
     "Scaled",
     "ScaledParameters",
     "Scheme",

@@ -13,6 +13,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from passes.schemes.moments import Moments, RowUse
+
 
 class Parameters(ABC):
     """What a scheme has fitted.
@@ -62,6 +64,7 @@ class FitContext:
         seed: Of everything random.
         previous: Parameters of an earlier fit to a similar weight, to start from.
         positions: Output positions of the layer for one sample: multiply-accumulates per element.
+        moments: What the weight is multiplied with, where that was measured.
         remarks: Where a scheme writes what it has decided, one line each.
     """
 
@@ -72,6 +75,7 @@ class FitContext:
     seed: int = 0
     previous: Parameters | None = None
     positions: int | None = None
+    moments: Moments | RowUse | None = None
     remarks: list[str] | None = None
 
 

@@ -26,18 +26,26 @@ def coded_bits(parameters: Parameters) -> float:
     if symbols is None or symbols.dtype not in (np.int8, np.int16):
         return parameters.bits()
     side = parameters.bits() - entropy_bits(symbols)
-    return side + 16.0 * encode_wide([_three_axes(symbols)]).size
+    return side + 16.0 * encode_wide([in_rows(symbols)]).size
 
 
-def _three_axes(symbols: np.ndarray) -> np.ndarray:
-    """As ``select_weights.coder_view`` sees a weight: taps last, matrices as rows."""
-    shape = symbols.shape
+def coder_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """About as ``select_weights.coder_view`` sees a weight: taps last, matrices as rows. None for
+    vectors and rows that are too long for a segment."""
     taps = prod(shape[2:])
     if len(shape) > 2 and taps > 1:
-        shape = (shape[0], shape[1], taps)
+        wanted = (shape[0], shape[1], taps)
     elif len(shape) > 1:
-        shape = (1, shape[0], shape[1])
-    if len(shape) < 3 or shape[2] > 1 << 15:
+        wanted = (1, shape[0], shape[1] * taps)
+    else:
+        return None
+    return None if wanted[2] > 1 << 15 else wanted
+
+
+def in_rows(symbols: np.ndarray) -> np.ndarray:
+    """Symbols in three dimensions, padded with zeros where they have no ``coder_shape``."""
+    shape = coder_shape(symbols.shape)
+    if shape is None:
         flat = symbols.reshape(-1)
         return np.pad(flat, (0, -flat.size % _ROW)).reshape(1, -1, _ROW)
     return symbols.reshape(shape)

@@ -128,6 +128,7 @@ class Scaled:
             mask=None if mask is None else _blocks(mask, part),
             importance=None if importance is None else _blocks(importance, part),
             previous=previous.inner if isinstance(previous, ScaledParameters) else None,
+            moments=None,  # those of other features than the scaled weight's
         )
         scaled = _blocks(np.asarray(moved / part.spread(scale)), part)
         return ScaledParameters(

@@ -229,5 +229,5 @@ def _sampled(
         for array in (context.mask, context.importance)
     )
     return values[::every], dataclasses.replace(
-        context, mask=mask, importance=importance, previous=None
+        context, mask=mask, importance=importance, previous=None, moments=None
     )

@@ -17,6 +17,7 @@ from passes.errors import SchemeError
 from passes.schemes.base import FitContext, Parameters
 from passes.schemes.entropy import entropy_bits
 from passes.schemes.partition import Granularity, Partition, check_partition, partition
+from passes.schemes.scale_table import scale_bits
 from passes.schemes.scaling import Scaling, ends_of, norm_of, representable_scale
 from passes.schemes.uniform_grid import Grid
 from passes.schemes.weight_values import (
@@ -79,9 +80,9 @@ class UniformParameters(Parameters):
         return values.astype(self.dtype, copy=False)
 
     def bits(self) -> float:
-        """The symbols' entropy, 32 per scale and offset, one symbol's width per zero point."""
+        """The symbols' entropy, the scales, 32 per offset, one symbol's width per zero point."""
         zero, offset = self.zero_point, self.offset
-        side = 32 * self.scale.size + (0 if zero is None else 8 * zero.nbytes)
+        side = scale_bits(self.scale) + (0 if zero is None else 8 * zero.nbytes)
         return entropy_bits(self.symbols) + side + (0 if offset is None else 32 * offset.size)
 
 

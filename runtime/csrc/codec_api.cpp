@@ -9,6 +9,7 @@
 #include <new>
 
 #include "blob_frame.h"
+#include "compensated_rounding.h"
 #include "dequantize.h"
 #include "float_planes.h"
 #include "trellis_search.h"
@@ -23,6 +24,10 @@ using toolkit::wide::Tensor;
 
 struct tk_wide_reader {
   Segment segment;
+};
+
+struct tk_symbol_rates {
+  toolkit::wide::LearntRates learnt;
 };
 
 namespace {
@@ -42,6 +47,12 @@ int32_t guarded(F f) {
 const Tensor* tensor_of(const tk_wide_reader* reader, int64_t tensor) {
   if (!reader || tensor < 0 || tensor >= static_cast<int64_t>(reader->segment.tensors.size())) return nullptr;
   return &reader->segment.tensors[static_cast<size_t>(tensor)];
+}
+
+// Whether a tensor of these dimensions has less than 2^31 symbols.
+bool is_moderate_shape(int64_t a, int64_t b, int64_t c) {
+  constexpr int64_t most = 0x7fffffff;
+  return a >= 1 && b >= 1 && c >= 1 && a <= most && b <= most && c <= most && a <= most / b && a * b <= most / c;
 }
 
 }  // namespace
@@ -88,9 +99,7 @@ int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_w
 int32_t tk_search_symbols(const tk_search* search, int16_t* symbols, double* bits) {
   if (!search || !search->values || !symbols || !bits) return TK_ERR_ARGUMENT;
   const tk_search& s = *search;
-  constexpr int64_t most = 0x7fffffff;
-  if (s.a < 1 || s.b < 1 || s.c < 1 || s.a > most || s.b > most || s.c > most) return TK_ERR_ARGUMENT;
-  if (s.a > most / s.b || s.a * s.b > most / s.c) return TK_ERR_ARGUMENT;
+  if (!is_moderate_shape(s.a, s.b, s.c)) return TK_ERR_ARGUMENT;
   if (!(s.rate_weight >= 0) || s.most < 1 || s.most > 32767 || s.rounds < 0 || s.threads < 0) return TK_ERR_ARGUMENT;
   return guarded([&]() -> int32_t {
     *bits = toolkit::wide::search_symbols(s, symbols);
@@ -106,6 +115,44 @@ int32_t tk_trellis_integers(const int16_t* symbols, int64_t rows, int64_t column
       integers[i] = static_cast<int16_t>(toolkit::wide::reconstruct(symbols[i], quantisers[i]));
     return TK_OK;
   });
+}
+
+int32_t tk_symbol_rates_learn(const int16_t* symbols, int64_t a, int64_t b, int64_t c, int32_t threads,
+                              tk_symbol_rates** rates) {
+  if (!symbols || !rates || !is_moderate_shape(a, b, c) || threads < 0) return TK_ERR_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    auto made = std::make_unique<tk_symbol_rates>();
+    made->learnt.shape.a = a;
+    made->learnt.shape.b = b;
+    made->learnt.shape.c = c;
+    made->learnt.rates = toolkit::wide::SymbolRates(symbols, made->learnt.shape, false, threads);
+    *rates = made.release();
+    return TK_OK;
+  });
+}
+
+void tk_symbol_rates_close(tk_symbol_rates* rates) { delete rates; }
+
+int32_t tk_symbol_rates_total(const tk_symbol_rates* rates, const int16_t* symbols, double* bits) {
+  if (!rates || !symbols || !bits) return TK_ERR_ARGUMENT;
+  *bits = rates->learnt.total(symbols);
+  return TK_OK;
+}
+
+int32_t tk_round_features(const tk_feature_block* block, const tk_symbol_rates* rates, int64_t num_symbols,
+                          int16_t* symbols, float* missed) {
+  if (!block || !symbols || !missed || num_symbols < 1) return TK_ERR_ARGUMENT;
+  const tk_feature_block& b = *block;
+  if (!b.targets || !b.coupling || !b.importance || !b.places || b.features < 1 || b.outputs < 1 || b.stride < 1)
+    return TK_ERR_ARGUMENT;
+  if (!(b.rate_weight >= 0) || b.most < 1 || b.most > 32767) return TK_ERR_ARGUMENT;
+  if (rates && rates->learnt.shape.size() != num_symbols) return TK_ERR_ARGUMENT;
+  if (b.outputs - 1 > (num_symbols - 1) / b.stride) return TK_ERR_ARGUMENT;
+  const int64_t last = (b.outputs - 1) * b.stride;
+  for (int64_t i = 0; i < b.features; ++i)
+    if (b.places[i] < 0 || b.places[i] >= num_symbols - last) return TK_ERR_ARGUMENT;
+  toolkit::wide::round_features(b, rates ? &rates->learnt : nullptr, symbols, missed);
+  return TK_OK;
 }
 
 int32_t tk_wide_open(const uint16_t* words, int64_t num_words, tk_wide_reader** reader) {

@@ -83,6 +83,36 @@ TK_API int32_t tk_search_symbols(const tk_search* search, int16_t* symbols, doub
 // does not fit int16.
 TK_API int32_t tk_trellis_integers(const int16_t* symbols, int64_t rows, int64_t columns, int16_t* integers);
 
+// What symbols cost the wide coder, learnt from an earlier choice of all of them: the tables that it would make for the
+// tensor a x b x c alone.
+typedef struct tk_symbol_rates tk_symbol_rates;
+TK_API int32_t tk_symbol_rates_learn(const int16_t* symbols, int64_t a, int64_t b, int64_t c, int32_t threads,
+                                     tk_symbol_rates** rates);
+TK_API void tk_symbol_rates_close(tk_symbol_rates* rates);
+// Bits of symbols, a * b * c of them, by these rates.
+TK_API int32_t tk_symbol_rates_total(const tk_symbol_rates* rates, const int16_t* symbols, double* bits);
+
+// Chooses the symbols of some features of a layer one feature after the other, each for all outputs, by the least
+// importance * (target - symbol)^2 + rate_weight * bits. What a choice misses moves the targets of the features behind.
+typedef struct {
+  float* targets;         // features * outputs, in steps; those of later features move
+  const float* coupling;  // features * features: what the target of feature j gains at [i, j], j > i, by each unit that
+                          // the choice for feature i misses
+  const float* importance;         // features: of squared errors
+  const float* output_importance;  // outputs: the same; null for 1
+  const int64_t* places;           // features: index among the symbols of each feature's first output
+  const uint8_t* kept;             // as long as the symbols: 0 where the symbol must be zero; null where none must
+  int64_t features, outputs;
+  int64_t stride;      // from one output to the next among the symbols
+  double rate_weight;  // squared steps a bit
+  int32_t most;        // largest magnitude of a symbol, 1 .. 32767
+  int32_t refine;      // 0: a choice misses target - symbol; 1: symbol before - symbol
+} tk_feature_block;
+// Symbols, as many as the rates are for, hold the choice before and get the new one; `missed`, features * outputs, gets
+// what each choice misses. Without rates (null) there are `num_symbols` symbols, which cost nothing.
+TK_API int32_t tk_round_features(const tk_feature_block* block, const tk_symbol_rates* rates, int64_t num_symbols,
+                                 int16_t* symbols, float* missed);
+
 // What a wide blob holds. All counts as in FORMAT.md 2.2.
 typedef struct {
   int64_t num_tensors, num_lanes, num_blocks, num_steps, num_code_words, num_exceptions, side_words;

@@ -10,6 +10,18 @@
 
 namespace toolkit::wide {
 
+// The part of a symbol that is coded by a table, and whether it needs an exception (then that part is 0).
+struct CodedSymbol {
+  int coded;
+  bool exception;
+};
+inline CodedSymbol coded_symbol(int symbol, int low_bits) {
+  const int coded = symbol >> low_bits;
+  const bool exception = coded < -128 || coded > 127;
+  return {exception ? 0 : coded, exception};
+}
+inline constexpr double kExceptionBits = 64;
+
 // The tables that the wide coder would make for one tensor alone.
 class SymbolRates {
  public:

@@ -19,7 +19,6 @@ namespace toolkit::wide {
 namespace {
 
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
-constexpr double kExceptionBits = 64;
 
 // The symbols among which a value chooses under one quantiser: of each parity the one whose point is nearest, and the
 // next one inwards. Any other is so much further away that no rate makes up for it where a bit is worth less than two
@@ -85,10 +84,9 @@ class RowSearch {
     double bits = 0;
     int state = 0, before = 0;
     for (int64_t c = 0; c < wanted_.c; ++c) {
-      const int coded = symbols[c] >> rates_.low_bits();
-      const bool exception = coded < -128 || coded > 127;
+      const auto [coded, exception] = coded_symbol(symbols[c], rates_.low_bits());
       const float* const costs = rates_.bits(rates_.column(row_class, c), before, state & 1);
-      before = exception ? 0 : coded;
+      before = coded;
       bits += static_cast<double>(costs[before]) + rates_.low_bits() + (exception ? kExceptionBits : 0.0);
       if (Trellis) state = next_state(state, symbols[c]);
     }
@@ -107,12 +105,12 @@ class RowSearch {
       if (symbol > last) symbol -= 2;
       for (int inwards = 0; inwards < 2; ++inwards, symbol -= 2) {
         const double distance = magnitude - (Trellis ? reconstruct(symbol, quantiser) : symbol);
-        const int chosen = symbol < 0 ? 0 : value < 0 ? -symbol : symbol, coded = chosen >> rates_.low_bits();
-        const bool exception = coded < -128 || coded > 127;
+        const int chosen = symbol < 0 ? 0 : value < 0 ? -symbol : symbol;
+        const auto [coded, exception] = coded_symbol(chosen, rates_.low_bits());
         double penalty = weight * distance * distance + (exception ? wanted_.rate_weight * kExceptionBits : 0.0);
         if (symbol < 0) penalty = kInfinite;
         found->symbol[parity][inwards] = chosen;
-        found->coded[parity][inwards] = exception ? 0 : coded;
+        found->coded[parity][inwards] = coded;
         found->penalty[parity][inwards] = penalty;
       }
     }

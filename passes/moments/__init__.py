@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the weights of a model are multiplied with on calibration data."""
+
+from passes.moments.measure import MeasuredMoments, measure_moments
+
+__all__ = ["MeasuredMoments", "measure_moments"]

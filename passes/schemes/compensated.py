@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rounding in which features of a layer make up for each other's errors, at the rates of the wide
+coder.
+
+E. Frantar et al., "GPTQ", ICLR 2023; the rate in the choice of each symbol as in A. Conzelmann,
+R. Bamler, "Reducing storage of pretrained neural networks by rate-constrained quantization and
+entropy coding", arXiv 2505.18758 (CERWU), here with the tables that the coder itself would make,
+learnt in turns with the symbols. Steps of features follow what they still cost after being made up
+for. At the end each symbol is chosen again, all others given (coordinate descent: K. Behdin et al.,
+"QuantEase", 2023, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from passes.errors import SchemeError
+from passes.schemes.adaptive_steps import adaptive_steps
+from passes.schemes.base import FitContext
+from passes.schemes.coded_bits import coder_shape
+from passes.schemes.feedback import Feedback, feedback_of_groups
+from passes.schemes.moments import MatrixLayout, Moments
+from passes.schemes.rate_distortion import (
+    MOST,
+    RateDistortion,
+    check_options,
+    check_range,
+    spread_along,
+    uniform_parameters,
+    wanted_step,
+)
+from passes.schemes.uniform import UniformParameters
+from passes.schemes.weight_values import finite_float32, importance_of, mask_of
+from runtime.rounding import SymbolRates, round_features
+
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """How to quantise: exactly one of ``step`` and ``relative_step``.
+
+    Needs the second moments of the layer's inputs in the context; without them, and for tables,
+    `RateDistortion` takes its place. Of the context's importance only what differs between outputs
+    counts.
+
+    Attributes:
+        step: That of a plain quantiser whose error would cost as much in the layer's output.
+        relative_step: The same as a multiple of the weight's root mean square.
+        rate_weight: Squared steps of error that a bit is worth; 0 takes the nearest symbols.
+        rounds: How often the costs of symbols are learnt from the choice before, 1 to 8.
+        sweeps: How often each symbol is chosen again at the end, 0 to 16.
+        damping: Share of the inputs' mean square that is added to each one's.
+        adaptive: Whether steps may differ along one axis.
+    """
+
+    step: float | None = None
+    relative_step: float | None = None
+    rate_weight: float = 0.12
+    rounds: int = 2
+    sweeps: int = 1
+    damping: float = 0.01
+    adaptive: bool = True
+
+    def __post_init__(self) -> None:
+        check_options("compensated", self.step, self.relative_step, self.rate_weight)
+        if not 1 <= self.rounds <= 8:
+            raise SchemeError(f"compensated: rounds must be 1 to 8, not {self.rounds}")
+        if not 0 <= self.sweeps <= 16:
+            raise SchemeError(f"compensated: sweeps must be 0 to 16, not {self.sweeps}")
+        if not (np.isfinite(self.damping) and 0 <= self.damping <= 1):
+            raise SchemeError(f"compensated: damping must be 0 to 1, not {self.damping}")
+
+    def fit(self, weight: np.ndarray, context: FitContext | None = None) -> UniformParameters:
+        """Quantises a float32, float16 or bfloat16 array of any shape.
+
+        Raises SchemeError for an empty array, for NaN or infinity, for moments of another shape,
+        and for a step so small that symbols leave 16 bits.
+        """
+        context = context or FitContext()
+        moments = context.moments
+        if not (isinstance(moments, Moments) and moments.is_full):
+            return self._without_moments(weight, context)
+        values, mask = finite_float32(weight), mask_of(weight, context)
+        layout = moments.layout
+        _check_layout(moments, values.shape)
+        groups = feedback_of_groups(moments.inputs, self.damping)
+        costs = np.stack([group.unordered(group.costs) for group in groups])
+        step = wanted_step(values, self.step, self.relative_step)
+        spread_costs = layout.array(
+            np.ascontiguousarray(np.broadcast_to(costs[:, :, None], layout.matrix_shape)),
+            values.shape,
+        )
+        varied = spread_costs if self.adaptive else np.ones([1] * values.ndim)
+        scale, axis = adaptive_steps(varied, step, weight.dtype)
+        spread = spread_along(scale, axis, values.ndim)
+        check_range("compensated", values, spread, weight.dtype)
+        work = _Work(values, spread, layout, mask, _output_importance(values, context, layout))
+        rate_weight = self.rate_weight * (step / work.unit) ** 2
+        rates = None
+        for _ in range(self.rounds + 1 if self.rate_weight else 1):
+            for number, group in enumerate(groups):
+                work.compensate(number, group, rates, rate_weight)
+            rates = work.rates() if self.rate_weight else None
+        for _ in range(self.sweeps):
+            for number, group in enumerate(groups):
+                work.refine(number, group, rates, rate_weight)
+            rates = work.rates() if self.rate_weight else None
+        return uniform_parameters(work.result(), scale, axis, weight.dtype)
+
+    def _without_moments(self, weight: np.ndarray, context: FitContext) -> UniformParameters:
+        if context.moments is None and context.remarks is not None:
+            context.remarks.append("nothing known of its inputs: rounded by squared error and rate")
+        plain = RateDistortion(
+            self.step, self.relative_step, self.rate_weight, self.rounds, self.adaptive
+        )
+        return plain.fit(weight, context)
+
+
+class _Work:
+    """The state of one fit.
+
+    ``symbols`` int16, flat, in the weight's own order where its outputs lie at equal distances
+    there, else in that of the matrices; ``targets`` the weight in steps, [groups, features,
+    outputs]; ``steps`` [groups, features] as multiples of ``unit``.
+    """
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        spread: np.ndarray,
+        layout: MatrixLayout,
+        mask: np.ndarray | None,
+        output_importance: np.ndarray | None,
+    ) -> None:
+        self.shape, self.layout = values.shape, layout
+        self.targets = np.ascontiguousarray(layout.matrix(values / spread), np.float32)
+        self.unit = float(spread.max())
+        relative = np.broadcast_to(spread / np.float32(self.unit), values.shape)
+        self.steps = np.array(layout.matrix(relative)[:, :, 0], np.float32)
+        places = layout.matrix(np.arange(values.size).reshape(values.shape))
+        strides = np.diff(places[:1, :1, :].reshape(-1))
+        self.own_order = bool((strides == strides[:1]).all())
+        if not self.own_order:
+            places = np.arange(values.size).reshape(layout.matrix_shape)
+            strides = np.ones(1, np.int64)
+        self.first = np.ascontiguousarray(places[:, :, 0])
+        self.stride = int(strides[0]) if strides.size else 1
+        rounded = np.clip(np.rint(values / spread), -MOST, MOST).astype(np.int16)
+        self.symbols = self._ordered(rounded)
+        self.kept = None if mask is None else self._ordered(mask)
+        self.output_importance = output_importance
+
+    def _ordered(self, array: np.ndarray) -> np.ndarray:
+        inside = array if self.own_order else self.layout.matrix(array)
+        return np.ascontiguousarray(inside).reshape(-1).copy()
+
+    def rates(self) -> SymbolRates:
+        """What symbols would cost now."""
+        shape = coder_shape(self.shape) if self.own_order else self.layout.matrix_shape
+        size = self.symbols.size
+        return SymbolRates(self.symbols.reshape(shape or (1, 1, size)))
+
+    def result(self) -> np.ndarray:
+        """The symbols, int16 of the weight's shape."""
+        if self.own_order:
+            return self.symbols.reshape(self.shape)
+        return self.layout.array(self.symbols.reshape(self.layout.matrix_shape), self.shape)
+
+    def compensate(
+        self, number: int, group: Feedback, rates: SymbolRates | None, rate_weight: float
+    ) -> None:
+        """Rounds the features of a group one after the other, later ones making up for each."""
+        steps = self.steps[number][group.order]
+        coupling = group.coupling * (steps[:, None] / steps)
+        costs = (group.costs * np.square(steps, dtype=np.float64)).astype(np.float32)
+        targets = self.targets[number][group.order]
+        self._round(number, group, targets, coupling, costs, rates, rate_weight, refine=False)
+
+    def refine(
+        self, number: int, group: Feedback, rates: SymbolRates | None, rate_weight: float
+    ) -> None:
+        """Chooses each symbol of a group again, the others given."""
+        steps = self.steps[number][group.order]
+        inputs = group.inputs * np.outer(steps, steps)
+        powers = np.ascontiguousarray(np.diagonal(inputs))
+        targets = self.targets[number][group.order]
+        now = self._symbols_of(number)[group.order].astype(np.float32)
+        error = now - targets
+        targets = now - (inputs @ error) / powers[:, None]
+        self._round(
+            number, group, targets, inputs / powers, powers, rates, rate_weight, refine=True
+        )
+
+    def _symbols_of(self, number: int) -> np.ndarray:
+        outputs = np.arange(self.layout.matrix_shape[2]) * self.stride
+        return np.asarray(self.symbols[self.first[number][:, None] + outputs])
+
+    def _round(
+        self,
+        number: int,
+        group: Feedback,
+        targets: np.ndarray,
+        coupling: np.ndarray,
+        costs: np.ndarray,
+        rates: SymbolRates | None,
+        rate_weight: float,
+        refine: bool,
+    ) -> None:
+        """Blocks of features, what they miss handed on to all later ones at once."""
+        places = self.first[number][group.order]
+        importance = None if self.output_importance is None else self.output_importance[number]
+        for start in range(0, len(places), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            missed = round_features(
+                self.symbols,
+                np.ascontiguousarray(targets[block]),
+                np.ascontiguousarray(coupling[block, block]),
+                np.ascontiguousarray(costs[block]),
+                np.ascontiguousarray(places[block]),
+                stride=self.stride,
+                rates=rates,
+                rate_weight=rate_weight,
+                refine=refine,
+                output_importance=importance,
+                kept=self.kept,
+            )
+            later = slice(start + _BLOCK, None)
+            targets[later] += coupling[block, later].T @ missed
+
+
+def _check_layout(moments: Moments, shape: tuple[int, ...]) -> None:
+    layout = moments.layout
+    sizes = tuple(shape[axis] for axis in layout.axes) if len(layout.axes) == len(shape) else ()
+    groups, features, _ = layout.matrix_shape
+    fits = np.prod(sizes) == np.prod(layout.split) and moments.inputs.shape[:2] == (
+        groups,
+        features,
+    )
+    if not sizes or not fits:
+        raise SchemeError(
+            f"compensated: moments {moments.inputs.shape} of a weight {layout.split} do not belong "
+            f"to one of {shape}"
+        )
+
+
+def _output_importance(
+    values: np.ndarray, context: FitContext, layout: MatrixLayout
+) -> np.ndarray | None:
+    """float32 [groups, outputs], of mean 1."""
+    importance = importance_of(values, context)
+    if importance is None:
+        return None
+    found = layout.matrix(np.asarray(importance)).mean(1)
+    return np.ascontiguousarray(found / found.mean(), np.float32)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compress` with real inputs: compensated rounding, data kept apart, metrics of the user."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import toolkit
+from tests.toolkit_models import embedding, mlp
+from toolkit.calibration_split import split_calibration
+from toolkit.choose_settings import _needs_moments
+from toolkit.errors import InputError
+from toolkit.fitting import CalibratedFitting
+from toolkit.metrics import parse_drop
+from toolkit.moment_store import moments_of
+from toolkit.padding import without_padding
+from toolkit.pipeline import read_source
+from toolkit.signature import InputSpec
+from toolkit.targets import Target, choose_target
+
+MIXING = np.random.default_rng(7).standard_normal((6, 64))
+
+
+def inputs(count: int, seed: int) -> np.ndarray:
+    """Rows in which 64 features hang together."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((count, 6)) @ MIXING + 0.1 * rng.standard_normal((count, 64))
+    return mixed.astype(np.float32)
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "calibration.npz", x=inputs(400, 1))
+    return tmp_path / "calibration.npz"
+
+
+def test_compensation_makes_the_file_smaller(tmp_path: Path, calibration: Path) -> None:
+    model = mlp(tmp_path / "m.onnx", width=192)
+    plain = toolkit.compress(model, tmp_path / "p.onnx", min_sqnr=25)
+    fitted = toolkit.compress(model, tmp_path / "f.onnx", min_sqnr=25, calibration=calibration)
+    assert fitted.reached and fitted.fidelity.sqnr_db >= 25
+    assert fitted.compressed_bytes < 0.8 * plain.compressed_bytes
+    assert any("fitted to 304 samples" in note and "96 others" in note for note in fitted.notes)
+    assert any("on data that was fitted to" in note for note in fitted.notes)
+
+
+def test_a_size_with_calibration(tmp_path: Path, calibration: Path) -> None:
+    model = mlp(tmp_path / "m.onnx", width=192)
+    report = toolkit.compress(model, tmp_path / "o.onnx", target_size=9000, calibration=calibration)
+    assert report.reached
+    assert 8000 < (tmp_path / "o.onnx").stat().st_size <= 9000
+
+
+def test_a_table_with_calibration(tmp_path: Path) -> None:
+    model = embedding(tmp_path / "m.onnx", rows=500)
+    ids = np.random.default_rng(1).zipf(1.5, (40, 20)) % 500
+    np.savez(tmp_path / "ids.npz", ids=ids.astype(np.int64))
+    report = toolkit.compress(model, min_sqnr=20, calibration=tmp_path / "ids.npz")
+    plain = toolkit.compress(model, tmp_path / "p.onnx", min_sqnr=20)
+    assert report.reached
+    assert report.compressed_bytes < 0.85 * plain.compressed_bytes
+
+
+def test_a_recipe_uses_the_calibration(tmp_path: Path, calibration: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "version: 1\ndefault: {stages: [{compensated: {relative_step: 1.0}}]}\n"
+    )
+    model = mlp(tmp_path / "m.onnx", width=192)
+    options = {"recipe": tmp_path / "r.yaml"}
+    blind = toolkit.compress(model, tmp_path / "b.onnx", **options)  # type: ignore[arg-type]
+    fitted = toolkit.compress(
+        model, tmp_path / "f.onnx", calibration=calibration, recipe=tmp_path / "r.yaml"
+    )
+    assert any("A: nothing known of its inputs" in note for note in blind.notes)
+    assert not any("nothing known" in note for note in fitted.notes)
+    other = toolkit.compare(model, tmp_path / "b.onnx", calibration=calibration)
+    assert fitted.fidelity.sqnr_db > other.fidelity.sqnr_db + 3
+
+
+METRIC = """
+import numpy as np
+X = np.random.default_rng(7).standard_normal((64, 64)).astype(np.float32)
+first = []
+def score(run):
+    y = run({"x": X})["y"]
+    first[:] = first or [y]
+    return 10.0 - float(np.abs(y - first[0]).mean())
+def nan(run):
+    return float("nan")
+def broken(run):
+    return run({"x": X})["absent"]
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "user_metric.py").write_text(METRIC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "user_metric", raising=False)
+    return "user_metric"
+
+
+@pytest.mark.parametrize("drop", ["0.05", "0.5%"])
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_the_metric_of_the_user_drops_no_further(
+    tmp_path: Path, module: str, calibration: Path, drop: str, calibrated: bool
+) -> None:
+    report = toolkit.compress(
+        mlp(tmp_path / "m.onnx", width=192),
+        metric=f"{module}:score",
+        max_drop=drop,
+        calibration=calibration if calibrated else None,
+    )
+    assert report.reached and report.fidelity.score is not None
+    assert 9.95 <= report.fidelity.score < 9.99
+    assert "metric of at least 9.95" in report.target
+    assert f"--metric {module}:score" in report.command and "--max-drop" in report.command
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nan", "returned nan"), ("broken", "failed .KeyError|failed .*absent"), ("no", "imported")],
+)
+def test_metrics_that_do_not_work_are_named(
+    tmp_path: Path, module: str, name: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as found:
+        toolkit.compress(mlp(tmp_path / "m.onnx"), metric=f"{module}:{name}", max_drop=0.1)
+    assert f"--metric {module}:{name}" in str(found.value)
+
+
+def test_agreement_of_the_winners(tmp_path: Path, calibration: Path) -> None:
+    report = toolkit.compress(mlp(tmp_path / "m.onnx"), min_agreement=0.9, calibration=calibration)
+    assert report.reached
+    assert report.fidelity.top1_agreement is not None
+    assert report.fidelity.top1_agreement >= 0.9
+    assert report.compressed_bytes < 6000
+
+
+@pytest.mark.parametrize("given", ["zero", "0", "-1%", "nan"])
+def test_drops_are_checked(given: str) -> None:
+    with pytest.raises(InputError, match="--max-drop"):
+        parse_drop(given)
+
+
+def test_targets_of_metrics() -> None:
+    assert parse_drop("0.5%") == (0.005, True)
+    assert parse_drop(0.25) == (0.25, False)
+    target = choose_target(1, min_sqnr=None, max_error=None, target_ratio=None, target_size=None,
+                           fixed=False, max_drop="10%")  # fmt: skip
+    assert target.with_baseline(50.0) == Target("max_drop", 5.0, baseline=50.0)
+    for options in ({"min_agreement": 1.5}, {"min_agreement": 0.5, "max_drop": 1}):
+        with pytest.raises(InputError):
+            choose_target(1, min_sqnr=None, max_error=None, target_ratio=None, target_size=None,
+                          fixed=False, **options)  # type: ignore[arg-type]  # fmt: skip
+    with pytest.raises(InputError, match="--metric"):
+        toolkit.compress("m.onnx", max_drop=1)
+
+
+def test_calibration_is_divided() -> None:
+    spec = [InputSpec("x", "float", ("n", 2))]
+    feed = {"x": np.arange(80.0).reshape(40, 2)}
+    split = split_calibration([feed], spec)
+    parts = [np.concatenate([f["x"] for f in part]) for part in (split.fitted, split.apart)]
+    assert len(parts[0]) + len(parts[1]) == 40
+    assert not set(parts[0].ravel()) & set(parts[1].ravel())
+    assert len(parts[1]) == 8
+    two = split_calibration([feed, feed], [InputSpec("x", "float", (40, 2))])
+    assert (len(two.fitted), len(two.apart)) == (1, 1)
+    one = split_calibration([feed], [InputSpec("x", "float", (40, 2))])
+    assert one.fitted is one.apart and "one sample" in one.note
+
+
+def test_padding_is_not_looked_at() -> None:
+    mask = np.array([[1, 1, 0], [1, 0, 0]])
+    runs = [{"y": np.ones((2, 3, 4), np.float32), "other": np.ones(5, np.float32)}]
+    [found] = without_padding(runs, [{"attention_mask": mask, "ids": mask}])
+    np.testing.assert_array_equal(found["y"][:, :, 0], mask)
+    assert found["other"] is runs[0]["other"]
+    [kept] = without_padding(runs, [{"ids": mask}])
+    assert kept["y"] is runs[0]["y"]
+
+
+def test_fits_are_kept_and_repeat(tmp_path: Path) -> None:
+    source = read_source(mlp(tmp_path / "m.onnx"))
+    store = moments_of(source, [{"x": inputs(50, 1)}], ["A", "B"], 1, kept_in=tmp_path / "k")
+    fitting = CalibratedFitting(source.weights, store, 2)
+    arrays = {name: weight.array() for name, weight in source.weights.items()}
+    steps = {"A": 0.1, "B": 0.2, "a": 0.01}
+    first = fitting.values(arrays, steps, draft=False)
+    kept = fitting.kept("A", 0.1)
+    assert kept is not None
+    np.testing.assert_array_equal(kept.decode(), first["A"])
+    assert fitting.kept("A", 0.3) is None and fitting.kept("a", 0.01) is None
+    from passes.fit_weight import fit_weight
+
+    again = fit_weight(arrays["A"], fitting.settings("A", 0.1), 1, moments=store["A"])
+    assert again is not None
+    np.testing.assert_array_equal(again.decode(), first["A"])
+
+
+def test_stages_that_need_moments() -> None:
+    assert _needs_moments(({"prune": {"fraction": 0.5}}, "compensated"))
+    assert _needs_moments(({"sum": {"parts": [["trellis"], [{"rate_distortion": {}}]]}},))
+    assert not _needs_moments(({"uniform": {"bits": 4}},))

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the original, and decides how every weight is compressed: by the settings given, and by a
+search for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from toolkit.calibration import Feed
+from toolkit.fitting import CalibratedFitting
+from toolkit.memory import release_memory
+from toolkit.metrics import Metric
+from toolkit.moment_store import moments_of
+from toolkit.prepare_model import Prepared, prepare, searchable
+from toolkit.quantiser_search import choose_steps
+from toolkit.search import SearchResult
+from toolkit.targets import Target
+
+if TYPE_CHECKING:
+    from passes.embed_functions import Portable
+    from passes.schemes import Moments, Parameters, RowUse
+    from passes.settings import WeightSettings
+    from toolkit.pipeline import Source
+
+Settings = dict[str, "WeightSettings"]
+
+_NEED_MOMENTS = frozenset({"compensated", "rate_distortion"})
+
+
+class Run(Protocol):
+    """What the decision needs to know of the run it belongs to."""
+
+    calibration: Path | None
+    threads: int
+    portable: Portable
+
+    @property
+    def progress(self) -> Callable[[str, str], None]: ...
+
+    def timed(self, stage: str) -> AbstractContextManager[None]: ...
+
+
+@dataclass
+class Choice:
+    """Settings of every weight that is touched, and what is known from choosing them: `moments` of
+    inputs, parameters fitted already, the feeds that were measured on (`feeds`) and fitted to."""
+
+    settings: Settings
+    target: Target
+    result: SearchResult | None
+    feeds: list[Feed]
+    fitted: list[Feed]
+    ignored: list[str]
+    notes: list[str]
+    moments: Mapping[str, Moments | RowUse] = field(default_factory=dict)
+    known: dict[str, Parameters] = field(default_factory=dict)
+
+
+def choose_settings(
+    run: Run,
+    source: Source,
+    target: Target,
+    settings: Mapping[str, WeightSettings | None],
+    metric: Metric | None,
+    with_curve: bool,
+) -> Choice:
+    """Decides about the weights whose `settings` are None. Raises `InputError` where the model
+    cannot be run or measured."""
+    names = searchable(source, settings) if target.kind != "fixed" else []
+    fixed = {name: how for name, how in settings.items() if how is not None}
+    asking = [name for name, how in fixed.items() if how.stages and _needs_moments(how.stages)]
+    calibrated = run.calibration is not None and bool(names or asking)
+    with run.timed("inputs"):
+        # Without a search the weights are taken out as well: the session stays small.
+        taken = names or searchable(source, dict.fromkeys(settings))
+        prepared = prepare(source, taken, run.calibration, run.threads, metric, calibrated)
+    choice = Choice(
+        fixed,
+        target.with_baseline(prepared.baseline),
+        None,
+        prepared.feeds,
+        prepared.fitted,
+        prepared.ignored,
+        prepared.notes,
+    )
+    if calibrated:
+        with run.timed("moments"):
+            _measure(run, source, prepared, [*names, *asking], choice)
+    if names:
+        with run.timed("search"):
+            choice.result = choose_steps(
+                source, prepared, fixed, choice.target, run.portable, with_curve, run.progress
+            )
+        _take(choice, names, prepared)
+    _release(prepared)
+    release_memory()
+    return choice
+
+
+def _measure(
+    run: Run, source: Source, prepared: Prepared, names: list[str], choice: Choice
+) -> None:
+    large = [name for name in names if source.weights[name].role != "minor"]
+    store = moments_of(
+        source, prepared.fitted, large, run.threads, lambda text: run.progress("moments", text)
+    )
+    choice.moments = store
+    choice.notes += [
+        f"{name}: {why}: rounded without compensation" for name, why in store.missing.items()
+    ]
+    prepared.fitting = CalibratedFitting(source.weights, store, run.threads)
+
+
+def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:
+    """Turns the steps that were found into settings."""
+    from passes.settings import WeightSettings
+
+    steps = choice.result.steps if choice.result is not None else None
+    if steps is None:
+        choice.notes.append(
+            f"no quantisation keeps an {choice.target.text}: all weights are kept lossless"
+        )
+    for name in names:
+        if steps is None:
+            choice.settings[name] = WeightSettings(scheme="lossless")
+            continue
+        choice.settings[name] = prepared.fitting.settings(name, steps[name])
+        known = prepared.fitting.kept(name, steps[name])
+        if known is not None:
+            choice.known[name] = known
+
+
+def _needs_moments(stages: Any) -> bool:
+    return any(name in _NEED_MOMENTS for name in _names_in(stages))
+
+
+def _names_in(stages: Any) -> Iterator[str]:
+    """Every name in a nested list of stages, options included."""
+    if isinstance(stages, str):
+        yield stages
+    elif isinstance(stages, Mapping):
+        for key, value in stages.items():
+            yield str(key)
+            yield from _names_in(value)
+    elif isinstance(stages, list | tuple):
+        for stage in stages:
+            yield from _names_in(stage)
+
+
+def _release(prepared: Prepared) -> None:
+    """Lets go of the arrays and the session of a search: they are as large as the model."""
+    prepared.arrays.clear()
+    prepared.reference.clear()
+    del prepared.evaluator

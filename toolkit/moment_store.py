@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Second moments of layer inputs on calibration data, measured once for each model and data and
+kept on disk.
+
+A folder for each hash of model and data; arrays are mapped from there, so that no more of them is
+in memory than what is being fitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.calibration import Feed
+from toolkit.capture_activations import CapturedActivations
+from toolkit.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from passes.schemes.moments import Moments, RowUse
+    from toolkit.pipeline import Source
+
+VERSION = 1
+"""Of what is measured: another one does not find what an earlier one has kept."""
+MAX_KEPT_BYTES = 8 << 30
+_INDEX = "index.json"
+
+Progress = Callable[[str], None]
+
+
+class MomentStore(Mapping[str, "Moments | RowUse"]):
+    """Moments by weight. `missing` says of other weights why they have none; `was_kept` whether
+    nothing had to be measured."""
+
+    def __init__(self, folder: Path, was_kept: bool) -> None:
+        self._folder, self.was_kept = folder, was_kept
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        self._entries: dict[str, dict[str, Any]] = index["weights"]
+        self.missing: dict[str, str] = index["missing"]
+
+    def __getitem__(self, name: str) -> Moments | RowUse:
+        from passes.schemes.moments import MatrixLayout, Moments, RowUse
+
+        entry = self._entries[name]
+        arrays = [np.load(self._folder / file, mmap_mode="r") for file in entry["arrays"]]
+        if "axis" in entry:
+            return RowUse(arrays[0], entry["axis"])
+        layout = MatrixLayout(*(tuple(part) for part in entry["layout"]))
+        return Moments(arrays[0], arrays[1], entry["count"], layout)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def moments_of(
+    source: Source,
+    feeds: Sequence[Feed],
+    names: Sequence[str],
+    threads: int = 0,
+    progress: Progress = lambda text: None,
+    kept_in: Path | None = None,
+) -> MomentStore:
+    """Moments of the inputs of weights on `feeds`, kept in the user's cache folder or in `kept_in`.
+
+    Raises `InputError` where the model does not run on them or gives NaN, `OutputError` where
+    nothing can be written to the folder.
+    """
+    home = kept_in or _cache_folder()
+    folder = home / _digest(source, feeds, names)
+    if (folder / _INDEX).is_file():
+        os.utime(folder)
+        return MomentStore(folder, True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=home, prefix="measuring-"))
+        try:
+            _measure(source, feeds, names, threads, progress, temporary)
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.replace(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{home}: calibration cannot be kept there ({error})") from error
+    _forget_oldest(home, folder)
+    return MomentStore(folder, False)
+
+
+def _measure(
+    source: Source,
+    feeds: Sequence[Feed],
+    names: Sequence[str],
+    threads: int,
+    progress: Progress,
+    folder: Path,
+) -> None:
+    from passes.errors import ModelError
+    from passes.moments import measure_moments
+
+    activations = CapturedActivations(feeds, threads)
+    entries: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    files: dict[int, str] = {}
+    try:
+        for part in measure_moments(
+            activations,
+            source.model,
+            names,
+            progress=lambda done, total: progress(f"run {done} of {total}"),
+        ):
+            files.clear()  # arrays of one part are alive together, so their ids differ
+            for name, found in part.found.items():
+                entries[name] = _kept(found, folder, len(entries), files)
+            missing |= part.missing
+    except ModelError as error:
+        raise InputError(f"{source.path}: {error}") from error
+    index = {"weights": entries, "missing": missing}
+    (folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+def _kept(
+    found: Moments | RowUse, folder: Path, number: int, files: dict[int, str]
+) -> dict[str, Any]:
+    """Writes the arrays of one weight, those that it shares with others once."""
+    from passes.schemes.moments import RowUse
+
+    arrays = [found.counts] if isinstance(found, RowUse) else [found.inputs, found.means]
+    names = []
+    for part, array in enumerate(arrays):
+        if id(array) not in files:
+            files[id(array)] = f"{number}_{part}.npy"
+            np.save(folder / files[id(array)], array)
+        names.append(files[id(array)])
+    if isinstance(found, RowUse):
+        return {"arrays": names, "axis": found.axis}
+    layout = found.layout
+    parts = [layout.axes, layout.split, layout.groups, layout.features, layout.outputs]
+    return {"arrays": names, "count": found.count, "layout": parts}
+
+
+def _digest(source: Source, feeds: Sequence[Feed], names: Sequence[str]) -> str:
+    """Of the model's files, the feeds, and what is asked for."""
+    digest = hashlib.sha256(json.dumps([VERSION, list(names)]).encode())
+    for path in (source.path, *source.external):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for feed in feeds:
+        for name, array in sorted(feed.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            if array.dtype == object:
+                digest.update(repr(array.tolist()).encode())
+            else:
+                digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:32]
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "onnx-weight-toolkit" / "moments"
+
+
+def _forget_oldest(home: Path, latest: Path) -> None:
+    """Removes what was used longest ago while more than `MAX_KEPT_BYTES` are kept."""
+    folders = [entry for entry in home.iterdir() if (entry / _INDEX).is_file()]
+    folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+    total = 0
+    for folder in folders:
+        total += sum(file.stat().st_size for file in folder.iterdir())
+        if total > MAX_KEPT_BYTES and folder != latest:
+            shutil.rmtree(folder, ignore_errors=True)
