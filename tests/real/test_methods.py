@@ -160,7 +160,7 @@ def test_channel_pruning(
     report = toolkit.prune_channels(
         entry.onnx_path(),
         slim,
-        fraction=0.3,
+        layers={"conv2d*": 0.3},
         selection=selection,
         calibration=tmp_path / "data.npz",
         jobs=1,
