@@ -44,6 +44,16 @@ def test_min_sqnr_is_kept_and_not_by_far(tmp_path: Path, target: float) -> None:
     assert target <= report.fidelity.sqnr_db < target + 3
 
 
+def test_probabilities_are_judged_as_they_are_searched(tmp_path: Path) -> None:
+    model = onnx.load(mlp(tmp_path / "plain.onnx"))
+    model.graph.node[-1].output[0] = "score"
+    model.graph.node.append(onnx.helper.make_node("Sigmoid", ["score"], ["y"]))
+    onnx.save(model, tmp_path / "m.onnx")
+    report = toolkit.compress(tmp_path / "m.onnx", tmp_path / "small.onnx")
+    assert report.reached and "y as scores (2" in report.target
+    assert report.fidelity.sqnr_db != pytest.approx(24, abs=0.5)
+
+
 def test_max_error_is_kept(tmp_path: Path) -> None:
     report = toolkit.compress(mlp(tmp_path / "m.onnx"), tmp_path / "o.onnx", max_error=0.02)
     assert report.reached

@@ -17,6 +17,7 @@ from toolkit.metrics import Metric
 from toolkit.moment_store import moments_of
 from toolkit.prepare_model import Prepared, prepare, searchable
 from toolkit.quantiser_search import choose_steps
+from toolkit.scores import ScoreKind
 from toolkit.search import SearchResult
 from toolkit.targets import Target
 
@@ -47,7 +48,8 @@ class Run(Protocol):
 @dataclass
 class Choice:
     """Settings of every weight that is touched, and what is known from choosing them: `moments` of
-    inputs, parameters fitted already, the feeds that were measured on (`feeds`) and fitted to."""
+    inputs, parameters fitted already, the feeds that were measured on (`feeds`) and fitted to;
+    `kinds` names the outputs that the search compared as scores."""
 
     settings: Settings
     target: Target
@@ -56,6 +58,7 @@ class Choice:
     fitted: list[Feed]
     ignored: list[str]
     notes: list[str]
+    kinds: dict[str, ScoreKind]
     moments: Mapping[str, Moments | RowUse] = field(default_factory=dict)
     known: dict[str, Parameters] = field(default_factory=dict)
 
@@ -86,6 +89,7 @@ def choose_settings(
         prepared.fitted,
         prepared.ignored,
         prepared.notes,
+        prepared.kinds if target.kind == "min_sqnr" and names else {},
     )
     if calibrated:
         with run.timed("moments"):

@@ -230,11 +230,13 @@ class _Job:
                 notes.append("the result would not be smaller than the original: nothing written")
             with self.timed("verify"):
                 try:
-                    fidelity, stock = self._verify(temporary, choice, finished, expected, notes)
+                    fidelity, judged, stock = self._verify(
+                        temporary, choice, finished, expected, notes
+                    )
                 except VerificationError as error:
                     text = str(error).replace(str(temporary), str(self.output))
                     raise VerificationError(text) from error
-            reached = _reached(target, fidelity, size)
+            reached = _reached(target, judged, size)
             if target.kind == "min_sqnr" and target.is_default and result and not result.steps:
                 reached = True
             written = size < original_bytes and not self.dry_run
@@ -243,13 +245,13 @@ class _Job:
         self.seconds["total"] = round(sum(v for k, v in self.seconds.items() if k != "verify"), 3)
         trace = result.trace if result is not None else []
         if result is not None and result.steps is not None:
-            _correct(trace, result, size, fidelity)
+            _correct(trace, result, size, judged)
         summary = Report(
             str(self.model),
             str(self.output) if written else None,
             original_bytes,
             size,
-            target.text,
+            target.text + _behind(choice, judged),
             reached,
             written,
             fidelity,
@@ -322,8 +324,11 @@ class _Job:
         finished: Finished,
         expected: dict[str, Expected],
         notes: list[str],
-    ) -> tuple[Fidelity, Fidelity | None]:
+    ) -> tuple[Fidelity, Fidelity, Fidelity | None]:
+        """Fidelity of the outputs, the same in the search's own measure, and on stock ONNX
+        Runtime where that was run."""
         from toolkit.padding import without_padding
+        from toolkit.scores import to_scores
         from toolkit.verify import check_weights, run_compressed, run_original, run_stock, score
 
         def compared(found: list[dict[str, Any]]) -> Fidelity:
@@ -335,10 +340,16 @@ class _Job:
         original = without_padding(run_original(self.model, feeds, self.threads), feeds)
         release_memory()
         if not encoded:
-            return compared(run_stock(path, feeds, self.threads)), None
+            unchanged = compared(run_stock(path, feeds, self.threads))
+            return unchanged, unchanged, None
         check_weights(path, expected, kept, self.threads)
         release_memory()
-        fidelity = compared(run_compressed(path, feeds, self.threads))
+        runs = run_compressed(path, feeds, self.threads)
+        fidelity = judged = compared(runs)
+        if choice.kinds:
+            original_scores = to_scores(original, choice.kinds)
+            scores = without_padding(to_scores(runs, choice.kinds), feeds)
+            judged = compare_outputs(original_scores, scores, choice.ignored)
         if self.metric is not None:
             fidelity.score = score(path, self.metric, self.threads)
         if choice.moments and choice.fitted is not feeds:
@@ -349,7 +360,7 @@ class _Job:
             few = slice(STOCK_FEEDS)
             found = without_padding(run_stock(path, feeds[few], self.threads), feeds[few])
             stock = compare_outputs(original[few], found, choice.ignored)
-        return fidelity, stock
+        return fidelity, judged, stock
 
     def _fitted_fidelity(self, path: Path, choice: Choice) -> str:
         """What the file does on data that it was fitted to, as much of it as was measured on."""
@@ -394,6 +405,13 @@ def _reached(target: Target, fidelity: Fidelity, size: int) -> bool:
     return target.kind == "fixed" or target.meets_fidelity(fidelity)
 
 
+def _behind(choice: Choice, judged: Fidelity) -> str:
+    """What is to be said of a target that was judged by scores."""
+    if not choice.kinds:
+        return ""
+    return f", {', '.join(choice.kinds)} as scores ({judged.sqnr_db:.1f} dB)"
+
+
 def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity: Fidelity) -> None:
     """Brings estimated sizes to the scale of the file that was really written."""
     chosen = [p for p in trace if p.knob == result.knob and not p.measured]
@@ -401,7 +419,7 @@ def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity:
     for point in trace:
         if not point.measured:
             point.num_bytes = max(point.num_bytes + offset, 1.0)
-    judged = result.fidelity or fidelity  # in the search's own measure, as the other points
+    judged = result.fidelity or fidelity
     trace.append(
         TracePoint(
             "result",
