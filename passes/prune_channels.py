@@ -204,6 +204,7 @@ class _Work:
         self.notes: list[str] = []
         self.generator = np.random.default_rng(settings.seed)
         self.layers = {use: self._layer(use) for use in found.consumers}
+        self.states = {use: layer.state() for use, layer in self.layers.items() if layer}
 
     def prune(self, group: ChannelGroup, count: int) -> PrunedGroup:
         """Removes ``count`` channels of a group and refits the layers behind it."""
@@ -298,7 +299,7 @@ class _Work:
             self.notes += [] if note in self.notes else [note]
             return
         kept = ~self.removed[self.found.number[layer.feature_labels]]
-        refit = refit_layer(moments, kept)
+        refit = refit_layer(moments, kept, self.states[layer.use])
         self.refits[refit.name] = refit
 
     def _layer(self, use: LayerUse) -> MatrixLayer | None:

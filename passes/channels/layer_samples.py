@@ -71,9 +71,10 @@ class MatrixLayer:
             for g in range(self.group)
         ]
 
-    def matrix(self) -> Floats:
-        """The weight as float64 (features, outputs), zeros between groups."""
-        array = self._array().astype(np.float64)
+    def matrix(self, weight: Array | None = None) -> Floats:
+        """The weight as float64 (features, outputs), zeros between groups; that of the model where
+        ``weight`` is None, else another one of its shape."""
+        array = (self._array() if weight is None else weight).astype(np.float64)
         if self.use.axis == 0:
             return array
         rows = array.reshape(array.shape[0], -1).T
@@ -92,6 +93,10 @@ class MatrixLayer:
         else:
             rows = np.concatenate([matrix[f, o] for f, o in self.blocks()], axis=1).T
         set_constant(self.use.weight, rows.reshape(array.shape).astype(array.dtype))
+
+    def state(self) -> tuple[Array, Floats | None]:
+        """The weight in its own shape and type, not copied, and the bias, float64 (outputs,)."""
+        return self._array(), self.bias_vector()
 
     def bias_vector(self) -> Floats | None:
         """The bias, float64 (outputs,)."""
