@@ -6,7 +6,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("codec", "networks", "minilm", "session")
+ALL = (
+    "codec",
+    "stock",
+    "networks",
+    "minilm",
+    "session",
+    "sums",
+    "transform",
+    "deep_compression",
+)
 
 
 def main() -> int:

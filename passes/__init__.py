@@ -7,21 +7,26 @@ from passes.clean_up import CleanUp
 from passes.embed_functions import EmbedFunctions
 from passes.encode_weights import EncodedWeight, EncodeResult, EncodeWeights
 from passes.errors import ModelError, SchemeError, SettingsError
+from passes.factorize_weights import FactorizedWeight, FactorizeResult, FactorizeWeights
 from passes.fit_weight import fit_weight
 from passes.lift_weights import LiftWeights
 from passes.model_file import LoadedModel, read_model, write_model
 from passes.model_writer import model_to_proto
 from passes.prune_channels import PruneChannels, PrunedGroup, PruneResult
 from passes.select_weights import Weight, coder_view, select_weights
-from passes.settings import Recipe, Rule, WeightSettings
+from passes.settings import Coding, Recipe, Rule, WeightSettings
 from passes.symbol_packing import PackingLimits
 
 __all__ = [
     "CleanUp",
+    "Coding",
     "EmbedFunctions",
     "EncodeResult",
     "EncodeWeights",
     "EncodedWeight",
+    "FactorizeResult",
+    "FactorizeWeights",
+    "FactorizedWeight",
     "LiftWeights",
     "LoadedModel",
     "ModelError",

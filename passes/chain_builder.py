@@ -5,7 +5,7 @@ graph."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import count
 
 import numpy as np
@@ -50,6 +50,7 @@ class ChainBuilder:
         self.owner = ""
         self.opset = model.opset_imports.get("", 13)
         self._node_owners: list[str] = []
+        self._shared: dict[Hashable, ir.Value] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         taken = {v.name for graph in model.graphs() for v in values_of(graph) if v.name}
         self._names = short_names(taken)
@@ -94,6 +95,15 @@ class ChainBuilder:
         self.nodes.append(ir.Node(domain, op_type, inputs, attrs, outputs=[output]))
         self._node_owners.append(self.owner)
         return output
+
+    def shared(self, key: Hashable, make: Callable[[], ir.Value]) -> ir.Value:
+        """The value that ``make`` builds when ``key`` is asked for first; several weights may read
+        it, so its bytes are nobody's."""
+        if key not in self._shared:
+            owner, self.owner = self.owner, ""
+            self._shared[key] = make()
+            self.owner = owner
+        return self._shared[key]
 
     def insert(self, graph: ir.Graph) -> None:
         """Registers the initializers and puts the nodes at the start of ``graph``: shared ones,

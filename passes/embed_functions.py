@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from passes.errors import SettingsError
 from passes.function_bodies import function_bodies
-from passes.operators import DOMAIN, DOMAIN_VERSION
+from passes.operators import DOMAIN, DOMAIN_VERSION, WIDE_DECODERS
+from runtime.wide import has_trellis
 
 Portable = Literal["auto", "always", "never"]
 
@@ -23,6 +24,8 @@ class EmbedFunctions(ir.passes.InPlacePass):
       1. ``always`` adds them; ``never`` removes them; ``auto`` adds them where they take at most
          ``limit`` of the model's bytes, and removes them otherwise.
       2. Bodies already there are replaced only if they differ.
+      3. Only bodies of models with trellis sets (FORMAT.md 2.9) know them: that takes bytes and
+         time.
 
     Left alone: functions of other domains, models without an operator of the toolkit.
     """
@@ -39,7 +42,8 @@ class EmbedFunctions(ir.passes.InPlacePass):
         present = {key: body for key, body in model.functions.items() if key[0] == DOMAIN}
         wanted: dict[ir.OperatorIdentifier, ir.Function] = {}
         if names and self.portable != "never":
-            protos = function_bodies(names, model.opset_imports.get("", 13))
+            opset = model.opset_imports.get("", 13)
+            protos = function_bodies(names, opset, trellis=_has_trellis(model))
             num_bytes = sum(proto.ByteSize() + 4 for proto in protos)
             if self.portable == "always" or num_bytes <= self.limit * model_bytes(model):
                 bodies = [ir.serde.deserialize_function(proto) for proto in protos]
@@ -70,6 +74,15 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
     for key, body in model.functions.items():
         if key[0] != DOMAIN:
             yield from ir.traversal.RecursiveGraphIterator(body)
+
+
+def _has_trellis(model: ir.Model) -> bool:
+    """Whether a blob of the model has trellis sets."""
+    blobs = (
+        n.inputs[0] for n in _nodes(model) if n.domain == DOMAIN and n.op_type in WIDE_DECODERS
+    )
+    constants = (blob.const_value for blob in blobs if blob is not None)
+    return any(words is not None and has_trellis(words.numpy()) for words in constants)
 
 
 def _bytes(function: ir.Function) -> bytes:

@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from passes import operators
 from passes.chain_builder import ChainBuilder
-from passes.decode_chain import DecodeChain
+from passes.chains import Chain, chain_of
 from passes.errors import ModelError, SchemeError
 from passes.fit_weight import fit_weight
 from passes.schemes import IntegerParameters, Lossless, Parameters
 from passes.schemes import bits as estimated_bits
 from passes.select_weights import Weight, select_weights
-from passes.settings import Coder, WeightSettings
+from passes.settings import Coding, WeightSettings
+from passes.store_sparse import sparse_bytes, store_sparse
 from passes.symbol_packing import PackingLimits, pack_symbols
 
 # Nodes and headers of one weight: a smaller gain than this is none.
@@ -32,7 +34,8 @@ class EncodedWeight:
     Attributes:
         name, shape, dtype: The weight's; dtype as in ONNX ("FLOAT").
         role, scheme: As selected; "uniform", "codebook" or "lossless".
-        coder: How its symbols are stored: wide, adaptive, huffman, fixed or raw.
+        coder: How its (first) symbols are stored: wide, adaptive, huffman, fixed, raw, zero_run or
+            sparse.
         original_bytes: Bytes of its data before.
         code_bytes: Its share of the blobs.
         side_bytes: Its scales, zero points, codebook, uncoded planes, and nodes.
@@ -75,7 +78,9 @@ class EncodeWeights(ir.passes.InPlacePass):
          of whichever kind is smallest.
       3. Minor tensors without an entry in ``plan`` are quantised with ``minor_relative_step`` where
          it is given.
-      4. float16 weights come from a float16 scale from opset 19 on, else from float32 and a Cast.
+      4. ``codings`` says how the symbols of a weight are stored, where its settings do not. Coder
+         ``sparse`` decodes the weight to a sparse initializer in place of a chain.
+      5. float16 weights come from a float16 scale from opset 19 on, else from float32 and a Cast.
 
     Left alone, with a note: weights that are graph inputs or outputs, that hold NaN (whose bits a
     decoder made of arithmetic would lose), that are empty, or whose chain would not be smaller than
@@ -88,11 +93,12 @@ class EncodeWeights(ir.passes.InPlacePass):
         self,
         plan: Mapping[str, WeightSettings | Parameters],
         *,
+        codings: Mapping[str, Coding] | None = None,
         minor_relative_step: float | None = None,
         limits: PackingLimits | None = None,
     ) -> None:
         super().__init__()
-        self.plan = dict(plan)
+        self.plan, self.codings = dict(plan), dict(codings or {})
         self.minor_relative_step = minor_relative_step
         self.limits = limits or PackingLimits()
 
@@ -102,10 +108,17 @@ class EncodeWeights(ir.passes.InPlacePass):
             raise ModelError(f"EncodeWeights needs opset 13 or more, not {model.opset_imports['']}")
         notes: list[str] = []
         builder = ChainBuilder(model)
-        chains = self._chains(model, notes, builder.opset)
+        sparse: list[EncodedWeight] = []
+        chains = self._chains(model, notes, builder.opset, sparse)
         if not chains:
-            return EncodeResult(model, False, notes=tuple(notes))
-        wanted = [chain.requests() for chain in chains]
+            return EncodeResult(model, bool(sparse), tuple(sparse), notes=tuple(notes))
+        wanted = [
+            [
+                replace(request, coding=self._coding(chain.weight.name))
+                for request in chain.requests()
+            ]
+            for chain in chains
+        ]
         packed = iter(pack_symbols([r for part in wanted for r in part], builder, self.limits))
         finished = []
         for chain, part in zip(chains, wanted, strict=True):
@@ -123,7 +136,7 @@ class EncodeWeights(ir.passes.InPlacePass):
                 shape=chain.weight.shape,
                 dtype=chain.weight.dtype.name,
                 role=chain.weight.role,
-                scheme=chain.scheme,
+                scheme=chain.parameters.name,
                 coder=mine[0].coder,
                 num_elements=chain.weight.num_elements,
                 original_bytes=chain.weight.num_bytes,
@@ -132,9 +145,18 @@ class EncodeWeights(ir.passes.InPlacePass):
             )
             for chain, mine, _ in finished
         )
-        return EncodeResult(model, True, encoded, builder.bytes_of[""], tuple(notes))
+        return EncodeResult(model, True, (*encoded, *sparse), builder.bytes_of[""], tuple(notes))
 
-    def _chains(self, model: ir.Model, notes: list[str], opset: int) -> list[DecodeChain]:
+    def _coding(self, name: str) -> Coding:
+        entry = self.plan.get(name)
+        if name in self.codings or not isinstance(entry, WeightSettings):
+            return self.codings.get(name, Coding())
+        return entry.coding
+
+    def _chains(
+        self, model: ir.Model, notes: list[str], opset: int, sparse: list[EncodedWeight]
+    ) -> list[Chain[Any]]:
+        """The chains of the plan; what becomes a sparse initializer is added to ``sparse``."""
         weights = {weight.name: weight for weight in select_weights(model)}
         for name in self.plan:
             if name not in model.graph.initializers:
@@ -154,15 +176,24 @@ class EncodeWeights(ir.passes.InPlacePass):
             fitted = self._fitted(weight, plan[name], notes) if name in plan else None
             if fitted is None:
                 continue
-            entry = plan[name]
-            coder: Coder = entry.coder if isinstance(entry, WeightSettings) else "auto"
-            if estimated_bits(fitted) / 8 + _CHAIN_BYTES >= weight.num_bytes:
+            coder = self._coding(name).coder
+            num_bytes: float | None = estimated_bits(fitted) / 8 + _CHAIN_BYTES
+            if coder == "sparse":
+                num_bytes = sparse_bytes(weight, fitted.decode())
+            if num_bytes is None:
+                notes.append(f"{name}: left alone: sparse initializers hold floats")
+                continue
+            if num_bytes >= weight.num_bytes:
                 if weight.role != "minor":
                     notes.append(
                         f"{name}: left alone: {weight.num_bytes} bytes would not become fewer"
                     )
                 continue
-            chains.append(DecodeChain(weight, fitted, coder, opset))
+            if coder == "sparse":
+                store_sparse(weight, fitted)
+                sparse.append(_as_sparse(weight, fitted, int(num_bytes)))
+            else:
+                chains.append(chain_of(weight, fitted, coder, opset))
         return chains
 
     def _fitted(
@@ -177,8 +208,11 @@ class EncodeWeights(ir.passes.InPlacePass):
         if array.dtype.kind not in "iu" and np.isnan(array).any():
             notes.append(f"{weight.name}: kept as it is: it holds NaN")
             return None
+        remarks: list[str] = []
         try:
-            return fit_weight(array, entry, weight.channel_axis)
+            fitted = fit_weight(array, entry, weight.channel_axis, remarks)
+            notes += [f"{weight.name}: {remark}" for remark in remarks]
+            return fitted
         except SchemeError as error:
             if array.size == 0 or entry.scheme == "lossless":
                 notes.append(f"{weight.name}: left alone: {error}")
@@ -188,9 +222,7 @@ class EncodeWeights(ir.passes.InPlacePass):
 
 
 def _check_fitted(weight: Weight, parameters: Parameters) -> None:
-    symbols = getattr(parameters, "symbols", None)
-    shape = parameters.planes[0].shape if symbols is None else symbols.shape  # type: ignore[union-attr]
-    kind = weight.dtype.numpy()
+    shape, kind = parameters.shape, weight.dtype.numpy()
     if shape != weight.shape or parameters.dtype != kind:
         raise ModelError(
             f"weight {weight.name!r}: expected parameters for {kind} {weight.shape}, "
@@ -200,6 +232,21 @@ def _check_fitted(weight: Weight, parameters: Parameters) -> None:
         raise ModelError(
             f"weight {weight.name!r}: integer parameters belong to integer weights only"
         )
+
+
+def _as_sparse(weight: Weight, parameters: Parameters, num_bytes: int) -> EncodedWeight:
+    return EncodedWeight(
+        name=weight.name,
+        shape=weight.shape,
+        dtype=weight.dtype.name,
+        role=weight.role,
+        scheme=parameters.name,
+        coder="sparse",
+        num_elements=weight.num_elements,
+        original_bytes=weight.num_bytes,
+        code_bytes=num_bytes,
+        side_bytes=0,
+    )
 
 
 def _replace(graph: ir.Graph, weight: Weight, decoded: ir.Value) -> None:

@@ -4,20 +4,22 @@ all."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from passes.convert_opset import LOWEST_OPSET, default_opset, raise_opset
 from passes.errors import ModelError, one_line
 from passes.lift_weights import LiftWeights
-from passes.model_proto import check_external_data, read_proto
+from passes.model_proto import external_files, read_proto
 from passes.model_writer import write_model
 from passes.sparse_initializers import densify
 
-__all__ = ["LoadedModel", "read_model", "write_model"]
+__all__ = ["LoadedModel", "deserialize", "read_model", "write_model"]
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FUNCTIONS_IR_VERSION = 8
@@ -32,12 +34,14 @@ class LoadedModel:
         path: Where it was read from.
         num_bytes: Bytes of the file and of the files with its external data.
         notes: One line for each thing that was changed on the way.
+        external: The files with its external data.
     """
 
     model: ir.Model
     path: Path
     num_bytes: int
     notes: tuple[str, ...]
+    external: tuple[Path, ...] = ()
 
 
 def read_model(path: str | Path) -> LoadedModel:
@@ -50,7 +54,8 @@ def read_model(path: str | Path) -> LoadedModel:
     """
     path = Path(path)
     proto = read_proto(path)
-    num_bytes = path.stat().st_size + check_external_data(proto, path)
+    files = external_files(proto, path)
+    num_bytes = path.stat().st_size + sum(files.values())
     notes = []
     opset = default_opset(proto)
     try:
@@ -63,17 +68,33 @@ def read_model(path: str | Path) -> LoadedModel:
     if opset < LOWEST_OPSET:
         notes.append(f"converted from opset {opset} to {LOWEST_OPSET}")
     try:
-        model = ir.serde.deserialize_model(proto)
+        model = deserialize(proto, path)
         ir.external_data.set_base_dir(model.graph, path.parent)
         notes.extend(_free_initializers(model))
         if LiftWeights()(model).modified:
             notes.append(
                 "weights in Constant nodes, functions or subgraphs moved to the main graph"
             )
+    except ModelError:
+        raise
     except Exception as error:  # onnx_ir raises many types on a malformed graph
-        raise ModelError(f"{path}: not a valid ONNX model: {one_line(error)}") from error
+        raise _invalid(path, error) from error
     model.ir_version = max(model.ir_version, _FUNCTIONS_IR_VERSION)
-    return LoadedModel(model, path, num_bytes, tuple(notes))
+    return LoadedModel(model, path, num_bytes, tuple(notes), tuple(files))
+
+
+def deserialize(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> ir.Model:
+    """The model behind a proto. ModelError, naming ``path``, for a malformed graph."""
+    try:
+        return ir.serde.deserialize_model(proto)
+    except Exception as error:  # onnx_ir raises many types
+        raise _invalid(path, error) from error
+
+
+def _invalid(path: str | os.PathLike[str], error: BaseException) -> ModelError:
+    while error.__cause__ is not None:  # the outer ones only say where onnx_ir was
+        error = error.__cause__
+    return ModelError(f"{path}: not a valid ONNX model: {one_line(error)}")
 
 
 def _free_initializers(model: ir.Model) -> list[str]:

@@ -16,11 +16,29 @@ from passes.operators import DOMAIN
 from passes.sparse_initializers import graphs_of
 
 _GRAPH_FIELD = 7
+_PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}
+"""Elements per byte of the types that share one."""
 
 
 def read_proto(path: Path) -> onnx.ModelProto:
+    """As ``parse_proto``, for a model to be compressed. ModelError also where it is already."""
+    proto = parse_proto(path)
+    if is_compressed(proto):
+        raise ModelError(f"{path}: the model is compressed already; expand it first")
+    return proto
+
+
+def is_compressed(proto: onnx.ModelProto) -> bool:
+    """Whether a model holds operators of the toolkit, in its graphs or as functions."""
+    nodes = (node for graph in graphs_of(proto.graph) for node in graph.node)
+    return any(f.domain == DOMAIN for f in proto.functions) or any(
+        n.domain == DOMAIN for n in nodes
+    )
+
+
+def parse_proto(path: Path) -> onnx.ModelProto:
     """The parsed file, external data not loaded. ModelError: not a file, not readable, not ONNX,
-    truncated, already compressed, or a tensor whose bytes do not fit its shape."""
+    truncated, a name that is no text, or a tensor whose bytes do not fit its shape."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ModelError(f"{path}: not a file")
@@ -42,13 +60,15 @@ def read_proto(path: Path) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except (DecodeError, UnicodeDecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX model") from error
+    del data  # as large as the model, and the checks below copy a tensor each
     if proto.ir_version < 1 or not proto.HasField("graph") or not proto.graph.output:
         raise ModelError(
             f"{path}: not an ONNX model, or a truncated one: it has no graph with outputs"
         )
-    nodes = (node for graph in graphs_of(proto.graph) for node in graph.node)
-    if any(f.domain == DOMAIN for f in proto.functions) or any(n.domain == DOMAIN for n in nodes):
-        raise ModelError(f"{path}: the model is compressed already; expand it first")
+    for graph in graphs_of(proto.graph):
+        for name in _names_of(graph):
+            if not isinstance(name, str):  # protobuf hands out bytes that are not UTF-8 as they are
+                raise ModelError(f"{path}: not an ONNX model: the name {name!r} is not UTF-8")
     for tensor in tensors_of(proto):
         _check_tensor(tensor, path)
     return proto
@@ -90,8 +110,16 @@ def tensors_of(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             yield from attribute.tensors
 
 
-def check_external_data(proto: onnx.ModelProto, path: Path) -> int:
-    """Checks that all external data is there; returns the bytes of the files that hold it."""
+def _names_of(graph: onnx.GraphProto) -> Iterator[str | bytes]:
+    for holder in (graph.input, graph.output, graph.initializer, graph.value_info):
+        yield from (item.name for item in holder)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+
+
+def external_files(proto: onnx.ModelProto, path: Path) -> dict[Path, int]:
+    """The files with a model's external data and their sizes in bytes. ModelError where one is
+    missing or too short for its tensors."""
     files: dict[Path, int] = {}
     for tensor in tensors_of(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -112,6 +140,10 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> int:
         try:
             offset = int(entries.get("offset", "0"))
             length = int(entries.get("length", "-1"))
+            if offset < 0 or int(entries.get("length", "0")) < 0:
+                raise ValueError("a negative offset or length")
+            if file.exists() and not file.is_file():
+                raise ValueError(f"{file} is no file")
             files.setdefault(file, file.stat().st_size)
         except ValueError as error:
             raise ModelError(
@@ -128,12 +160,12 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> int:
                 f"{path}: tensor {tensor.name!r}: expected {expected} bytes of external data, "
                 f"found {length}"
             )
-        if offset < 0 or offset + wanted > files[file]:
+        if offset + wanted > files[file]:
             raise ModelError(
                 f"{path}: tensor {tensor.name!r}: external data {file} is too short: expected "
                 f"{offset + wanted} bytes, found {files[file]}"
             )
-    return sum(files.values())
+    return files
 
 
 def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
@@ -141,12 +173,31 @@ def _check_tensor(tensor: onnx.TensorProto, path: Path) -> None:
         raise ModelError(
             f"{path}: tensor {tensor.name!r} has a negative dimension: {list(tensor.dims)}"
         )
-    expected = _data_bytes(tensor)
-    if tensor.HasField("raw_data") and expected >= 0 and len(tensor.raw_data) != expected:
+    if tensor.data_type not in onnx.TensorProto.DataType.values():
+        raise ModelError(f"{path}: tensor {tensor.name!r}: there is no type {tensor.data_type}")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or not tensor.data_type:
+        return
+    if tensor.HasField("raw_data"):
+        expected, found, unit = _data_bytes(tensor), len(tensor.raw_data), "bytes"
+    else:
+        expected, found, unit = _typed_values(tensor)
+    if expected >= 0 and found != expected:
         raise ModelError(
-            f"{path}: tensor {tensor.name!r}: expected {expected} bytes for shape "
-            f"{list(tensor.dims)}, found {len(tensor.raw_data)}"
+            f"{path}: tensor {tensor.name!r}: expected {expected} {unit} for shape "
+            f"{list(tensor.dims)}, found {found}"
         )
+
+
+def _typed_values(tensor: onnx.TensorProto) -> tuple[int, int, str]:
+    """How many entries a tensor needs in the field of its type, how many it has, and the field."""
+    kinds = onnx.TensorProto.DataType
+    field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
+    kind, elements = kinds.Name(tensor.data_type), prod(tensor.dims)
+    if kind.startswith("COMPLEX"):
+        elements *= 2
+    elif kind in _PACKED:
+        elements = -(-elements // _PACKED[kind])
+    return elements, len(getattr(tensor, field)), f"values of {field}"
 
 
 def _data_bytes(tensor: onnx.TensorProto) -> int:
@@ -157,10 +208,8 @@ def _data_bytes(tensor: onnx.TensorProto) -> int:
         if kind in ("STRING", "UNDEFINED"):
             return -1
         elements = prod(tensor.dims)
-        if kind in ("INT4", "UINT4", "FLOAT4E2M1"):
-            return int(-(-elements // 2))
-        if kind in ("INT2", "UINT2"):
-            return int(-(-elements // 4))
+        if kind in _PACKED:
+            return int(-(-elements // _PACKED[kind]))
         return int(elements * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
     except (ValueError, KeyError):
         return -1

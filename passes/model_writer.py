@@ -16,7 +16,8 @@ import onnx
 import onnx_ir as ir
 
 from passes.errors import ModelError, one_line
-from passes.sparse_initializers import graphs_of
+from passes.sparse_initializers import graphs_of, sparsify
+from passes.store_sparse import MARK, sparse_names
 
 # Protobuf cannot hold more than 2 GiB in one message; what is beside the tensors needs some room.
 MAX_FILE_BYTES = 2**31 - 2**24
@@ -51,7 +52,8 @@ def write_model(
     tensors = [
         v for g in model.graphs() for v in g.initializers.values() if v.const_value is not None
     ]
-    total = sum(v.const_value.nbytes for v in tensors if v.const_value is not None)
+    dense = [v for v in tensors if not v.meta.get(MARK)]
+    total = sum(v.const_value.nbytes for v in dense if v.const_value is not None)
     _refuse_own_source(tensors, path)
     try:
         if total <= max_file_bytes:
@@ -60,7 +62,7 @@ def write_model(
             _replace(path, lambda file: file.write(data))
             return len(data)
         _refuse_own_source(tensors, data_path)
-        return _write_with_data(model, tensors, path, data_path)
+        return _write_with_data(model, dense, path, data_path)
     except OSError as error:
         reason = (
             "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
@@ -70,7 +72,7 @@ def write_model(
 
 def model_to_proto(model: ir.Model) -> onnx.ModelProto:
     """The model as ONNX proto, without the types and shapes that onnx_ir repeats for every
-    initializer."""
+    initializer; marked ones become sparse."""
     proto: onnx.ModelProto = ir.serde.serialize_model(model)
     for graph in graphs_of(proto.graph):
         constants = {tensor.name for tensor in graph.initializer}
@@ -78,6 +80,7 @@ def model_to_proto(model: ir.Model) -> onnx.ModelProto:
         if len(kept) < len(graph.value_info):
             del graph.value_info[:]
             graph.value_info.extend(kept)
+    sparsify(proto.graph, sparse_names(model.graph))
     return proto
 
 

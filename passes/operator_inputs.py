@@ -92,10 +92,10 @@ def channel_axis_of(node: ir.Node, index: int, rank: int) -> int | None:
     if kind in CONVOLUTIONS:
         return 0
     if kind in ("Gemm", "FusedGemm", "QGemm"):
-        flipped = _integer(node, "transA" if index == 0 else "transB", 0)
+        flipped = integer_attribute(node, "transA" if index == 0 else "transB", 0)
         return int(bool(flipped)) if index == 0 else 1 - int(bool(flipped))
     if kind == "FusedMatMul":
-        flipped = _integer(node, "transA" if index == 0 else "transB", 0)
+        flipped = integer_attribute(node, "transA" if index == 0 else "transB", 0)
         return -2 if bool(flipped) == (index != 0) else -1
     if kind in (
         "MatMul",
@@ -108,7 +108,7 @@ def channel_axis_of(node: ir.Node, index: int, rank: int) -> int | None:
     if kind in ("Attention", "QAttention"):
         return -1
     if kind == "Gather":
-        return _integer(node, "axis", 0)
+        return integer_attribute(node, "axis", 0)
     if kind in ("GatherND", "EmbedLayerNormalization", "QEmbedLayerNormalization"):
         return 0
     if kind == "DynamicQuantizeLSTM":
@@ -116,6 +116,8 @@ def channel_axis_of(node: ir.Node, index: int, rank: int) -> int | None:
     return 1 if kind in RECURRENT else None
 
 
-def _integer(node: ir.Node, name: str, default: int) -> int:
+def integer_attribute(node: ir.Node, name: str, default: int) -> int:
+    """The value of an integer attribute of ``node``; ``default`` where it is absent or a
+    reference."""
     attribute = node.attributes.get(name)
     return default if attribute is None or attribute.is_ref() else attribute.as_int()

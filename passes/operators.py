@@ -8,6 +8,7 @@ DOMAIN_VERSION = 1
 
 DECODE_WIDE = "DecodeWide"
 DECODE_WIDE16 = "DecodeWide16"
+WIDE_DECODERS = frozenset({DECODE_WIDE, DECODE_WIDE16})
 TAKE_TENSOR = "TakeTensor"
 TAKE_RANGE = "TakeRange"
 JOIN_FLOAT = "JoinFloat"  # float32

@@ -51,6 +51,7 @@ class Weight:
         dtype: FLOAT, FLOAT16, BFLOAT16, INT8 or UINT8.
         role: What it is; ``minor`` are biases, norm parameters and other small float tensors.
         op_types: The operators that use it, in the order met.
+        nodes: The names of these nodes, as far as they have any.
         channel_axis: The axis of output channels (rows for an embedding), where known.
         permutation: The Transpose between this weight and the convolution that uses it, if there is
             one.
@@ -63,6 +64,7 @@ class Weight:
     dtype: ir.DataType
     role: Role
     op_types: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
     channel_axis: int | None = None
     permutation: tuple[int, ...] | None = None
     is_convolution: bool = False
@@ -159,6 +161,7 @@ def _weight_of(model: ir.Model, value: ir.Value) -> Weight | None:
     shape = tuple(tensor.shape.numpy())
     uses = list(_uses(model, value, tuple(range(len(shape))), True, frozenset()))
     op_types = tuple(dict.fromkeys(use.node.op_type for use in uses))
+    nodes = tuple(dict.fromkeys(use.node.name for use in uses if use.node.name))
     if tensor.dtype not in (*FLOATS, *INTEGERS) or prod(shape) < 2 or not shape or not uses:
         return None
     if any(use.index in STEERED.get(use.node.op_type, ()) for use in uses):
@@ -168,12 +171,12 @@ def _weight_of(model: ir.Model, value: ir.Value) -> Weight | None:
         if not weighing:
             return None
         return Weight(
-            value.name, value, shape, tensor.dtype, "integer", op_types, _channel(weighing)
+            value.name, value, shape, tensor.dtype, "integer", op_types, nodes, _channel(weighing)
         )
     if not weighing or len(shape) < 2:
         large = prod(shape) >= _LARGE and len(shape) >= 2
         return Weight(
-            value.name, value, shape, tensor.dtype, "weight" if large else "minor", op_types
+            value.name, value, shape, tensor.dtype, "weight" if large else "minor", op_types, nodes
         )
     role: Role = "weight"
     kinds = {use.node.op_type for use in weighing}
@@ -192,6 +195,7 @@ def _weight_of(model: ir.Model, value: ir.Value) -> Weight | None:
         dtype=tensor.dtype,
         role=role,
         op_types=op_types,
+        nodes=nodes,
         channel_axis=_channel(weighing),
         permutation=permutation,
         is_convolution=convolution is not None,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,25 +12,53 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from passes.errors import SettingsError, one_line
+from passes.errors import SchemeError, SettingsError, one_line
 from passes.select_weights import Role, Weight
+from passes.stages import scheme_of, stages_schema
 
-Scheme = Literal["uniform", "codebook", "lossless", "keep"]
-Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw"]
+SchemeName = Literal["uniform", "codebook", "lossless", "keep"]
+Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw", "zero_run", "sparse"]
+StreamCoder = Literal["auto", "huffman", "fixed"]
 
 
-class WeightSettings(BaseModel):
-    """How one weight is compressed.
+class Coding(BaseModel):
+    """How integer symbols are stored.
 
-    ``uniform`` takes exactly one of ``bits`` (2 to 16), ``step`` (absolute) and ``relative_step``
-    (a multiple of the root mean square); ``codebook`` takes ``entries`` (1 to 256); ``lossless``
-    keeps every bit; ``keep`` leaves the weight as it is. ``coder`` is how the integer symbols are
-    stored.
+    ``fixed`` gives each the same number of bits (vanilla indices), ``huffman`` codes by frequency.
+    ``zero_run`` stores runs of zeros and the values between them, each in a stream: fields of
+    ``run_bits`` (None takes the best width) under ``run_coder``, values under ``value_coder``.
+    ``sparse`` keeps the decoded floats, with their indices, as an ONNX sparse initializer. ``auto``
+    takes the smallest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scheme: Scheme = "uniform"
+    coder: Coder = "auto"
+    run_bits: int | None = Field(default=None, ge=1, le=12)
+    run_coder: StreamCoder = "auto"
+    value_coder: StreamCoder = "auto"
+
+    @model_validator(mode="after")
+    def _options_of_runs(self) -> Self:
+        fields = ("run_bits", "run_coder", "value_coder")
+        given = [n for n in fields if getattr(self, n) not in (None, "auto")]
+        if given and self.coder != "zero_run":
+            raise ValueError(f"{given[0]} belongs to coder zero_run, not {self.coder}")
+        return self
+
+
+class WeightSettings(Coding):
+    """How one weight is compressed.
+
+    ``uniform`` takes exactly one of ``bits`` (2 to 16), ``step`` (absolute) and ``relative_step``
+    (a multiple of the root mean square); ``codebook`` takes ``entries`` (1 to 256); ``lossless``
+    keeps every bit; ``keep`` leaves the weight as it is. Any other scheme, and any combination, is
+    written as a list of ``stages`` (passes.stages). ``coder`` and its options are how the integer
+    symbols are stored.
+    """
+
+    scheme: SchemeName = "uniform"
+    stages: tuple[Any, ...] | None = Field(default=None, min_length=1)
     bits: int | None = Field(default=None, ge=2, le=16)
     step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     relative_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -37,11 +66,19 @@ class WeightSettings(BaseModel):
     granularity: Literal["tensor", "row", "group"] = "tensor"
     group_size: int = Field(default=32, ge=2)
     entries: int = Field(default=16, ge=1, le=256)
-    coder: Coder = "auto"
 
     @model_validator(mode="after")
     def _one_resolution(self) -> Self:
         given = [n for n in ("bits", "step", "relative_step") if getattr(self, n) is not None]
+        if self.stages is not None:
+            others = sorted(self.model_fields_set - {"stages", *Coding.model_fields})
+            if others:
+                raise ValueError(f"{others[0]} and stages: give only one of them")
+            try:
+                scheme_of(self.stages)
+            except SchemeError as error:
+                raise ValueError(str(error)) from error
+            return self
         if self.scheme == "uniform" and len(given) != 1:
             found = "none" if not given else " and ".join(given)
             raise ValueError(
@@ -51,29 +88,60 @@ class WeightSettings(BaseModel):
             raise ValueError(f"{given[0]} belongs to scheme uniform, not {self.scheme}")
         return self
 
+    @property
+    def coding(self) -> Coding:
+        """How the symbols are stored."""
+        return Coding(**{name: getattr(self, name) for name in Coding.model_fields})
+
 
 class Rule(BaseModel):
     """Settings for the weights that fulfil every condition given.
 
-    ``match`` is a glob on the name, ``op_type`` an operator that uses the weight, ``min_size`` a
-    number of elements.
+    ``match`` is a glob and ``regex`` a regular expression on the weight's whole name, ``node`` a
+    glob on the name of a node that uses it, ``op_type`` an operator that uses it, ``role`` what it
+    is, ``min_size`` and ``max_size`` numbers of elements. A rule that applies to no weight is an
+    error, unless it is ``optional``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     match: str = "*"
+    regex: str | None = None
+    node: str | None = None
     op_type: str | None = None
     role: Role | None = None
     min_size: int = Field(default=0, ge=0)
+    max_size: int | None = Field(default=None, ge=0)
+    optional: bool = False
     settings: WeightSettings
+
+    @property
+    def conditions(self) -> str:
+        """The conditions given, in words."""
+        given = self.model_dump(exclude={"settings", "optional"}, exclude_defaults=True)
+        return ", ".join(f"{key} {value!r}" for key, value in given.items()) or "match '*'"
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                raise ValueError(f"regex {self.regex!r}: {error}") from error
+        if self.max_size is not None and self.max_size < self.min_size:
+            raise ValueError(f"max_size {self.max_size} is below min_size {self.min_size}")
+        return self
 
     def applies(self, weight: Weight) -> bool:
         """Whether ``weight`` fulfils every condition."""
         return (
             fnmatchcase(weight.name, self.match)
+            and (self.regex is None or re.fullmatch(self.regex, weight.name) is not None)
+            and (self.node is None or any(fnmatchcase(n, self.node) for n in weight.nodes))
             and (self.op_type is None or self.op_type in weight.op_types)
             and (self.role is None or self.role == weight.role)
             and weight.num_elements >= self.min_size
+            and (self.max_size is None or weight.num_elements <= self.max_size)
         )
 
 
@@ -114,6 +182,8 @@ class Recipe(BaseModel):
             place = f"{source}:{mark.line + 1}" if mark else source
             problem = getattr(error, "problem", None) or one_line(error)
             raise SettingsError(f"{place}: not YAML: {problem}") from error
+        except RecursionError as error:
+            raise SettingsError(f"{source}: not a recipe: nested too deeply") from error
         if not isinstance(data, dict):
             raise SettingsError(
                 f"{source}:1: a recipe is a mapping with the keys version and rules"
@@ -130,18 +200,31 @@ class Recipe(BaseModel):
         recipe._lines = tuple(_line_of(root, ("rules", i)) for i in range(len(recipe.rules)))
         return recipe
 
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of a recipe, with the options of every scheme."""
+        schema = cls.model_json_schema()
+        stages = stages_schema()
+        schema["$defs"] |= stages.pop("$defs")
+        settings = schema["$defs"]["WeightSettings"]["properties"]
+        settings["stages"] = {"anyOf": [stages, {"type": "null"}], "default": None}
+        return schema
+
+    def to_json(self) -> str:
+        """The recipe in short: parse() reads it back."""
+        return self.model_dump_json(exclude_defaults=True)
+
     def assign(self, weights: Iterable[Weight]) -> dict[str, WeightSettings]:
         """Settings for every weight by name; SettingsError for a rule that applies to none of
         them."""
         listed = list(weights)
         for index, rule in enumerate(self.rules):
-            if not any(rule.applies(weight) for weight in listed):
+            if not (rule.optional or any(rule.applies(weight) for weight in listed)):
                 line = (
                     f":{self._lines[index]}" if index < len(self._lines) else f", rule {index + 1}"
                 )
                 raise SettingsError(
-                    f"{self._source}{line}: the rule matches no weight (match {rule.match!r}, "
-                    f"op_type {rule.op_type}, role {rule.role}, min_size {rule.min_size})"
+                    f"{self._source}{line}: the rule matches no weight ({rule.conditions})"
                 )
         return {weight.name: self._settings_of(weight) for weight in listed}
 

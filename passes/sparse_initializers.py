@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns sparse initializers of an ONNX proto into dense ones; onnx_ir would drop them silently."""
+"""Turns sparse initializers of an ONNX proto into dense ones, which is all that onnx_ir knows, and
+those that are to be sparse back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import prod
 from pathlib import Path
 
@@ -27,6 +28,22 @@ def densify(proto: onnx.ModelProto, base_dir: Path) -> list[str]:
             names.append(sparse.values.name)
         del graph.sparse_initializer[:]
     return names
+
+
+def sparsify(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Replaces the float initializers ``names`` of ``graph`` by sparse ones: values that are not
+    zero, and their flat indices (ONNX: int64, ascending)."""
+    for place in reversed(range(len(graph.initializer))):
+        tensor = graph.initializer[place]
+        if tensor.name not in names:
+            continue
+        flat = numpy_helper.to_array(tensor).reshape(-1)
+        places = np.flatnonzero(flat)
+        sparse = graph.sparse_initializer.add()
+        sparse.dims.extend(tensor.dims)
+        sparse.values.CopyFrom(numpy_helper.from_array(flat[places], tensor.name))
+        sparse.indices.CopyFrom(numpy_helper.from_array(places.astype(np.int64)))
+        del graph.initializer[place]
 
 
 def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

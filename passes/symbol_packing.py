@@ -5,60 +5,29 @@ again."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import onnx_ir as ir
 
 from passes import operators
 from passes.chain_builder import Attributes, ChainBuilder
+from passes.pack_zero_runs import (
+    NODE_BYTES,
+    add_runs,
+    add_stream,
+    encode_runs,
+    encode_stream,
+    ideal_bytes,
+    merged,
+    payload,
+)
+from passes.schemes.entropy import entropy_bits
 from passes.select_weights import folded_view
-from passes.settings import Coder
-from runtime.small import SmallCoder, encode_small
+from passes.settings import Coding
+from passes.symbol_requests import PackedSymbols, PackingLimits, SymbolRequest
 from runtime.wide import WideReader, encode_wide
 
-_HUFFMAN_SPAN = 4096  # values that the symbols of a Huffman blob may span
-
-
-@dataclass(frozen=True, eq=False)
-class SymbolRequest:
-    """Symbols that a chain needs.
-
-    Attributes:
-        owner: The weight they belong to.
-        symbols: int8 or int16 in the order they are coded in; any shape.
-        view: The coder's three dimensions; their product is at least the number of symbols.
-        shape: Dimensions of the value that the chain continues with.
-        coder: ``auto`` takes the smallest.
-    """
-
-    owner: str
-    symbols: np.ndarray
-    view: tuple[int, int, int]
-    shape: tuple[int, ...]
-    coder: Coder
-
-
-@dataclass(frozen=True, eq=False)
-class PackedSymbols:
-    """What became of a request: its value in the graph, its coder, and its share of the blob in
-    bytes."""
-
-    value: ir.Value
-    coder: str
-    num_bytes: int
-
-
-@dataclass(frozen=True)
-class PackingLimits:
-    """Numbers of symbols: a tensor up to ``small`` may share a blob with others; a blob up to
-    ``sequential`` may use a coder that decodes one symbol after the other; a segment has up to
-    ``segment``."""
-
-    small: int = 4096
-    sequential: int = 4096
-    segment: int = 64 << 20
+__all__ = ["PackedSymbols", "PackingLimits", "SymbolRequest", "pack_symbols"]
 
 
 def pack_symbols(
@@ -71,9 +40,7 @@ def pack_symbols(
         by_coder: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             if request.symbols.dtype == kind:
-                small = request.coder == "auto" and request.symbols.size <= limits.small
-                given: str = "wide" if request.coder == "auto" else request.coder
-                by_coder.setdefault("small" if small else given, []).append(index)
+                by_coder.setdefault(_first_choice(request, limits), []).append(index)
         shared = by_coder.pop("small", [])
         if shared:
             choice = _choose_small([requests[i] for i in shared], limits)
@@ -90,6 +57,22 @@ def pack_symbols(
     return [packed[i] for i in range(len(requests))]
 
 
+def _first_choice(request: SymbolRequest, limits: PackingLimits) -> str:
+    """The coder that is asked for; ``small`` for a small tensor that may share a blob."""
+    if request.coder != "auto":
+        return request.coder
+    if request.symbols.size <= limits.small:
+        return "small"
+    ideal, narrow = ideal_bytes(request.symbols, limits), request.symbols.dtype == np.int8
+    if ideal is None or (narrow and ideal >= entropy_bits(request.symbols) / 8):
+        return "wide"  # whose int8 symbols hardly ever take more than their entropy
+    wide = encode_wide([padded(request.symbols, request.view)]).nbytes
+    if ideal >= wide:
+        return "wide"
+    _, *blobs = encode_runs(request.symbols, request.coding, limits)
+    return "zero_run" if sum(b.nbytes for b in blobs) + NODE_BYTES < wide else "wide"
+
+
 def _choose_small(requests: Sequence[SymbolRequest], limits: PackingLimits) -> str:
     """The smallest way to store small tensors: in the wide segment, packed as one tensor, small
     coder, raw."""
@@ -97,21 +80,12 @@ def _choose_small(requests: Sequence[SymbolRequest], limits: PackingLimits) -> s
     sizes = {
         "wide": 2 * encode_wide([padded(r.symbols, r.view) for r in requests]).size,
         "packed": 2 * encode_wide([padded(flat, folded_view(flat.size))]).size,
-        "together": 2 * _encode_together(flat, limits).size,
+        "together": 2 * encode_stream(flat, "auto", limits).size,
         "raw": flat.nbytes,
+        "zero_run": NODE_BYTES
+        + sum(blob.nbytes for blob in encode_runs(flat, Coding(), limits)[1:]),
     }
     return min(sizes, key=lambda way: sizes[way])
-
-
-def _encode_together(flat: np.ndarray, limits: PackingLimits) -> np.ndarray:
-    """The smallest blob of small coders, without the sequential one where that decodes too
-    slowly."""
-    if flat.size <= limits.sequential:
-        return encode_small(flat)
-    blobs = [encode_small(flat, coder="fixed")]
-    if int(flat.max()) - int(flat.min()) < _HUFFMAN_SPAN:
-        blobs.append(encode_small(flat, coder="huffman"))
-    return min(blobs, key=lambda blob: blob.size)
 
 
 def _pack_wide(
@@ -139,18 +113,34 @@ def _pack_streams(
     raw."""
     if coder == "raw":
         return [_raw(request, builder) for request in requests]
+    if coder == "zero_run":
+        return _pack_runs(requests, builder, limits)
     flat = _concatenated(requests)
     builder.owner = ""
-    if coder == "together":
-        words = _encode_together(flat, limits)
-    else:
-        words = encode_small(flat, coder=cast(SmallCoder, coder))
+    words = encode_stream(flat, "auto" if coder == "together" else coder, limits)
     number = int(words[1]) >> 8
-    blob = _payload(words, builder)
-    value = builder.node(operators.SMALL_DECODERS[number], [blob], domain=operators.DOMAIN)
+    value = add_stream(words, builder)
     if flat.dtype == np.int8:
         value = builder.node("Cast", [value], {"to": int(ir.DataType.INT8)})
     return _ranges(requests, value, operators.SMALL_CODER_NAMES[number], words.nbytes, builder)
+
+
+def _pack_runs(
+    requests: Sequence[SymbolRequest], builder: ChainBuilder, limits: PackingLimits
+) -> list[PackedSymbols]:
+    """Zero runs of each large tensor, and of all small ones with the same options together."""
+    groups: dict[object, list[int]] = {}
+    for index, request in enumerate(requests):
+        alone = request.symbols.size > limits.small
+        groups.setdefault(index if alone else request.coding, []).append(index)
+    packed: dict[int, PackedSymbols] = {}
+    for members in groups.values():
+        group = [requests[i] for i in members]
+        builder.owner = group[0].owner if len(group) == 1 else ""
+        stream, num_bytes = add_runs(merged(group), builder, limits)
+        results = _ranges(group, stream, "zero_run", num_bytes, builder, skipped=1)
+        packed.update(zip(members, results, strict=True))
+    return [packed[i] for i in range(len(requests))]
 
 
 def _ranges(
@@ -159,12 +149,13 @@ def _ranges(
     coder: str,
     num_bytes: int,
     builder: ChainBuilder,
+    skipped: int = 0,
 ) -> list[PackedSymbols]:
     total = sum(request.symbols.size for request in requests)
     first, results = 0, []
     for request in requests:
         builder.owner = request.owner
-        attributes: Attributes = {"first": first, "shape": request.shape}
+        attributes: Attributes = {"first": first + skipped, "shape": request.shape}
         value = builder.node(operators.TAKE_RANGE, [stream], attributes, operators.DOMAIN)
         end = first + request.symbols.size
         share = num_bytes * end // total - num_bytes * first // total
@@ -174,9 +165,12 @@ def _ranges(
 
 
 def _wide_segment(requests: Sequence[SymbolRequest], builder: ChainBuilder) -> list[PackedSymbols]:
-    words = encode_wide([padded(request.symbols, request.view) for request in requests])
+    words = encode_wide(
+        [padded(request.symbols, request.view) for request in requests],
+        trellis=[request.trellis for request in requests],
+    )
     builder.owner = ""
-    blob = _payload(words, builder)
+    blob = payload(words, builder)
     wide16 = requests[0].symbols.dtype == np.int16
     op_type = operators.DECODE_WIDE16 if wide16 else operators.DECODE_WIDE
     matrix = builder.node(op_type, [blob], domain=operators.DOMAIN)
@@ -218,16 +212,8 @@ def _segments(
 
 def _raw(request: SymbolRequest, builder: ChainBuilder) -> PackedSymbols:
     builder.owner = request.owner
-    value = _payload(np.ascontiguousarray(request.symbols).reshape(request.shape), builder)
+    value = payload(np.ascontiguousarray(request.symbols).reshape(request.shape), builder)
     return PackedSymbols(value, "raw", request.symbols.nbytes)
-
-
-def _payload(array: np.ndarray, builder: ChainBuilder) -> ir.Value:
-    """An initializer whose data is counted as code bytes of weights, so here only its header is."""
-    before = builder.bytes_of[builder.owner]
-    value = builder.initializer(array)
-    builder.bytes_of[builder.owner] = before + 12
-    return value
 
 
 def padded(symbols: np.ndarray, view: tuple[int, int, int]) -> np.ndarray:

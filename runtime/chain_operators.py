@@ -27,6 +27,7 @@ Operator = Callable[[Inputs, Node], Value]
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
 _INDICES = (np.dtype(np.int32), np.dtype(np.int64))
+_MAX_SIZE = 2**31 - 1  # elements of a tensor
 
 
 class UnknownFormError(Exception):
@@ -198,11 +199,50 @@ def _transpose(inputs: Inputs, node: Node) -> Value:
     return np.ascontiguousarray(array.transpose(order))
 
 
+def _cumulate(inputs: Inputs, node: Node) -> Value:
+    array, axis = array_of(inputs[0]), array_of(inputs[1])
+    if array.ndim != 1 or array.dtype not in _INDICES or node.proto.attribute:
+        raise UnknownFormError("form of CumSum")
+    if axis.size != 1 or int(axis.reshape(())) not in (0, -1):
+        raise UnknownFormError("axis")
+    return np.cumsum(array, dtype=array.dtype)
+
+
+def _expand(inputs: Inputs, _: Node) -> Value:
+    value, shape = array_of(inputs[0]), array_of(inputs[1]).tolist()
+    if value.size != 1 or value.ndim > len(shape) or not 0 < prod(shape) <= _MAX_SIZE:
+        raise UnknownFormError("form of Expand")
+    return np.full(shape, value.reshape(()), value.dtype)
+
+
+def _scatter(inputs: Inputs, node: Node) -> Value:
+    array, places, values = (array_of(value) for value in inputs)
+    if array.ndim != 1 or array.dtype != values.dtype or node.proto.attribute:
+        raise UnknownFormError("form of ScatterElements")
+    if places.dtype not in _INDICES or places.shape != values.shape or not places.size:
+        raise UnknownFormError("indices")
+    if places[0] < 0 or places[-1] >= array.size or (places[1:] <= places[:-1]).any():
+        raise UnknownFormError("indices that do not ascend inside of the tensor")
+    scattered = array.copy()
+    scattered[places] = values
+    return scattered
+
+
 def _reshape(inputs: Inputs, _: Node) -> Value:
     array, shape = array_of(inputs[0]), array_of(inputs[1]).tolist()
     if not all(size > 0 for size in shape) or prod(shape) != array.size:
         raise UnknownFormError("shape")
     return array.reshape(shape)
+
+
+def _slice(inputs: Inputs, _: Node) -> Value:
+    array, *bounds = (array_of(value) for value in inputs)
+    if len(bounds) != 2 or array.ndim != 1 or any(bound.shape != (1,) for bound in bounds):
+        raise UnknownFormError("form of Slice")
+    start, end = (int(bound[0]) for bound in bounds)
+    if not 0 <= start < end <= array.size:
+        raise UnknownFormError("bounds of Slice")
+    return array[start:end]
 
 
 def _identity(inputs: Inputs, _: Node) -> Value:
@@ -215,7 +255,7 @@ def _join(inputs: Inputs, node: Node) -> Value:
     if wanted is None or first.dtype != np.int8 or any(plane.dtype != np.uint8 for plane in others):
         raise UnknownFormError("types of planes")
     try:
-        return join_planes([first.view(np.uint8) ^ np.uint8(128), *others], wanted)
+        return join_planes([first, *others], wanted)
     except (TypeError, ValueError) as error:
         raise UnknownFormError(str(error)) from error
 
@@ -233,6 +273,10 @@ OPERATORS: dict[tuple[str, str], Operator] = {
     ("", "Gather"): _gather,
     ("", "Transpose"): _transpose,
     ("", "Reshape"): _reshape,
+    ("", "Slice"): _slice,
+    ("", "CumSum"): _cumulate,
+    ("", "Expand"): _expand,
+    ("", "ScatterElements"): _scatter,
     ("", "Identity"): _identity,
 }
 """By domain and type, but for the ops that open a blob (`chain_decoder`)."""

@@ -25,7 +25,14 @@ _i32, _i64, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 class TensorToEncode(ctypes.Structure):
     """`tk_tensor`: A x B x C symbols in row-major order."""
 
-    _fields_ = [("symbols", _pointer), ("a", _i64), ("b", _i64), ("c", _i64)]
+    _fields_ = [
+        ("symbols", _pointer),
+        ("a", _i64),
+        ("b", _i64),
+        ("c", _i64),
+        ("trellis", _i32),
+        ("reserved", _i32),
+    ]
 
 
 class WideOptions(ctypes.Structure):
@@ -38,6 +45,24 @@ class WideOptions(ctypes.Structure):
         ("steps", _i32),
         ("threads", _i32),
         ("reserved", _i32),
+    ]
+
+
+class Search(ctypes.Structure):
+    """`tk_search`."""
+
+    _fields_ = [
+        ("values", _pointer),
+        ("importance", _pointer),
+        ("kept", _pointer),
+        ("a", _i64),
+        ("b", _i64),
+        ("c", _i64),
+        ("rate_weight", ctypes.c_double),
+        ("trellis", _i32),
+        ("most", _i32),
+        ("rounds", _i32),
+        ("threads", _i32),
     ]
 
 
@@ -94,10 +119,16 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_best_isa": (_i32, []),
     "tk_crc32": (ctypes.c_uint32, [_pointer, _i64]),
     "tk_free": (None, [_pointer]),
+    "tk_join_planes": (_i32, [ctypes.POINTER(_pointer), _i32, _i64, _i32, _pointer]),
     "tk_wide_encode": (
         _i32,
         [ctypes.POINTER(TensorToEncode), _i64, ctypes.POINTER(WideOptions), *_out_words],
     ),
+    "tk_search_symbols": (
+        _i32,
+        [ctypes.POINTER(Search), _pointer, ctypes.POINTER(ctypes.c_double)],
+    ),
+    "tk_trellis_integers": (_i32, [_pointer, _i64, _i64, _pointer]),
     "tk_wide_open": (_i32, [*_words, ctypes.POINTER(_pointer)]),
     "tk_wide_close": (None, [_pointer]),
     "tk_wide_get_info": (_i32, [_pointer, ctypes.POINTER(WideInfo)]),

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from runtime.library import check, load
 
 _UNSIGNED: dict[int, np.dtype[Any]] = {2: np.dtype(np.uint16), 4: np.dtype(np.uint32)}
 _FLOATS = ("float16", "bfloat16", "float32")
@@ -36,12 +39,16 @@ def split_planes(values: npt.NDArray[Any]) -> list[npt.NDArray[np.uint8]]:
     return [(turned >> shift).astype(np.uint8).reshape(values.shape) for shift in shifts]
 
 
-def join_planes(planes: Sequence[npt.NDArray[np.uint8]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def join_planes(
+    planes: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike, threads: int = 0
+) -> npt.NDArray[Any]:
     """Join what `split_planes` made: the array, bit for bit.
 
     Args:
-        planes: uint8 arrays of one shape, as many as `dtype` has bytes.
+        planes: uint8 arrays of one shape, as many as `dtype` has bytes; the first one may also be
+            int8, the symbols of `to_symbols`.
         dtype: float16, bfloat16 (ml_dtypes) or float32.
+        threads: 0 for one per core.
 
     Raises:
         TypeError: `dtype` or the type of a plane is another one.
@@ -53,16 +60,17 @@ def join_planes(planes: Sequence[npt.NDArray[np.uint8]], dtype: npt.DTypeLike) -
     if len(planes) != wanted.itemsize:
         raise ValueError(f"{wanted.name} has {wanted.itemsize} planes, found {len(planes)}")
     for index, plane in enumerate(planes):
-        if plane.dtype != np.uint8:
+        if plane.dtype != np.uint8 and (index or plane.dtype != np.int8):
             raise TypeError(f"plane {index}: expected uint8, found {plane.dtype}")
         if plane.shape != planes[0].shape:
             raise ValueError(f"plane {index} has shape {plane.shape}, plane 0 {planes[0].shape}")
-    unsigned = _UNSIGNED[wanted.itemsize]
-    turned = np.zeros(planes[0].size, unsigned)
-    for plane in planes:
-        turned = (turned << 8) | plane.reshape(-1)
-    bits: npt.NDArray[Any] = (turned >> 1) | (turned << (8 * wanted.itemsize - 1))
-    return bits.view(wanted).reshape(planes[0].shape)
+    first = planes[0] if planes[0].dtype == np.int8 else to_symbols(planes[0])
+    parts = [np.ascontiguousarray(plane) for plane in (first, *planes[1:])]
+    out = np.empty(planes[0].shape, _UNSIGNED[wanted.itemsize])
+    pointers = (ctypes.c_void_p * len(parts))(*(part.ctypes.data for part in parts))
+    status = load().tk_join_planes(pointers, wanted.itemsize, out.size, threads, out.ctypes.data)
+    check(status, "join_planes")
+    return out.view(wanted)
 
 
 def to_symbols(plane: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:

@@ -20,6 +20,7 @@ Contexts = Literal["off", "auto", "on"]
 
 _ISAS: dict[Isa, int] = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}
 _CONTEXTS = {"off": 0, "auto": 1, "on": 2}
+_FLAGS_AT, _FLAG_TRELLIS = 8, 4
 _ONNX_FLOATS = {np.dtype(np.float32): 1, np.dtype(np.float16): 10}
 
 
@@ -32,6 +33,7 @@ def best_isa() -> Isa:
 def encode_wide(
     tensors: Sequence[npt.NDArray[Any]],
     *,
+    trellis: Sequence[bool] = (),
     contexts: Contexts = "auto",
     classes: bool = True,
     steps: int = 0,
@@ -41,6 +43,8 @@ def encode_wide(
 
     Args:
         tensors: arrays [A, B, C] of one type, int8 or int16, none empty.
+        trellis: which tensors hold symbols of dependent quantisation (FORMAT.md 2.9), which decode
+            to the integers that they stand for; none where empty.
         contexts: the previous symbol of the lane chooses the table: never, where it pays, always.
         classes: choose tables by classes of rows and columns where it pays; else one per tensor.
         steps: wanted symbols per lane; 0 for the default.
@@ -50,7 +54,8 @@ def encode_wide(
         The blob, uint16 [n].
 
     Raises:
-        CodecError: an array has another type or shape, or the tensors do not fit one blob.
+        CodecError: an array has another type or shape, the integer of a trellis symbol does not fit
+            the array's type, or the tensors do not fit one blob.
     """
     if contexts not in _CONTEXTS:
         raise CodecError(f"contexts is {contexts!r}, expected off, auto or on", Status.ARGUMENT)
@@ -69,8 +74,15 @@ def encode_wide(
                 f"tensor {index} has shape {list(tensors[index].shape)}, expected [A, B, C] > 0",
                 Status.ARGUMENT,
             )
+    if trellis and len(trellis) != len(arrays):
+        raise CodecError(
+            f"trellis says of {len(trellis)} tensors, expected {len(arrays)}", Status.ARGUMENT
+        )
     described = (library.TensorToEncode * len(arrays))(
-        *(library.TensorToEncode(array.ctypes.data, *array.shape) for array in arrays)
+        *(
+            library.TensorToEncode(array.ctypes.data, *array.shape, int(flag), 0)
+            for array, flag in zip(arrays, trellis or (False,) * len(arrays), strict=True)
+        )
     )
     options = library.WideOptions(
         int(dtype == np.int16), _CONTEXTS[contexts], int(classes), steps, threads, 0
@@ -85,6 +97,11 @@ def encode_wide(
     memory = (ctypes.c_uint16 * num_words.value).from_address(words.value or 0)
     weakref.finalize(memory, codec.tk_free, words).atexit = False
     return np.ctypeslib.as_array(memory)
+
+
+def has_trellis(words: npt.NDArray[np.uint16]) -> bool:
+    """Whether a wide blob, uint16 [n], says that it has trellis sets (FORMAT.md 2.2)."""
+    return words.size > _FLAGS_AT and bool(words[_FLAGS_AT] & _FLAG_TRELLIS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,6 +89,15 @@ def nested_blob(padding: NestedPadding = _SOUND) -> Words:
     return encode_segment(tensors, [TableSet(5, 3)], nested_row=6, nested_padding=padding)
 
 
+def trellis_blob() -> Words:
+    """As plain_blob, the first set a trellis set."""
+    tensors = [
+        Tensor(laplace((7, 5, 14), 3, 1), class_a=np.arange(7).astype(np.int8) % 3),
+        Tensor(laplace((5, 1, 17), 3, 2), rows_per_lane=2, table_set=1),
+    ]
+    return encode_segment(tensors, [TableSet(5, 3, trellis=True), TableSet(1, 1)])
+
+
 def wide_blob() -> Words:
     """16-bit symbols with raw low bits and three exceptions; the second lane is the shorter one."""
     symbols = laplace16((3, 1, 12), 40, 3)
@@ -142,7 +151,8 @@ def _header_cases() -> Iterator[Case]:
     yield case("no_tensors", BODY, 0)
     yield case("no_sets", BODY + 1, 0)
     yield case("17_sets", BODY + 1, 17)
-    yield case("unknown_flag", BODY + 2, 4)
+    yield case("unknown_flag", BODY + 2, 8)
+    yield case("trellis_flag_without_trellis_sets", BODY + 2, 4)
     yield case("flag_15", BODY + 2, 0x8000)
     yield case("no_tables", BODY + 3, 0)
     yield case("257_tables", BODY + 3, 257)
@@ -169,6 +179,7 @@ def _header_cases() -> Iterator[Case]:
     yield case("class_array_without_bytes", tensor + 8, int(good[tensor + 8]) | 0x200)
     yield case("contexts_0", fields["sets"][0], 0x0300)
     yield case("contexts_2", fields["sets"][0], 0x0302)
+    yield case("trellis_set_without_flag", fields["sets"][0], 0x0385)
     yield case("classes_0", fields["sets"][0], 0x0005)
     yield case("classes_65", fields["sets"][0], 0x4105)
     yield case("classes_more_than_bytes", fields["sets"][0], 0x4005)
@@ -179,6 +190,10 @@ def _header_cases() -> Iterator[Case]:
     yield case("block_longer", at, int(good[at]) + 1)
     yield case("block_shorter", at, int(good[at]) - 1)
     yield case("block_huge", at, 0xFFFF, 0xFFFF)
+    trellis = trellis_blob()
+    at = field_offsets(trellis)["sets"][0]
+    for name, word in (("contexts_2", 0x0382), ("classes_0", 0x0085), ("plain", 0x0305)):
+        yield f"trellis_{name}", patched(trellis, at, word), "TK_ERR_HEADER"
     wide = wide_blob()
     at = field_offsets(wide)["tensors"][0] + 8
     yield "low_bits_9", patched(wide, at, int(wide[at]) & 0xFFF | 0x9000), "TK_ERR_HEADER"
@@ -238,6 +253,11 @@ def _table_cases() -> Iterator[Case]:
     yield case("far_zero", {3: 0})
     yield case("table_16_of_16", {table_of + 3: num_tables})
     yield case("table_255", {table_of: 255})
+    trellis = trellis_blob()
+    at = field_offsets(trellis)["table_stream"][0]
+    last_place = thresholds + 2 * 3 * 5 - 1  # an odd byte: the high one of its word
+    word = at + last_place // 2
+    yield "trellis_table_255", patched(trellis, word, int(trellis[word]) | 0xFF00), "TK_ERR_TABLE"
     yield case("first_plus_count_above_128", {firsts + table: 128 - raw[counts + table] + 1})
     yield case("first_127", {firsts + table: 127})
     yield case("count_more", {counts + table: raw[counts + table] + 1}, "TK_ERR_HEADER")
@@ -254,13 +274,14 @@ def _table_cases() -> Iterator[Case]:
 
 
 def _stream_cases() -> Iterator[Case]:
-    for kind, good in (("plain", plain_blob()), ("wide", wide_blob())):
+    blobs = (("plain", plain_blob()), ("trellis", trellis_blob()), ("wide", wide_blob()))
+    for kind, good in blobs:
         fields = field_offsets(good)
         state = fields["states"][0]
         yield f"{kind}_state_65535", patched(good, state, 0xFFFF, 0), "TK_ERR_STREAM"
         yield f"{kind}_state_0", patched(good, state, 0, 0), "TK_ERR_STREAM"
         # In the wide blob the same flips only change raw low bits: another valid stream.
-        for at in (state, fields["code_words"][0], good.size - 1) if kind == "plain" else ():
+        for at in (state, fields["code_words"][0], good.size - 1) if kind != "wide" else ():
             changed = patched(good, at, int(good[at]) ^ 1)
             yield f"{kind}_stream_{at}", changed, "TK_ERR_STREAM"
         first_block = fields["block_lengths"][0]
@@ -305,6 +326,8 @@ def _nested_cases() -> Iterator[Case]:
     yield case("one_tensor", body, 1)
     yield case("wide", body + 2, 1)
     yield case("nested", body + 2, 2)
+    yield case("trellis", body + 2, 4)
+    yield case("trellis_set", inner["sets"][0], int(good[inner["sets"][0]]) | 0x80)
     yield case("no_tables", body + 3, 0)
     yield case("lanes", inner["lanes"][0], int(good[inner["lanes"][0]]) + 1)
     yield case("state", inner["states"][0], 0, 0, code="TK_ERR_STREAM")
@@ -327,6 +350,7 @@ def _cuts() -> Iterator[Case]:
     blobs: list[tuple[str, Callable[[], Words]]] = [
         ("plain", plain_blob),
         ("nested", nested_blob),
+        ("trellis", trellis_blob),
         ("wide", wide_blob),
     ]
     for kind, make in blobs:

@@ -246,3 +246,50 @@ def test_damage_behind_the_checksum_is_refused_when_the_session_is_made() -> Non
     proto = model(nodes, {"blob": with_checksum(damaged), "scale": _scales()}, ["y"])
     with pytest.raises(runtime.ModelError, match="'blob'.*tensor 0.*do not decode"):
         InferenceSession(proto.SerializeToString(), providers=CPU)
+
+
+def _zero_runs(differences: list[int], size: int, **attributes: Any) -> Any:
+    """Float entries 1, 2, … at the running sum of differences, among `size` zeros."""
+    values = np.arange(1, len(differences) + 1, dtype=np.float32)
+    nodes = [
+        node("DecodeFixed", ["blob"], ["s"]),
+        std("Cast", ["s"], ["c"], to=TensorProto.INT32),
+        std("CumSum", ["c", "axis"], ["places"], **attributes),
+        std("Expand", ["zero", "shape"], ["zeros"]),
+        std("ScatterElements", ["zeros", "places", "values"], ["w"]),
+    ]
+    constants = {
+        "blob": encode_small(np.array(differences, np.int16), "fixed"),
+        "axis": np.array(0, np.int32),
+        "zero": np.array(0, np.float32),
+        "shape": np.array([size]),
+        "values": values,
+    }
+    return nodes, constants
+
+
+def test_entries_at_their_places() -> None:
+    _check(*_zero_runs([2, 3, 1, 8], 20))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        _zero_runs([2, 3, 1], 20, exclusive=1),
+        _zero_runs([2, 3, 1], 20, reverse=1),
+        _zero_runs([5, -3, 1], 20),
+    ],
+)
+def test_other_forms_of_zero_runs_are_left_to_onnxruntime(chain: Any) -> None:
+    nodes, constants = chain
+    proto = model(nodes, constants, ["w"])
+    parts = graph_rewrite.cut(graph_rewrite.prepare(proto))
+    assert parts is not None and decode_chains(parts.weights, "", 1) == {}
+    assert run_decoder(parts.decoder(), "", onnxruntime.SessionOptions())[0].size == 20
+
+
+def test_places_outside_are_refused() -> None:
+    nodes, constants = _zero_runs([2, 30], 20)
+    proto = model([*nodes, std("Identity", ["w"], ["y"])], constants, ["y"])
+    with pytest.raises(runtime.ModelError, match="cannot be decoded"):
+        InferenceSession(proto.SerializeToString(), providers=CPU)

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from passes.function_bodies import function_bodies
 from runtime.oracle import decode_matrix
+from runtime.wide import has_trellis
 from tests.malformed_corpus import malformed_blobs
 from tests.test_oracle_wide import golden_words
 from tests.wide_reference_encoder import Tensor, encode_segment
@@ -39,7 +40,11 @@ def stock_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def toolkit_model(
-    nodes: list[onnx.NodeProto], inputs: dict[str, Array], opset: int, zero_points: bool = False
+    nodes: list[onnx.NodeProto],
+    inputs: dict[str, Array],
+    opset: int,
+    zero_points: bool = False,
+    trellis: bool = False,
 ) -> onnx.ModelProto:
     """A model of these nodes over initializers; its output is "y"."""
     used = {node.op_type for node in nodes if node.domain}
@@ -51,7 +56,7 @@ def toolkit_model(
         [numpy_helper.from_array(value, name) for name, value in inputs.items()],
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("toolkit", 1)]
-    functions = function_bodies(used, opset, zero_points=zero_points)
+    functions = function_bodies(used, opset, zero_points=zero_points, trellis=trellis)
     return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
 
 
@@ -68,16 +73,16 @@ def toolkit_node(kind: str, inputs: list[str], output: str, **attributes: Any) -
 
 
 @functools.cache
-def decoder(wide: bool, opset: int) -> onnxruntime.InferenceSession:
+def decoder(wide: bool, opset: int, trellis: bool = False) -> onnxruntime.InferenceSession:
     """A model whose input "b" is the blob."""
     kind = "DecodeWide16" if wide else "DecodeWide"
-    model = toolkit_model([toolkit_node(kind, ["b"], "y")], {}, opset)
+    model = toolkit_model([toolkit_node(kind, ["b"], "y")], {}, opset, trellis=trellis)
     model.graph.input.append(helper.make_tensor_value_info("b", TensorProto.UINT16, ["n"]))
     return stock_session(model)
 
 
 def decode(words: npt.NDArray[np.uint16], wide: bool, opset: int) -> Array:
-    (output,) = decoder(wide, opset).run(None, {"b": words})
+    (output,) = decoder(wide, opset, has_trellis(words)).run(None, {"b": words})
     return np.asarray(output)
 
 
@@ -256,10 +261,18 @@ def test_opset_below_13_and_unknown_names_are_refused() -> None:
         function_bodies({"DecodeNothing"}, 13)
 
 
+@pytest.mark.parametrize("trellis", [False, True])
 @pytest.mark.parametrize(("name", "limit"), [("DecodeWide", 11000), ("DecodeWide16", 12500)])
-def test_bodies_are_small(name: str, limit: int) -> None:
-    bodies = function_bodies({name, "TakeTensor"}, 21)
-    assert sum(len(body.SerializeToString()) for body in bodies) < limit
+def test_bodies_are_small(name: str, limit: int, trellis: bool) -> None:
+    bodies = function_bodies({name, "TakeTensor"}, 21, trellis=trellis)
+    assert sum(len(body.SerializeToString()) for body in bodies) < limit + 800 * trellis
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
+def test_the_body_that_knows_trellis_sets_decodes_all_others(sample: Sample) -> None:
+    words = sample.encode()
+    (found,) = decoder(sample.wide, 18, True).run(None, {"b": words})
+    np.testing.assert_array_equal(found, decode_matrix(words))
 
 
 def decode_corrupted() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from passes.errors import SchemeError
 from passes.schemes import Codebook, Lossless, Uniform, bits, decode
-from passes.schemes.codebook import nearest_entry
+from passes.schemes.codebook_parameters import nearest_entry
 from passes.schemes.entropy import entropy_bits
 from tests.passes_models import normal, proto_of, run
 

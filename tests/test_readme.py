@@ -12,6 +12,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from passes import Recipe
 from tests.toolkit_models import mlp
 from toolkit.cli import main
 
@@ -56,6 +57,11 @@ def test_toolkit_commands_run(folder: Path) -> None:
         assert result.exit_code == 0, (arguments, result.output)
         ran += 1
     assert ran >= 7
+
+
+def test_recipes_are_sound() -> None:
+    found = [Recipe.parse(text) for text in blocks("yaml")]
+    assert found and all(recipe.rules for recipe in found)
 
 
 def test_python_runs(folder: Path) -> None:

@@ -32,6 +32,9 @@ def sound_wide_blobs() -> Iterator[tuple[str, Words]]:
     tensors = [laplace((70, 3, 64), 4, 1), laplace((40, 1, 90), 1, 2)]
     tensors[0][::2] //= 3
     yield "encoded", encode_wide(tensors, steps=300)
+    yield "trellis", encode_wide([t // 2 for t in tensors], steps=300, trellis=[True, False])
+    halves = laplace16((66, 2, 70), 500, 3) // 2
+    yield "trellis16", encode_wide([halves, halves // 9], steps=300, trellis=[True, True])
     yield "encoded16", encode_wide([laplace16((66, 2, 70), 500, 3)], steps=300)
 
 

@@ -9,6 +9,10 @@ import resource
 import signal
 import subprocess
 import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,8 @@ from onnx import numpy_helper
 
 from tests.toolkit_models import embedding, mlp, without_weights
 from toolkit.cli import Bytes, main
+from toolkit.console import STAGES
+from toolkit.versions import DISTRIBUTION
 
 
 def run(*arguments: object):  # type: ignore[no-untyped-def]
@@ -26,10 +32,12 @@ def run(*arguments: object):  # type: ignore[no-untyped-def]
 
 
 def refused(result, *parts: str) -> None:  # type: ignore[no-untyped-def]
-    """Exit code 2 and one last line on stderr that names what is wrong."""
-    lines = result.stderr.strip().splitlines()
+    """Exit code 2 and, beside the stages of the work, one line on stderr that names what is
+    wrong."""
+    lines = [line for line in result.stderr.splitlines() if line not in STAGES.values()]
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
+    assert len(lines) == 1, lines
     for part in parts:
         assert part in lines[-1]
 
@@ -54,6 +62,19 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_version_is_the_installed_ones() -> None:
+    """Under the name that the package is built with."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["name"] == DISTRIBUTION
+    try:
+        version = metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"{DISTRIBUTION} is not installed")
+    result = run("--version")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == version
 
 
 def test_compress_prints_and_writes(tmp_path: Path) -> None:
@@ -158,9 +179,17 @@ def test_nothing_compressible(tmp_path: Path) -> None:
         (["--recipe", "missing.yaml"], "missing.yaml"),
         (["--calibration", "missing.npz"], "missing.npz"),
         (["--unknown"], "--unknown"),
+        (["--bits", "abc"], "--bits"),
+        (["--target-ratio", "-3"], "--target-ratio"),
+        (["another.onnx"], "another.onnx"),
+        (["-o", ""], "expected a file's name"),
+        (["-o", "new/"], "expected a file's name"),
     ],
 )
-def test_bad_options(tmp_path: Path, options: list[str], part: str) -> None:
+def test_bad_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     refused(run("compress", mlp(tmp_path / "m.onnx"), *options), part)
     assert names(tmp_path) == ["m.onnx"]
 
@@ -172,6 +201,218 @@ def test_calibration_that_does_not_match(tmp_path: Path) -> None:
     ids = embedding(tmp_path / "e.onnx", rows=20)
     np.savez(tmp_path / "d.npz", ids=np.full((1, 3), 500))
     refused(run("compress", ids, "--calibration", tmp_path / "d.npz"), "d.npz", "does not run")
+
+
+@pytest.mark.parametrize(
+    ("array", "part"),
+    [
+        (np.zeros((0, 64), np.float32), "no values"),
+        (np.full((2, 64), np.nan, np.float32), "x holds NaN"),
+    ],
+)
+def test_calibration_that_measures_nothing(tmp_path: Path, array: object, part: str) -> None:
+    np.savez(tmp_path / "c.npz", x=array)
+    model = mlp(tmp_path / "m.onnx")
+    refused(run("compress", model, "--calibration", tmp_path / "c.npz"), "c.npz", part)
+
+
+def test_calibration_archive_without_arrays(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
+        archive.writestr("x", "no array")
+    model = mlp(tmp_path / "m.onnx")
+    refused(run("compress", model, "--calibration", tmp_path / "c.npz"), "c.npz", "no array")
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "x"])
+@pytest.mark.parametrize("command", ["compress", "expand", "compare"])
+def test_numbers_of_threads(tmp_path: Path, command: str, jobs: str) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    assert run("compress", model, "--bits", 4, "-o", tmp_path / "s.onnx").exit_code == 0
+    files = {"compress": [model], "expand": [tmp_path / "s.onnx"], "compare": [model, model]}
+    refused(run(command, *files[command], "--jobs", jobs), "--jobs")
+    assert names(tmp_path) == ["m.onnx", "s.onnx"]
+
+
+def test_usage_errors_are_one_line() -> None:
+    refused(run("compress"), "MODEL", "compress --help")
+    refused(run("frobnicate"), "frobnicate")
+    refused(run("doctor", "x"), "(x)")
+
+
+def test_outputs_that_are_other_inputs(tmp_path: Path) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    (tmp_path / "r.yaml").write_text("version: 1\n")
+    np.savez(tmp_path / "c.npz", x=np.zeros((2, 64), np.float32))
+    data = tmp_path / "e.onnx.data"
+    onnx.save(
+        onnx.load(str(model)),
+        str(tmp_path / "e.onnx"),
+        save_as_external_data=True,
+        location=data.name,
+        size_threshold=0,
+    )
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    recipe, inputs = ["--recipe", tmp_path / "r.yaml"], ["--calibration", tmp_path / "c.npz"]
+    refused(run("compress", model, *recipe, "-o", tmp_path / "r.yaml"), "r.yaml", "is the input")
+    refused(run("compress", model, *recipe, "--report", tmp_path / "r.yaml"), "is the input")
+    refused(run("compress", model, *inputs, "-o", tmp_path / "c.npz"), "c.npz", "is the input")
+    refused(run("compress", tmp_path / "e.onnx", "-o", data), "e.onnx.data", "is the input")
+    (tmp_path / "link").symlink_to(data)
+    refused(run("compress", tmp_path / "e.onnx", "-o", tmp_path / "link"), "is the input")
+    (tmp_path / "link").unlink()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_external_data_is_not_replaced_by_external_data(tmp_path: Path) -> None:
+    model = onnx.load(str(mlp(tmp_path / "m.onnx")))
+    onnx.save(
+        model,
+        str(tmp_path / "e.onnx"),
+        save_as_external_data=True,
+        location="o.onnx.data",
+        size_threshold=0,
+    )
+    refused(run("compress", tmp_path / "e.onnx", "-o", tmp_path / "o.onnx"), "o.onnx.data")
+
+
+def test_a_device_is_no_output(tmp_path: Path) -> None:
+    model, pipe = mlp(tmp_path / "m.onnx"), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused(run("compress", model, "-o", pipe), "pipe", "device")
+    refused(run("compress", model, "-o", tmp_path / "o.onnx", "--report", pipe), "device")
+    assert pipe.is_fifo()
+    assert names(tmp_path) == ["m.onnx", "pipe"]
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import tempfile
+
+    (tmp_path / "closed").mkdir()
+    make = tempfile.mkdtemp
+
+    def refuse(*arguments: object, **options: object) -> str:
+        if options.get("dir") == tmp_path / "closed":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return make(*arguments, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    model = mlp(tmp_path / "m.onnx")
+    result = run("compress", model, "--report", tmp_path / "closed" / "r.html")
+    refused(result, "r.html", "Read-only file system")
+    assert names(tmp_path) == ["closed", "m.onnx"]
+
+
+def test_external_data_that_is_cut_is_named(tmp_path: Path) -> None:
+    model = onnx.load(str(mlp(tmp_path / "m.onnx")))
+    path = tmp_path / "e.onnx"
+    onnx.save(model, str(path), save_as_external_data=True, location="e.bin", size_threshold=0)
+    (tmp_path / "e.bin").write_bytes((tmp_path / "e.bin").read_bytes()[:100])
+    for command in ("compress", "inspect", "expand"):
+        refused(run(command, path), "e.onnx", "'A'", "e.bin is too short")
+    refused(run("compare", path, path), "e.onnx", "'A'", "e.bin is too short")
+
+
+def _break_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Nope"
+
+
+def _break_input(model: onnx.ModelProto) -> None:
+    model.graph.node[0].input[0] = "nothing"
+
+
+def _declare_twice(model: onnx.ModelProto) -> None:
+    model.graph.node[1].output[0] = "h0"
+
+
+def _break_type(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].data_type = 99
+
+
+def _break_values(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].ClearField("raw_data")
+    model.graph.initializer[0].float_data.extend([1.0] * 5)
+
+
+def _break_shape(model: onnx.ModelProto) -> None:
+    model.graph.initializer[0].ClearField("raw_data")
+    model.graph.initializer[0].dims[:] = [1 << 32, 1 << 32]
+
+
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (_break_operator, "Nope"),
+        (_break_input, "'nothing'"),
+        (_declare_twice, "'h0'"),
+        (_break_type, "'A': there is no type 99"),
+        (_break_values, "expected 6144 values of float_data"),
+        (_break_shape, "found 0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["compress", "compare"])
+def test_malformed_graphs(
+    tmp_path: Path, damage: Callable[[onnx.ModelProto], None], part: str, command: str
+) -> None:
+    path = mlp(tmp_path / "m.onnx")
+    model = onnx.load(str(path))
+    damage(model)
+    onnx.save(model, str(path))
+    files = [path] if command == "compress" else [path, path]
+    done = subprocess.run(  # what onnx_ir logs is seen in a process of its own
+        [sys.executable, "-m", "toolkit", command, *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if line not in STAGES.values()]
+    assert done.returncode == 2
+    assert len(lines) == 1, lines
+    assert "m.onnx" in lines[0]
+    assert part in lines[0]
+    assert names(tmp_path) == ["m.onnx"]
+
+
+@pytest.mark.parametrize("command", ["compress", "inspect", "expand", "compare"])
+def test_names_that_are_no_text(tmp_path: Path, command: str) -> None:
+    path = mlp(tmp_path / "m.onnx")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\x42\x01A", b"\x42\x01\xff"))
+    assert path.read_bytes() != content
+    files = [path, path] if command == "compare" else [path]
+    refused(run(command, *files), "m.onnx", "is not UTF-8")
+
+
+def test_a_recipe_nested_too_deeply(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("[" * 3000)
+    model = mlp(tmp_path / "m.onnx")
+    refused(run("compress", model, "--recipe", tmp_path / "r.yaml"), "r.yaml", "nested too deeply")
+
+
+def test_the_command_ends_as_signals_ask(tmp_path: Path) -> None:
+    """Runs the installed script's function; SIGTERM arrives while it works."""
+    model = mlp(tmp_path / "m.onnx")
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert project["project"]["scripts"]["toolkit"] == "toolkit.cli:entry"
+    for name, expected in (("SIGINT", 130), ("SIGTERM", 143)):
+        code = (
+            "import os, signal, toolkit.pipeline as p\n"
+            f"p.read_source = lambda path: os.kill(os.getpid(), signal.{name})\n"
+            "from toolkit.cli import entry\n"
+            "entry()\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, "compress", str(model)],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert done.returncode == expected, done.stderr
+        assert done.stderr.splitlines()[-1] == "interrupted, nothing written"
+    assert names(tmp_path) == ["m.onnx"]
 
 
 def test_comparing_models_of_other_inputs(tmp_path: Path) -> None:
@@ -208,6 +449,20 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert "m.compressed.onnx: cannot be written" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert names(tmp_path) == ["m.onnx"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+def test_a_full_standard_output(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "toolkit", "inspect", str(mlp(tmp_path / "m.onnx")), "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output: cannot be written, the disk is full\n"
 
 
 def test_enospc_is_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

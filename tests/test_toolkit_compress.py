@@ -14,7 +14,9 @@ from onnx import numpy_helper
 
 import runtime
 import toolkit
+from passes import Recipe
 from tests.toolkit_models import embedding, mlp, without_weights
+from toolkit.errors import InputError
 
 
 def outputs(path: Path, feed, compressed: bool):  # type: ignore[no-untyped-def]
@@ -202,3 +204,51 @@ def test_a_file_that_does_not_shrink_is_not_written(tmp_path: Path) -> None:
     if not report.shrunk:
         assert report.exit_code == 1
         assert not (tmp_path / "o.onnx").exists()
+
+
+def test_the_file_and_the_report_hold_the_recipe(tmp_path: Path) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("version: 1\nrules: [{match: A, settings: {stages: [codebook]}}]\n")
+    report = toolkit.compress(model, tmp_path / "c.onnx", recipe=recipe)
+    metadata = {p.key: p.value for p in onnx.load(tmp_path / "c.onnx").metadata_props}
+    kept = json.loads(metadata["toolkit.settings"])
+    assert kept == report.settings
+    again = toolkit.compress(
+        model, tmp_path / "d.onnx", recipe=Recipe.parse(json.dumps(kept["recipe"]))
+    )
+    assert again.compressed_bytes == report.compressed_bytes
+    assert (tmp_path / "c.onnx").read_bytes() == (tmp_path / "d.onnx").read_bytes()
+
+
+def test_ready_recipes_go_by_their_names(tmp_path: Path) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    report = toolkit.compress(model, tmp_path / "c.onnx", recipe="codebook-4bit")
+    assert {row.scheme for row in report.tensors if row.role == "weight"} == {"codebook"}
+    assert "--recipe codebook-4bit" in report.command
+    with pytest.raises(
+        InputError, match="no ready recipe 'codebook-5bit', there are .*codebook-4bit"
+    ):
+        toolkit.compress(model, tmp_path / "d.onnx", recipe="codebook-5bit")
+
+
+@pytest.mark.parametrize("coders", [("zero_run", "sparse"), ("zero_run", "raw")])
+def test_every_coding_of_a_recipe_is_used_verified_and_undone(
+    tmp_path: Path, coders: tuple[str, str]
+) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    rules = [
+        f"  - {{match: {name}, settings: {{coder: {coder}, stages: "
+        "[{prune: {fraction: 0.05}}, {uniform: {bits: 6}}]}}"
+        for name, coder in zip("AB", coders, strict=True)
+    ]
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("version: 1\ndefault: {scheme: keep}\nrules:\n" + "\n".join(rules) + "\n")
+    report = toolkit.compress(model, tmp_path / "o.onnx", recipe=recipe)
+    assert {row.name: row.coder for row in report.tensors} == dict(zip("AB", coders, strict=True))
+    forms = {t.name: t.scheme for t in toolkit.inspect(tmp_path / "o.onnx").tensors}
+    assert forms["A"] == "uniform, zero_run" and forms.get("B") in ("sparse", None)
+    toolkit.expand(tmp_path / "o.onnx", tmp_path / "e.onnx")
+    feed = {"x": np.random.default_rng(5).standard_normal((5, 64)).astype(np.float32)}
+    compressed = outputs(tmp_path / "o.onnx", feed, True)[0]
+    np.testing.assert_array_equal(outputs(tmp_path / "e.onnx", feed, False)[0], compressed)

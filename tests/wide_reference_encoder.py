@@ -22,6 +22,7 @@ Ints = npt.NDArray[np.int64]
 LANES_PER_BLOCK = 32
 REST = 127
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
+TRELLIS = np.array([(0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6)])
 FREQUENCIES = np.array(
     [
         q if q <= 16 else (OCTAVE[(q - 16) % 8] * 2 ** ((q - 16) // 8) + 2048) // 4096
@@ -35,7 +36,7 @@ class Tensor:
     """A tensor to encode and how.
 
     Attributes:
-        symbols: int8 or int16 [A, B, C].
+        symbols: int8 or int16 [A, B, C]; in a trellis set those that are coded, not their integers.
         rows_per_lane: k.
         table_set: index of its set.
         class_a, class_b, class_c: int8 [A], [B], [C] or None where absent.
@@ -61,13 +62,22 @@ class Tensor:
 class TableSet:
     """Contexts K, classes M and, where K = 5, the thresholds, uint8 [M] each (2 and 5 by default).
 
-    spare: tables without symbols are written with this count of useless codes instead of count 0.
+    trellis: its tensors' symbols stand for integers.
     """
 
     contexts: int = 1
     classes: int = 1
     near: Sequence[int] | None = None
     far: Sequence[int] | None = None
+    trellis: bool = False
+
+    @property
+    def quantisers(self) -> int:
+        return 2 if self.trellis else 1
+
+    @property
+    def places(self) -> int:
+        return self.contexts * self.classes * self.quantisers
 
     def thresholds(self) -> tuple[Ints, Ints]:
         near = [2] * self.classes if self.near is None else self.near
@@ -134,12 +144,33 @@ def fit_table(histogram: Ints) -> _Table:
     return _Table(low - 128, [int(q) for q in codes])
 
 
+def quantisers(tensor: Tensor) -> Ints:
+    """FORMAT.md 2.9: the quantiser of each symbol as if its set were a trellis set."""
+    found = np.zeros(tensor.symbols.shape, np.int64)
+    state = np.zeros(tensor.symbols.shape[:2], np.int64)
+    for c in range(tensor.symbols.shape[2]):
+        found[:, :, c] = state & 1
+        state = TRELLIS[state, tensor.symbols[:, :, c].astype(np.int64) & 1]
+    return found
+
+
+def decoded_symbols(tensor: Tensor, table_set: TableSet) -> Ints:
+    """What a decoder makes of the tensor, int64 [A, B, C]."""
+    symbols = tensor.symbols.astype(np.int64)
+    if not table_set.trellis:
+        return symbols
+    return 2 * symbols - np.sign(symbols) * quantisers(tensor)
+
+
 def _coded(tensor: Tensor) -> tuple[Ints, Ints]:
-    """Coded symbol and low bits of each symbol; values that no i8 can stand for are clipped."""
+    """Coded symbol and low bits of each symbol; values that no i8 can stand for are clipped, and
+    stay even or odd."""
     values = tensor.symbols.astype(np.int64)
     coded = np.clip(values >> tensor.low_bits, -127 if tensor.low_bits else -128, 127)
     if tensor.symbols.dtype == np.int16:
         coded = np.clip(coded, -127, 127)
+    if not tensor.low_bits:
+        coded -= np.sign(coded) * ((coded ^ values) & 1)
     return coded, values & ((1 << tensor.low_bits) - 1)
 
 
@@ -154,14 +185,15 @@ def _table_indices(tensor: Tensor, coded: Ints, table_set: TableSet) -> Ints:
             shape[axis] = -1
             y = y + array.astype(np.int64).reshape(shape)
     y = np.clip(y, 0, table_set.classes - 1)
+    q: Ints = quantisers(tensor) if table_set.trellis else np.zeros_like(coded)
     if table_set.contexts == 1:
-        return y
+        return y * table_set.quantisers + q
     near, far = table_set.thresholds()
     previous = np.zeros_like(coded)
     previous[:, :, 1:] = coded[:, :, :-1]
     size = abs(previous)
     distance = (size >= near[y]).astype(np.int64) + (size >= far[y])
-    return y * 5 + 2 + np.sign(previous) * distance
+    return (y * 5 + 2 + np.sign(previous) * distance) * table_set.quantisers + q
 
 
 def _as_lanes(values: Ints, rows_per_lane: int) -> Ints:
@@ -250,7 +282,7 @@ def encode_body(
     indices = [
         _table_indices(t, v, sets[t.table_set]) for t, (v, _) in zip(tensors, coded, strict=True)
     ]
-    places = np.cumsum([0, *(s.contexts * s.classes for s in sets)])
+    places = np.cumsum([0, *(s.places for s in sets)])
     table_of = np.arange(places[-1]) // share
     indices = [
         table_of[places[t.table_set] + index] for t, index in zip(tensors, indices, strict=True)
@@ -289,9 +321,10 @@ def encode_body(
         )
         states += x.tolist()
         blocks += own_blocks
-        decoded = (v << tensor.low_bits) + low
-        wrong = _as_lanes((decoded != tensor.symbols).astype(np.int64), tensor.rows_per_lane)
-        values16 = _as_lanes(tensor.symbols.astype(np.int64), tensor.rows_per_lane)
+        wrong = ((v << tensor.low_bits) + low != tensor.symbols).astype(np.int64)
+        wrong = _as_lanes(wrong, tensor.rows_per_lane)
+        values16 = decoded_symbols(tensor, sets[tensor.table_set])
+        values16 = _as_lanes(values16, tensor.rows_per_lane)
         for lane, step in zip(*np.nonzero(wrong), strict=True):
             position = (first_lane + int(lane)) * num_steps + int(step)
             exceptions += [*u32(position), int(values16[lane, step]) & 0xFFFF, 0]
@@ -308,11 +341,12 @@ def encode_body(
     )
     table_stream = _table_stream(sets, bytes(table_of.tolist()), tables)
     code_words = np.concatenate(blocks)
-    words = [len(tensors), len(sets), int(wide) | 2 * (nested_row > 0), len(tables)]
+    flags = int(wide) | 2 * (nested_row > 0) | 4 * any(s.trellis for s in sets)
+    words = [len(tensors), len(sets), flags, len(tables)]
     for value in (first_lane, len(blocks), num_steps, code_words.size, num_exceptions):
         words += u32(value)
     words += [*u32(len(class_stream)), *u32(len(table_stream)), *directory]
-    words += [s.contexts | s.classes << 8 for s in sets]
+    words += [s.contexts | 0x80 * s.trellis | s.classes << 8 for s in sets]
     if nested_row:
         streams = (class_stream, table_stream)
         pair = [_byte_tensor(stream, nested_row, nested_padding) for stream in streams]

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tests.wide_reference_encoder import TableSet, Tensor, Words, encode_segment
+from tests.wide_reference_encoder import (
+    Ints,
+    TableSet,
+    Tensor,
+    Words,
+    decoded_symbols,
+    encode_segment,
+)
 
 
 @dataclass
@@ -34,6 +41,10 @@ class Sample:
             nested_sets=self.nested_sets,
             share=self.share,
         )
+
+    def decoded(self) -> list[Ints]:
+        """What a decoder makes of each tensor, int64 [A, B, C]."""
+        return [decoded_symbols(t, self.sets[t.table_set]) for t in self.tensors]
 
 
 def laplace(shape: tuple[int, int, int], spread: float, seed: int = 0) -> npt.NDArray[np.int8]:
@@ -85,6 +96,13 @@ def wide_tensors() -> list[Tensor]:
     return tensors
 
 
+def halved(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors with symbols whose doubles fit their type."""
+    for tensor in tensors:
+        tensor.symbols //= 2
+    return tensors
+
+
 def samples() -> Iterator[Sample]:
     """Every sample; names are unique."""
     yield Sample("one_symbol", [Tensor(np.zeros((1, 1, 1), np.int8))])
@@ -108,4 +126,19 @@ def samples() -> Iterator[Sample]:
     for nested_row in (0, 8):
         kind = "nested" if nested_row else "raw"
         yield Sample(f"wide_{kind}", wide_tensors(), [TableSet(5, 2), TableSet()], True, nested_row)
+    near, far = [3, 1], [3, 9]
+    for name, kinds in (("trellis", (True, True)), ("trellis_and_plain", (True, False))):
+        for first, second in ((5, 1), (1, 5)):
+            sets = [
+                TableSet(first, 4, trellis=kinds[0]),
+                TableSet(second, 2, near, far, kinds[1]),
+            ]
+            for nested_row in (0, 6):
+                kind = "nested" if nested_row else "raw"
+                own = halved(mixed_tensors())
+                yield Sample(f"{name}_{first}_{kind}", own, sets, nested_row=nested_row)
+    sets = [TableSet(5, 2, trellis=True), TableSet(trellis=True)]
+    yield Sample("trellis_wide", halved(wide_tensors()), sets, True)
+    sets = [TableSet(5, 2, trellis=True), TableSet()]
+    yield Sample("trellis_and_plain_wide", halved(wide_tensors()), sets, True, 8)
     yield Sample("wide_plain", [Tensor(laplace16((5, 2, 3), 40))], wide=True)

@@ -70,6 +70,8 @@ def _read(file: Path, specs: Sequence[InputSpec]) -> Feed:
             return {name or specs[0].name: loaded}
         with loaded:
             feed = {key: loaded[key] for key in loaded.files}
+        if odd := [key for key, array in feed.items() if not isinstance(array, np.ndarray)]:
+            raise InputError(f"{file}: its member {odd[0]} is no array")
     except InputError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
@@ -98,6 +100,7 @@ def _split(source: Path, raw: Feed, specs: Sequence[InputSpec]) -> list[Feed]:
         parts = [typed]
     for feed in parts:
         _check_shapes(source, feed, specs)
+        _check_values(source, feed)
     return parts
 
 
@@ -129,6 +132,15 @@ def _stacked(feed: Feed, specs: Sequence[InputSpec]) -> int:
             return 1
         sizes.add(array.shape[0])
     return sizes.pop() if len(sizes) == 1 else 1
+
+
+def _check_values(source: Path, feed: Feed) -> None:
+    """Refuses what measures nothing: no values at all, or NaN. Infinity may be a mask's."""
+    if feed and all(array.size == 0 for array in feed.values()):
+        raise InputError(f"{source}: its arrays hold no values")
+    for name, array in feed.items():
+        if array.dtype.kind in "fc" and np.isnan(array).any():
+            raise InputError(f"{source}: {name} holds NaN")
 
 
 def _check_shapes(source: Path, feed: Feed, specs: Sequence[InputSpec]) -> None:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line. Exit codes: 0 done, 1 a target was not reached, 2 bad input, 70 a bug.
+"""The command line. Exit codes: 0 done, 1 a target was not reached, 2 bad input, 70 a bug, 130 and
+143 interrupted (SIGINT, SIGTERM).
 
 Everything heavy is imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,8 +18,9 @@ from typing import Any
 import click
 
 from toolkit.errors import InputError, OutputError, one_line
+from toolkit.versions import DISTRIBUTION
 
-NOT_REACHED, BAD_INPUT, BUG, INTERRUPTED = 1, 2, 70, 130
+NOT_REACHED, BAD_INPUT, BUG, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
 
 PATH = click.Path()
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -53,9 +56,31 @@ class Bytes(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         self.fail(f"{value!r} is no number of bytes, write for example 14300000 or 14.3MB")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """A group whose usage errors are one line on stderr, as all other errors are."""
+
+    def main(self, args: Any = None, prog_name: Any = None, **extra: Any) -> Any:  # type: ignore[override]
+        if not extra.pop("standalone_mode", True):
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        try:
+            sys.exit(super().main(args, prog_name, standalone_mode=False, **extra))
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx is not None else "toolkit"
+            text = one_line(ValueError(error.format_message()))
+            _fail(BAD_INPUT, f"error: {text} (`{command} --help` shows what can be given)")
+        except click.Abort as error:
+            _interrupted(error.__cause__)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(package_name="toolkit", message="%(version)s")
+@click.version_option(package_name=DISTRIBUTION, message="%(version)s")
 @click.pass_context
 def main(context: click.Context, debug: bool) -> None:
     """Turns a trained ONNX model into a much smaller ONNX file, and proves what that cost."""
@@ -233,6 +258,58 @@ def doctor_command(context: click.Context, as_json: bool) -> None:
         sys.exit(0 if all(f.good for f in found) else NOT_REACHED)
 
 
+@main.command("scan")
+@click.argument("model", type=PATH)
+@click.option("--schemes", type=PATH, help="YAML: a list of lists of stages to try.")
+@click.option("--min-sqnr", type=float, default=24.0, show_default=True, help="For the recipe, dB.")
+@click.option("--min-size", type=int, default=256, show_default=True, help="Elements of a weight.")
+@click.option("--calibration", type=PATH, help="Real inputs: .npz file, or folder of .npz/.npy.")
+@click.option("--recipe", type=PATH, help="Write the recipe that follows here.")
+@click.option("--report", type=PATH, help="Write an HTML picture here.")
+@JOBS_OPTION
+@JSON_OPTION
+@click.pass_context
+def scan_command(
+    context: click.Context, /, model: str, schemes: str | None, as_json: bool, **options: Any
+) -> None:
+    """Measure each weight of MODEL alone under each scheme: bytes against output error."""
+    with reported(context):
+        from toolkit.console import progress_line
+        from toolkit.printing import print_scan
+        from toolkit.recipes import read_schemes
+        from toolkit.scan_model import scan
+
+        tried = read_schemes(schemes) if schemes is not None else None
+        with progress_line(as_json) as progress:
+            found = scan(model, schemes=tried, progress=progress, **options)
+        _show(found.as_dict(), as_json, lambda: print_scan(found))
+
+
+@main.command("passes")
+@JSON_OPTION
+@click.pass_context
+def passes_command(context: click.Context, as_json: bool) -> None:
+    """List the graph passes and the schemes, with their options."""
+    with reported(context):
+        from toolkit.list_passes import listed_passes
+        from toolkit.printing import print_passes
+
+        found = listed_passes()
+        _show([f.as_dict() for f in found], as_json, lambda: print_passes(found))
+
+
+@main.command("recipe")
+@click.argument("name", required=False)
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of recipes.")
+@click.pass_context
+def recipe_command(context: click.Context, name: str | None, schema: bool) -> None:
+    """Print the ready recipe NAME; without it, the names of all of them."""
+    with reported(context):
+        from toolkit import recipes
+
+        click.echo(recipes.schema() if schema else recipes.text(name) if name else recipes.names())
+
+
 def _show(values: Any, as_json: bool, plain: Callable[[], None]) -> None:
     if as_json:
         from toolkit.report import to_json
@@ -245,15 +322,20 @@ def _show(values: Any, as_json: bool, plain: Callable[[], None]) -> None:
 @contextmanager
 def reported(context: click.Context) -> Iterator[None]:
     """Turns errors into one line on stderr and an exit code; with `--debug` lets them through."""
+    from toolkit.memory import map_large_blocks
+
     debug = bool(context.obj)
+    if not debug:  # its warnings about a malformed model would stand beside the one clear line
+        logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)
+    map_large_blocks()
     try:
         yield
     except (InputError, OutputError) as error:
         if debug:
             raise
         _fail(BAD_INPUT, f"error: {one_line(error, 600)}")
-    except KeyboardInterrupt:
-        _fail(INTERRUPTED, "interrupted, nothing written")
+    except KeyboardInterrupt as error:
+        _interrupted(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -264,7 +346,7 @@ def reported(context: click.Context) -> Iterator[None]:
             raise
         from toolkit.output_file import write_failure
 
-        name = error.filename or "a file"
+        name = error.filename or "standard output"
         _fail(BAD_INPUT, f"error: {one_line(write_failure(_path(name), error))}")
     except Exception as error:
         if debug:
@@ -282,6 +364,15 @@ def _path(name: Any) -> Any:
     return Path(os.fsdecode(name))
 
 
+class _Termination(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+def _interrupted(cause: BaseException | None) -> None:
+    code = TERMINATED if isinstance(cause, _Termination) else INTERRUPTED
+    _fail(code, "interrupted, nothing written")
+
+
 def _fail(code: int, text: str) -> None:
     click.echo(text, err=True)
     sys.exit(code)
@@ -291,7 +382,7 @@ def entry() -> None:
     """The console script. A termination request cleans up as an interrupt does."""
 
     def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        raise _Termination
 
     signal.signal(signal.SIGTERM, stop)
     main(prog_name="toolkit")

@@ -12,6 +12,7 @@ from typing import Any
 
 from toolkit.errors import InputError, one_line
 from toolkit.fidelity import Fidelity, compare_outputs
+from toolkit.memory import release_memory
 
 PathLike = str | os.PathLike[str]
 
@@ -57,20 +58,30 @@ def compare(
     Raises `InputError`, one line, where a file cannot be read or run, their inputs or outputs
     differ, or the calibration does not match.
     """
-    import onnx_ir as ir
-
+    from passes.errors import ModelError
+    from passes.model_file import deserialize
     from toolkit.index_bounds import index_bounds
     from toolkit.inputs import model_inputs
     from toolkit.model_check import read_any
-    from toolkit.ort_session import run_named
+    from toolkit.ort_session import run_named, thread_count
     from toolkit.signature import signature
 
-    threads = jobs or os.cpu_count() or 1
-    models = [read_any(Path(path)) for path in (first, second)]
-    sizes = [model.num_bytes for model in models]
-    bounds = index_bounds(ir.serde.deserialize_model(models[0].proto))
-    sessions = [_session(model.path, model.is_compressed, threads) for model in models]
-    del models
+    threads = thread_count(jobs)
+    sizes: list[int] = []
+    sources: list[tuple[Path, bool]] = []
+    bounds: dict[str, int] = {}
+    for path in (first, second):
+        model = read_any(Path(path))
+        if not sources:
+            try:
+                bounds = index_bounds(deserialize(model.proto, path))
+            except ModelError as error:
+                raise InputError(str(error)) from error
+        sizes.append(model.num_bytes)
+        sources.append((model.path, model.is_compressed))
+        del model  # as large as the file, and a session takes as much again
+    release_memory()
+    sessions = [_session(path, is_compressed, threads) for path, is_compressed in sources]
     specs, others = (signature(session.get_inputs()) for session in sessions)
     _check_same([s.name for s in specs], [s.name for s in others], first, second, "inputs")
     names = [[output.name for output in session.get_outputs()] for session in sessions]

@@ -8,7 +8,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import InputError, OutputError, VerificationError
 from toolkit.fidelity import Fidelity, compare_outputs
+from toolkit.given_settings import METADATA_KEY, GivenSettings, given_settings
 from toolkit.memory import release_memory
-from toolkit.output_file import beside, check_output, publish
+from toolkit.ort_session import thread_count
+from toolkit.output_file import beside, check_output, output_path, publish
 from toolkit.report import Report, TensorRow
 from toolkit.search import SearchResult, TracePoint
 from toolkit.targets import Target, choose_target
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from passes.settings import Recipe, WeightSettings
     from toolkit.pipeline import Finished, Source
     from toolkit.quantiser_search import Prepared
+    from toolkit.verify import Expected
 
 Progress = Callable[[str, str], None]
 PathLike = str | os.PathLike[str]
@@ -56,8 +59,9 @@ def compress(
     Args:
         model: path of the ONNX file.
         output: path of the result; `NAME.compressed.onnx` beside the model where None.
-        recipe: settings by rules, a YAML file or `passes.Recipe`. With a target, the weights that
-            no rule names are searched; without one they get the recipe's default.
+        recipe: settings by rules: a YAML file, the name of a ready recipe, or `passes.Recipe`. With
+            a target, the weights that no rule names are searched; without one they get the
+            recipe's default.
         bits: uniform quantisation of all weights with so many bits, 2 to 16, instead of a search.
         lossless: keep every bit of every weight.
         min_sqnr: least signal-to-noise ratio of each output, in dB.
@@ -83,40 +87,41 @@ def compress(
     """
     job = _Job(
         Path(model),
-        Path(output) if output is not None else default_output(Path(model)),
+        output_path(output) if output is not None else default_output(Path(model)),
         Path(calibration) if calibration is not None else None,
-        Path(report) if report is not None else None,
+        output_path(report) if report is not None else None,
         dry_run,
-        jobs or os.cpu_count() or 1,
+        thread_count(jobs),
         portable,
         progress or (lambda stage, detail: None),
     )
-    _check_options(bits, lossless, recipe, jobs)
-    job.check_paths()
+    given = given_settings(recipe, bits, lossless)
+    job.check_paths([Path(given.source)] if given.source else [])
     with job.timed("read"):
         from toolkit.pipeline import read_source
 
         source = read_source(job.model)
+    job.check_outputs(source.external)
     if not source.weights:
         raise InputError(
             f"{job.model}: nothing compressible, no float or 8-bit weight of an operator that "
             "multiplies with it"
         )
-    searching = not (bits or lossless)
     target = choose_target(
         source.num_bytes,
         min_sqnr=min_sqnr,
         max_error=max_error,
         target_ratio=target_ratio,
         target_size=target_size,
-        fixed=not searching or recipe is not None,
+        fixed=not given.searching or given.recipe is not None,
     )
-    if not searching and target.kind != "fixed":
+    if not given.searching and target.kind != "fixed":
         option = "--lossless" if lossless else "--bits"
         raise InputError(f"{option}: cannot be combined with a target")
-    settings = _settings(source, recipe, bits, lossless, target)
-    command = _command(job, recipe, bits, lossless, min_sqnr, max_error, target_ratio, target_size)
-    return job.run(source, target, settings, command, _label(recipe, bits, lossless))
+    settings = given.assign(source, target.kind == "fixed")
+    source.model.metadata_props[METADATA_KEY] = given.metadata()
+    command = _command(job, given, min_sqnr, max_error, target_ratio, target_size)
+    return job.run(source, target, settings, command, given.label())
 
 
 def default_output(model: Path) -> Path:
@@ -146,15 +151,22 @@ class _Job:
             spent = self.seconds.get(stage, 0.0) + time.perf_counter() - start
             self.seconds[stage] = round(spent, 3)
 
-    def check_paths(self) -> None:
+    def check_paths(self, recipe: list[Path]) -> None:
         if not self.model.exists():
             raise InputError(f"{self.model}: no such file")
         if not self.model.is_file():
             raise InputError(f"{self.model}: is no file")
+        given = [self.model, *recipe]
+        if self.calibration is not None:
+            given.append(self.calibration)
+        self.check_outputs(given)
+
+    def check_outputs(self, given: Sequence[Path]) -> None:
+        """Refuses outputs that cannot be written or that are one of the files `given`."""
         if not self.dry_run:
-            check_output(self.output, [self.model])
+            check_output(self.output, given)
         if self.report is not None:
-            check_output(self.report, [self.model, self.output])
+            check_output(self.report, [*given, self.output])
 
     def run(
         self,
@@ -172,7 +184,9 @@ class _Job:
         names = searchable(source, settings) if target.kind != "fixed" else []
         fixed = {name: how for name, how in settings.items() if how is not None}
         with self.timed("inputs"):
-            prepared = prepare(source, names, self.calibration, self.threads)
+            # Without a search the weights are taken out as well: the session stays small.
+            taken = names or searchable(source, dict.fromkeys(settings))
+            prepared = prepare(source, taken, self.calibration, self.threads)
         notes += prepared.notes
         original_bytes = source.num_bytes
         result: SearchResult | None = None
@@ -199,15 +213,16 @@ class _Job:
         _release(prepared)
         release_memory()
         with self.timed("encode"):
-            finished, digests, rows = self._encode(source, fixed)
+            finished, expected, rows = self._encode(source, fixed)
         notes += finished.notes
         with self.timed("write"), self._place() as temporary:
             size = self._write(finished, temporary)
+            del finished.model, source.model  # as large as the file
             if size >= original_bytes and not self.dry_run:
                 notes.append("the result would not be smaller than the original: nothing written")
             with self.timed("verify"):
                 try:
-                    fidelity, stock = self._verify(temporary, feeds, ignored, finished, digests)
+                    fidelity, stock = self._verify(temporary, feeds, ignored, finished, expected)
                 except VerificationError as error:
                     text = str(error).replace(str(temporary), str(self.output))
                     raise VerificationError(text) from error
@@ -250,18 +265,22 @@ class _Job:
 
     def _encode(
         self, source: Source, fixed: dict[str, WeightSettings]
-    ) -> tuple[Finished, dict[str, str], list[TensorRow]]:
-        from toolkit.pipeline import finish, fit_all
+    ) -> tuple[Finished, dict[str, Expected], list[TensorRow]]:
+        from toolkit.pipeline import finish, fit_all, keep_factors
         from toolkit.tensor_rows import tensor_rows
-        from toolkit.verify import fitted_digests
+        from toolkit.verify import expected_weights
 
-        fitted = fit_all(source, fixed)
-        digests = fitted_digests(fitted)
+        decided: list[str] = []
+        fitted = fit_all(source, fixed, decided)
         quality = weight_quality(source, fitted)
-        finished = finish(source.model, fitted, self.portable)
+        fitted, notes = keep_factors(source.model, fitted)
+        expected = expected_weights(fitted)
+        codings = {name: how.coding for name, how in fixed.items()}
+        finished = finish(source.model, fitted, self.portable, codings)
+        finished.notes[:0] = [*decided, *notes]
         rows = tensor_rows(finished, fitted, quality)
         source.weights.clear()
-        return finished, digests, rows
+        return finished, expected, rows
 
     @contextmanager
     def _place(self) -> Iterator[Path]:
@@ -280,8 +299,8 @@ class _Job:
         try:
             return int(write_model(finished.model, temporary))
         except ModelError as error:
-            text = str(error).replace(str(temporary), str(self.output))
-            raise OutputError(text) from error
+            place = temporary.parent if self.dry_run else self.output
+            raise OutputError(str(error).replace(str(temporary), str(place))) from error
 
     def _verify(
         self,
@@ -289,22 +308,23 @@ class _Job:
         feeds: list[Any],
         ignored: list[str],
         finished: Finished,
-        digests: dict[str, str],
+        expected: dict[str, Expected],
     ) -> tuple[Fidelity, Fidelity | None]:
         from toolkit.verify import check_weights, run_compressed, run_original, run_stock
 
         release_memory()
         encoded = {row.name for row in finished.encoded}
-        kept = [name for name in digests if name not in encoded]
+        kept = [name for name in expected if name not in encoded]
         original = run_original(self.model, feeds, self.threads)
         release_memory()
         if not encoded:
             return compare_outputs(original, run_stock(path, feeds, self.threads), ignored), None
-        check_weights(path, digests, kept, self.threads)
+        check_weights(path, expected, kept, self.threads)
         release_memory()
         fidelity = compare_outputs(original, run_compressed(path, feeds, self.threads), ignored)
         stock = None
         if finished.functions:
+            release_memory()
             stock = compare_outputs(original, run_stock(path, feeds, self.threads), ignored)
         return fidelity, stock
 
@@ -340,61 +360,6 @@ def _release(prepared: Prepared) -> None:
     del prepared.evaluator
 
 
-def _check_options(
-    bits: int | None, lossless: bool, recipe: object | None, jobs: int | None
-) -> None:
-    given = [
-        name
-        for name, on in (
-            ("--bits", bits is not None),
-            ("--lossless", lossless),
-            ("--recipe", recipe is not None),
-        )
-        if on
-    ]
-    if len(given) > 1:
-        raise InputError(f"{given[0]} and {given[1]}: give only one of them")
-    if bits is not None and not 2 <= bits <= 16:
-        raise InputError(f"--bits: expected 2 to 16, found {bits}")
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs: expected at least 1, found {jobs}")
-
-
-def _settings(
-    source: Source,
-    recipe: PathLike | Recipe | None,
-    bits: int | None,
-    lossless: bool,
-    target: Target,
-) -> dict[str, WeightSettings | None]:
-    """Settings of every weight; None for those that the search decides."""
-    from passes.errors import SettingsError
-    from passes.settings import Recipe, WeightSettings
-
-    keep, exact = WeightSettings(scheme="keep"), WeightSettings(scheme="lossless")
-    settings: dict[str, WeightSettings | None] = {}
-    if recipe is not None:
-        try:
-            rules = recipe if isinstance(recipe, Recipe) else Recipe.read(Path(recipe))
-            assigned = rules.assign(source.weights.values())
-        except SettingsError as error:
-            raise InputError(str(error)) from error
-        for name, weight in source.weights.items():
-            ruled = target.kind == "fixed" or any(rule.applies(weight) for rule in rules.rules)
-            settings[name] = assigned[name] if ruled or weight.role == "integer" else None
-    else:
-        for name, weight in source.weights.items():
-            if lossless or weight.role == "integer":
-                settings[name] = exact
-            elif weight.role == "minor":
-                settings[name] = keep if bits else None
-            else:
-                settings[name] = WeightSettings(bits=bits) if bits else None
-    for name in source.odd:
-        settings[name] = exact
-    return settings
-
-
 def _reached(target: Target, fidelity: Fidelity, size: int) -> bool:
     if target.kind == "target_size":
         return size <= target.value
@@ -422,21 +387,9 @@ def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity:
     )
 
 
-def _label(recipe: object | None, bits: int | None, lossless: bool) -> dict[str, Any]:
-    if lossless:
-        return {"scheme": "lossless"}
-    if bits is not None:
-        return {"scheme": "uniform", "bits": bits}
-    if recipe is not None:
-        return {"recipe": str(recipe) if isinstance(recipe, str | os.PathLike) else "given object"}
-    return {"scheme": "uniform, one step per weight, steps found by search"}
-
-
 def _command(
     job: _Job,
-    recipe: object | None,
-    bits: int | None,
-    lossless: bool,
+    given: GivenSettings,
     min_sqnr: float | None,
     max_error: float | None,
     target_ratio: float | None,
@@ -445,8 +398,8 @@ def _command(
     """The command line that repeats this run."""
     parts = ["toolkit", "compress", str(job.model), "--output", str(job.output)]
     options: dict[str, Any] = {
-        "--recipe": recipe if isinstance(recipe, str | os.PathLike) else None,
-        "--bits": bits,
+        "--recipe": given.source,
+        "--bits": given.bits,
         "--min-sqnr": min_sqnr,
         "--max-error": max_error,
         "--target-ratio": target_ratio,
@@ -457,7 +410,7 @@ def _command(
     for option, value in options.items():
         if value is not None:
             parts += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-    if lossless:
+    if given.lossless:
         parts.append("--lossless")
     if job.portable != "auto":
         parts.append("--portable" if job.portable == "always" else "--no-portable")

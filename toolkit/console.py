@@ -16,6 +16,7 @@ STAGES = {
     "read": "reading the model",
     "inputs": "running the original",
     "search": "searching quantisation steps",
+    "scan": "measuring each weight under each scheme",
     "sensitivity": "measuring how much each weight matters",
     "prune": "choosing channels and refitting layers",
     "encode": "encoding",

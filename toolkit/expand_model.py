@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError, OutputError, one_line
-from toolkit.output_file import beside, check_output, publish
+from toolkit.output_file import beside, check_output, output_path, publish
 
 PathLike = str | os.PathLike[str]
 
@@ -47,15 +47,19 @@ def expand(
     import onnx_ir as ir
 
     from passes.errors import ModelError
-    from passes.model_file import write_model
+    from passes.model_file import deserialize, write_model
+    from passes.sparse_initializers import densify
     from toolkit.model_check import read_any
+    from toolkit.ort_session import thread_count
     from toolkit.verify import run_decoder
 
     path = Path(model)
     stem = path.name.removesuffix(".onnx").removesuffix(".compressed")
-    target = Path(output) if output is not None else path.with_name(f"{stem}.expanded.onnx")
+    default = path.with_name(f"{stem}.expanded.onnx")
+    target = output_path(output) if output is not None else default
+    threads = thread_count(jobs)
     before = read_any(path)
-    check_output(target, [path])
+    check_output(target, [path, *before.external])
     if not before.is_compressed:
         raise InputError(f"{path}: is not compressed, there is nothing to expand")
     try:
@@ -67,15 +71,17 @@ def expand(
     if parts is None:
         raise InputError(f"{path}: holds operators of the toolkit, but no weight to decode")
     try:
-        values = run_decoder(parts.decoder(), jobs or os.cpu_count() or 1)
+        values = run_decoder(parts.decoder(), threads)
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise InputError(f"{path}: its weights cannot be decoded ({one_line(error)})") from error
-    for name, value in zip(parts.weights, values, strict=True):
-        parts.rest.graph.initializer.append(ir.serde.serialize_tensor(ir.tensor(value, name=name)))
-    del values
+    for name in reversed(list(parts.weights)):  # each value is let go of once it is copied
+        tensor = ir.serde.serialize_tensor(ir.tensor(values.pop(), name=name))
+        parts.rest.graph.initializer.append(tensor)
+        del tensor
     with beside(target) as temporary:
         try:
-            plain = ir.serde.deserialize_model(parts.rest)
+            densify(parts.rest, path.parent)
+            plain = deserialize(parts.rest, path)
             size = int(write_model(plain, temporary))
         except ModelError as error:
             text = str(error).replace(str(temporary), str(target))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ def inspect(model: PathLike) -> Inspection:
     result = Inspection(str(model), found.num_bytes, found.is_compressed, opset, functions)
     blobs = _blob_bytes(proto) if found.is_compressed else {}
     tensors = [_plain(tensor) for tensor in proto.graph.initializer if tensor.name not in blobs]
+    tensors += [_sparse(tensor) for tensor in proto.graph.sparse_initializer]
     if found.is_compressed:
         tensors += _compressed(found.path, proto, blobs)
     for tensor in tensors:
@@ -93,6 +95,17 @@ def entropy(values: npt.NDArray[Any]) -> float:
         counts = np.unique(flat, return_counts=True)[1]
     shares = counts / flat.size
     return abs(float(np.sum(shares * np.log2(shares))))
+
+
+def _sparse(tensor: onnx.SparseTensorProto) -> TensorInfo:
+    import onnx
+
+    values = onnx.numpy_helper.to_array(tensor.values)
+    dtype = onnx.TensorProto.DataType.Name(tensor.values.data_type).lower()
+    shape, size = tuple(tensor.dims), float(tensor.ByteSize())
+    return TensorInfo(
+        tensor.values.name, shape, dtype, "sparse", prod(shape), size, entropy(values)
+    )
 
 
 def _plain(tensor: onnx.TensorProto) -> TensorInfo:
@@ -166,7 +179,7 @@ def _chain(
             if source and source not in seen:
                 seen.add(source)
                 queue.append(source)
-    if "JoinFloat" in operators:
+    if "JoinFloat" in operators or "JoinHalf" in operators:
         scheme = "lossless"
     elif "DequantizeLinear" in operators or "DecodeDequantize" in operators:
         scheme = "uniform"
@@ -175,4 +188,6 @@ def _chain(
     else:
         scheme = "integer"
     coder = next((op for op in operators if op.startswith("Decode")), "")
+    if "ScatterElements" in operators:
+        return f"{scheme}, zero_run", used
     return (f"{scheme}, {coder.removeprefix('Decode').lower()}" if coder else scheme), used

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     import onnxruntime
 
 FATAL_ONLY = 4
+
+
+def thread_count(jobs: int | None) -> int:
+    """Threads to use: `jobs`, or one per core for None. Raises `InputError` below 1."""
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs: expected at least 1, found {jobs}")
+    return jobs or os.cpu_count() or 1
 
 
 def quiet_options(threads: int = 0, lean: bool = True) -> onnxruntime.SessionOptions:

@@ -7,27 +7,60 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.errors import InputError, OutputError, one_line
 
 
-def check_output(output: Path, sources: list[Path]) -> None:
-    """Refuses an output that cannot be written or that is one of `sources`. Raises `InputError`."""
+def output_path(given: str | os.PathLike[str]) -> Path:
+    """The path of an output file. Raises `InputError` where the text names a folder."""
+    text = os.fspath(given)
+    if not text or text.endswith(os.sep):
+        raise InputError(f"{text or repr(text)}: the output is a folder, expected a file's name")
+    return Path(text)
+
+
+def check_output(output: Path, sources: Iterable[Path]) -> None:
+    """Refuses an output that cannot be written or that is one of `sources`, or whose external data
+    would be. Raises `InputError`."""
     folder = output.parent
     if output.is_dir():
-        raise InputError(f"{output}: the output is a folder, expected the name of a file")
+        raise InputError(f"{output}: the output is a folder, expected a file's name")
     if not folder.is_dir():
         raise InputError(f"{output}: cannot be written, there is no folder {folder}")
     for source in sources:
-        if source.resolve() == output.resolve() or (output.exists() and output.samefile(source)):
-            raise InputError(f"{output}: is the input itself, give another name by --output")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{output}: cannot be written, the folder {folder} is read-only")
+        if _same(source, output):
+            raise InputError(f"{output}: is the input itself, give the output another name")
+        if _same(source, external_path(output)):
+            raise InputError(
+                f"{output}: its external data would replace the input {source}, give the output "
+                "another name"
+            )
+    if output.exists() and not output.is_file():
+        raise InputError(f"{output}: cannot be written, it is a device or the like, no file")
     if output.exists() and not os.access(output, os.W_OK):
         raise InputError(f"{output}: cannot be written, the file is read-only")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=f".{output.name}.", dir=folder))  # as `beside` will do
+    except PermissionError as error:
+        raise InputError(
+            f"{output}: cannot be written, the folder {folder} is read-only"
+        ) from error
+    except OSError as error:
+        raise InputError(str(write_failure(output, error))) from error
+
+
+def external_path(output: Path) -> Path:
+    """Where the external data of a large model lies, beside the file."""
+    return output.with_name(output.name + ".data")
+
+
+def _same(first: Path, second: Path) -> bool:
+    if first.resolve() == second.resolve():
+        return True
+    return first.exists() and second.exists() and first.samefile(second)
 
 
 @contextmanager
@@ -47,9 +80,9 @@ def beside(output: Path) -> Iterator[Path]:
 def publish(temporary: Path, output: Path) -> None:
     """Moves the finished file, and its external data if there is any, to `output`."""
     try:
-        data = temporary.with_name(temporary.name + ".data")
+        data = external_path(temporary)
         if data.exists():
-            os.replace(data, output.with_name(data.name))
+            os.replace(data, external_path(output))
         os.replace(temporary, output)
     except OSError as error:
         raise write_failure(output, error) from error

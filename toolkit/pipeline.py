@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from passes.encode_weights import EncodedWeight
     from passes.schemes import Parameters
     from passes.select_weights import Weight
-    from passes.settings import WeightSettings
+    from passes.settings import Coding, WeightSettings
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 """Values that are quantised at a time in a search."""
 
 Array = npt.NDArray[Any]
@@ -32,8 +32,8 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Source:
-    """A model that was read: `num_bytes` of its files, `weights` worth compressing by name, and
-    `odd`, the names of those that hold NaN or infinity."""
+    """A model that was read: `num_bytes` of its files, `weights` worth compressing by name, `odd`,
+    the names of those that hold NaN or infinity, and the files with `external` data."""
 
     path: Path
     model: ir.Model
@@ -41,6 +41,7 @@ class Source:
     notes: list[str]
     weights: dict[str, Weight]
     odd: list[str]
+    external: tuple[Path, ...] = ()
 
 
 def read_source(path: Path) -> Source:
@@ -61,7 +62,9 @@ def read_source(path: Path) -> Source:
         for name, weight in weights.items()
         if weight.role != "integer" and not np.isfinite(weight.array()).all()
     ]
-    return Source(path, loaded.model, loaded.num_bytes, list(loaded.notes), weights, odd)
+    return Source(
+        path, loaded.model, loaded.num_bytes, list(loaded.notes), weights, odd, loaded.external
+    )
 
 
 def _detach(model: ir.Model) -> None:
@@ -75,9 +78,7 @@ def _detach(model: ir.Model) -> None:
             continue
         if tensor.dtype == ir.DataType.STRING:
             continue
-        value.const_value = ir.Tensor(
-            np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name
-        )
+        value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def quantised_values(array: Array, step: float, threads: int = 2) -> Array:
@@ -102,21 +103,47 @@ def quantised_values(array: Array, step: float, threads: int = 2) -> Array:
     return result.reshape(array.shape)
 
 
-def fit_all(source: Source, settings: Mapping[str, WeightSettings]) -> dict[str, Parameters]:
-    """Parameters of every weight that is not kept. Raises `InputError` naming the weight."""
+def fit_all(
+    source: Source, settings: Mapping[str, WeightSettings], notes: list[str]
+) -> dict[str, Parameters]:
+    """Parameters of every weight that is not kept; what schemes decided goes to `notes`. Raises
+    `InputError` naming the weight."""
     from passes.errors import SchemeError
     from passes.fit_weight import fit_weight
 
     fitted: dict[str, Parameters] = {}
     for name, how in settings.items():
-        weight = source.weights[name]
+        weight, remarks = source.weights[name], list[str]()
         try:
-            parameters = fit_weight(weight.array(), how, weight.channel_axis)
+            parameters = fit_weight(weight.array(), how, weight.channel_axis, remarks)
         except SchemeError as error:
             raise InputError(f"{source.path}: weight {name}: {error}") from error
         if parameters is not None:
             fitted[name] = parameters
+        notes += [f"{name}: {remark}" for remark in remarks]
     return fitted
+
+
+def keep_factors(
+    model: ir.Model, fitted: Mapping[str, Parameters]
+) -> tuple[dict[str, Parameters], list[str]]:
+    """Lets layers compute with the factors of low-rank weights where that saves arithmetic. Changes
+    `model`; returns what is to be encoded, factors by their new names, and a note for each such
+    weight."""
+    from passes.factorize_weights import FactorizeWeights
+    from passes.schemes import LowRankParameters, TuckerParameters
+
+    kinds = LowRankParameters | TuckerParameters
+    plan = {name: found for name, found in fitted.items() if isinstance(found, kinds)}
+    if not plan:
+        return dict(fitted), []
+    result = FactorizeWeights(plan).call(model)
+    rest = {name: found for name, found in fitted.items() if name not in plan}
+    notes = [
+        f"{found.name}: kept as factors: {found.after / found.before:.0%} of the arithmetic"
+        for found in result.factorized
+    ]
+    return {**rest, **result.plan}, [*notes, *result.notes]
 
 
 @dataclass
@@ -132,21 +159,27 @@ class Finished:
     @property
     def num_bytes(self) -> int:
         """Bytes of the model as one file."""
-        import onnx_ir as ir
+        from passes.model_writer import model_to_proto
 
-        return int(ir.to_proto(self.model).ByteSize())
+        return int(model_to_proto(self.model).ByteSize())
 
 
 def finish(
-    model: ir.Model, plan: Mapping[str, WeightSettings | Parameters], portable: Portable
+    model: ir.Model,
+    plan: Mapping[str, WeightSettings | Parameters],
+    portable: Portable,
+    codings: Mapping[str, Coding] | None = None,
 ) -> Finished:
-    """Encodes the weights of `plan`, cleans up and embeds function bodies. Changes `model`."""
+    """Encodes the weights of `plan`, cleans up and embeds function bodies. Changes `model`.
+
+    `codings` are those of weights whose parameters `plan` holds.
+    """
     from passes.clean_up import CleanUp
     from passes.embed_functions import EmbedFunctions
     from passes.encode_weights import EncodeWeights
     from passes.operators import DOMAIN
 
-    result = EncodeWeights(plan).call(model)
+    result = EncodeWeights(plan, codings=codings).call(model)
     CleanUp()(model)
     EmbedFunctions(portable)(model)
     functions = sorted(name for domain, name, *_ in model.functions if domain == DOMAIN)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.console import db_text, print_table, shape_text, share_text, size_text
@@ -11,8 +12,10 @@ if TYPE_CHECKING:
     from toolkit.compare_models import Comparison
     from toolkit.fidelity import Fidelity
     from toolkit.inspect_model import Inspection
+    from toolkit.list_passes import Listed
     from toolkit.prune_model import ChannelReport
     from toolkit.report import Report
+    from toolkit.scan_model import Scan
 
 MAX_ROWS = 12
 
@@ -95,6 +98,36 @@ def print_inspection(found: Inspection) -> None:
     ]
     headers = ("tensor", "shape", "type", "form", "bytes", "bits/weight", "entropy", "share")
     print_table(headers, rows)
+
+
+def print_passes(found: Sequence[Listed]) -> None:
+    """Each pass and scheme with its options, one a line."""
+    for entry in found:
+        print(f"{entry.kind} {entry.name}: {entry.summary}")
+        for name, text in entry.options.items():
+            print(f"    {name}: {text}")
+
+
+def print_scan(found: Scan) -> None:
+    """A row per weight and scheme, the chosen ones marked; then what the recipe predicts."""
+    rows = [
+        (
+            point.weight,
+            point.scheme,
+            "–" if point.problem else size_text(point.num_bytes),
+            "–" if point.problem else db_text(point.weight_sqnr_db),
+            point.problem or db_text(point.sqnr_db),
+            "taken" if found.chosen.get(point.weight) is point else "",
+        )
+        for point in found.points
+    ]
+    print_table(("weight", "scheme", "bytes", "weight SQNR", "output SQNR", ""), rows)
+    print(
+        f"recipe: {size_text(found.predicted_bytes)} of {size_text(sum(found.sizes.values()))} and "
+        f"{db_text(found.predicted_sqnr_db)} predicted"
+    )
+    for note in found.notes:
+        print(f"note: {note}")
 
 
 def print_comparison(found: Comparison) -> None:

@@ -17,6 +17,7 @@ from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.index_bounds import index_bounds
 from toolkit.inputs import model_inputs
 from toolkit.memory import release_memory
+from toolkit.ort_session import open_session
 from toolkit.pipeline import Source, finish, quantised_values
 from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.scores import ScoreKind, score_kinds, to_scores
@@ -93,6 +94,11 @@ class Prepared:
         found = to_scores(self.evaluator.run(values, self.feeds), self.kinds)
         return compare_outputs(self.reference, found, self.ignored)
 
+    def fidelity_with(self, changed: Mapping[str, npt.NDArray[Any]]) -> Fidelity:
+        """That of the model with other values of some weights."""
+        found = to_scores(self.evaluator.run({**self.arrays, **changed}, self.feeds), self.kinds)
+        return compare_outputs(self.reference, found, self.ignored)
+
     def alone(self, name: str, step: float, draw: int) -> Fidelity:
         """That of the model with one weight quantised, on every second feed from `draw` on."""
         first = draw if len(self.feeds) > draw else 0
@@ -107,9 +113,14 @@ def prepare(
     """Makes inputs and runs the original once. `names` are the weights that will be replaced.
     Raises `InputError` where no inputs can be had."""
     specs, bounds = model_signature(source.model), index_bounds(source.model)
-    copy = source.model.clone()
     arrays = {name: source.weights[name].array() for name in names}
-    evaluator = Evaluator(copy, {name: copy.graph.initializers[name] for name in names}, threads)
+    try:
+        copy = source.model.clone()
+        taken = {name: copy.graph.initializers[name] for name in names}
+        evaluator = Evaluator(copy, taken, threads)
+    except Exception:
+        open_session(source.path, threads)  # says so where the model itself is at fault
+        raise
     inputs = model_inputs(specs, calibration, bounds, lambda feed: evaluator.run(arrays, [feed]))
     reference = evaluator.run(arrays, inputs.feeds)
     notes = list(inputs.notes)

@@ -14,6 +14,8 @@ from toolkit.search import TracePoint
 
 WIDTH, HEIGHT = 1000.0, 300.0
 MAX_TILES = 60
+SHORTEST_CUT = 14
+"""Letters below which a name that had to be cut says nothing."""
 
 ROLE_COLOURS = {"embedding": 2, "recurrent": 3, "minor": 4, "integer": 5}
 
@@ -117,15 +119,23 @@ def _draw(tile: Tile, before: bool) -> str:
         f'height="{max(tile.height - 1.4, 0.3):.1f}" rx="2.5"/>'
     ]
     letters = int((tile.width - 12) / 7.6)
-    if letters >= 6 and tile.height >= 22:
-        name = tile.label if len(tile.label) <= letters else "…" + tile.label[-(letters - 1) :]
-        parts.append(f'<text x="{tile.x + 7:.1f}" y="{tile.y + 16:.1f}">{escape(name)}</text>')
-        if tile.height >= 38:
+    lines = [("", _fitting(tile.label, letters)), ("dim", size_text(tile.value))]
+    y = tile.y + 16
+    for kind, line in lines:
+        if line and len(line) <= letters and y + 6 <= tile.y + tile.height:
             parts.append(
-                f'<text class="dim" x="{tile.x + 7:.1f}" y="{tile.y + 31:.1f}">'
-                f"{size_text(tile.value)}</text>"
+                f'<text class="{kind}" x="{tile.x + 7:.1f}" y="{y:.1f}">{escape(line)}</text>'
             )
+            y += 15
     return "".join([*parts, "</g>"])
+
+
+def _fitting(label: str, letters: int) -> str:
+    """A name of at most so many letters; empty where what is left would not tell weights apart."""
+    name = label.removesuffix(".weight")
+    if len(name) <= letters:
+        return name
+    return "…" + name[-(letters - 1) :] if letters >= SHORTEST_CUT else ""
 
 
 def fidelity_curve(report: Report) -> str:

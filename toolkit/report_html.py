@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from html import escape
 from pathlib import PurePath
 
@@ -34,6 +35,11 @@ def render(report: Report) -> str:
         f"<title>{escape(name)}, {report.ratio:.1f}× smaller</title><style>{STYLE}</style></head>"
         f"<body><main>{''.join(sections)}</main></body></html>\n"
     )
+
+
+def _breakable(name: str) -> str:
+    """A name as HTML that may be wrapped behind its dots, slashes and underscores."""
+    return re.sub(r"([./_])(?=\w)", r"\1<wbr>", escape(name))
 
 
 def _head(report: Report, name: str) -> str:
@@ -159,7 +165,7 @@ def _outputs(fidelity: Fidelity) -> str:
         )
         kind = "bad" if output.problem or output.dead_slices else "good"
         rows.append(
-            f'<tr><td class="name">{escape(output.name)}</td><td>{db_text(output.sqnr_db)}</td>'
+            f'<tr><td class="name">{_breakable(output.name)}</td><td>{db_text(output.sqnr_db)}</td>'
             f"<td>{label}</td><td>{output.max_abs_error:.3g}</td><td>{similar}</td>"
             f"<td>{share_text(output.top1_agreement)}</td>"
             f'<td><span class="badge {kind}">{state}</span></td></tr>'
@@ -190,7 +196,7 @@ def _weight(row: TensorRow, peak: int) -> str:
     before = 100.0 * row.original_bytes / peak
     after = 100.0 * row.num_bytes / peak
     return (
-        f'<tr><td class="name">{escape(row.name)}</td><td>{shape_text(row.shape)}</td>'
+        f'<tr><td class="name">{_breakable(row.name)}</td><td>{shape_text(row.shape)}</td>'
         f"<td>{escape(row.scheme)}, {escape(row.coder)}</td>"
         f'<td class="bars"><div class="bar" style="width:{max(before, 0.4):.2f}%"></div>'
         f'<div class="bar after" style="width:{max(after, 0.4):.2f}%"></div></td>'

@@ -44,7 +44,8 @@ svg text{font-size:12px;fill:#fff;font-weight:560}
 svg text.dim{font-weight:400;opacity:.85}
 svg text.axis{fill:var(--dim);font-weight:400}
 svg text.end{text-anchor:end}svg text.mid{text-anchor:middle}svg text.start{text-anchor:start}
-svg text.callout{fill:var(--ink);font-size:14px;font-weight:650}
+svg text.callout{fill:var(--ink);font-size:14px;font-weight:650;stroke:var(--panel);
+stroke-width:5px;stroke-linejoin:round;paint-order:stroke}
 rect.t1{fill:var(--t1)}rect.t2{fill:var(--t2)}rect.t3{fill:var(--t3)}rect.t4{fill:var(--t4)}
 rect.t5{fill:var(--t5)}rect.t6{fill:var(--t6)}
 g:hover>rect{filter:brightness(1.12)}
@@ -64,9 +65,9 @@ border-bottom:1px solid var(--line)}
 td{text-align:right;padding:7px 10px;border-bottom:1px solid var(--line);white-space:nowrap}
 tr:last-child td{border-bottom:0}
 th:first-child,td:first-child{text-align:left;padding-left:0}
-td.name{white-space:normal;overflow-wrap:anywhere;font-weight:560;min-width:190px}
+td.name{white-space:normal;overflow-wrap:anywhere;font-weight:560;min-width:230px}
 td em{font-style:normal;color:var(--dim)}
-.bars{width:24%;min-width:150px;text-align:left}
+.bars{width:16%;min-width:110px;text-align:left}
 .bar{height:6px;border-radius:3px;background:var(--before);margin:2px 0}
 .bar.after{background:var(--accent)}
 pre{margin:12px 0 18px;padding:14px 16px;border-radius:10px;background:var(--bg);

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from passes.schemes import Parameters
 
 Outputs = list[dict[str, Any]]
+Expected = str | npt.NDArray[Any]
+
+# Share of the largest weight by which sums of products may differ; by default 1e-5.
+_ROUND_OFF = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
 
 
 def digest(array: npt.NDArray[Any]) -> str:
@@ -30,34 +34,80 @@ def digest(array: npt.NDArray[Any]) -> str:
     return hashlib.blake2b(body.data, digest_size=16, key=head[:64]).hexdigest()
 
 
-def fitted_digests(fitted: Mapping[str, Parameters]) -> dict[str, str]:
-    """Digests of the weights that the parameters stand for."""
-    from passes.schemes import decode
+def expected_weights(fitted: Mapping[str, Parameters]) -> dict[str, Expected]:
+    """The weights that the parameters stand for: digests, or the values of those whose decoding
+    adds up products (`Parameters.is_exact`)."""
+    expected: dict[str, Expected] = {}
+    for name, parameters in fitted.items():
+        value = parameters.decode()
+        expected[name] = digest(value) if parameters.is_exact else value
+    return expected
 
-    return {name: digest(decode(parameters)) for name, parameters in fitted.items()}
+
+def _agrees(value: npt.NDArray[Any], expected: Expected) -> bool:
+    if isinstance(expected, str):
+        return digest(value) == expected
+    if value.dtype != expected.dtype or value.shape != expected.shape:
+        return False
+    wanted = expected.astype(np.float32)
+    share = _ROUND_OFF.get(value.dtype.name, 1e-5)
+    limit = share * float(np.abs(wanted).max(initial=0))
+    return bool((np.abs(value.astype(np.float32) - wanted) <= limit).all())
 
 
 def check_weights(
-    path: Path, expected: Mapping[str, str], skipped: Sequence[str], threads: int = 0
+    path: Path, expected: Mapping[str, Expected], skipped: Sequence[str], threads: int = 0
 ) -> int:
-    """Decodes the weights of a compressed file and compares them with the digests of what was
-    fitted, by name. Names in `skipped` stayed as they were. Returns the number of weights compared.
+    """Decodes the weights of a compressed file and compares them with what was fitted, by name.
+    Names in `skipped` stayed as they were. Returns the number of weights compared.
     Raises `VerificationError` naming the first that differs or is missing."""
     missing = set(expected) - set(skipped)
     compared = 0
-    for name, value in decoded_weights(path, threads, missing):
-        if name in missing:
-            missing.discard(name)
-            compared += 1
-            if digest(value) != expected[name]:
-                raise VerificationError(f"{path}: weight {name} does not decode to what was fitted")
+    for read in (decoded_weights, stored_weights):
+        for name, value in read(path, frozenset(missing), threads):
+            if name in missing:
+                missing.discard(name)
+                compared += 1
+                if not _agrees(value, expected[name]):
+                    text = f"{path}: weight {name} does not decode to what was fitted"
+                    raise VerificationError(text)
     if missing:
         raise VerificationError(f"{path}: weight {sorted(missing)[0]} is not in the written file")
     return compared
 
 
+def stored_weights(
+    path: Path, names: Collection[str], threads: int = 0
+) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Name and value of those of `names` that no decoder makes: sparse initializers, and what
+    standard operators make of symbols that are stored as they are."""
+    import onnx
+
+    from passes.sparse_initializers import densify
+
+    proto = onnx.load(str(path))
+    sparse = densify(proto, path.parent)
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    wanted = [name for name in names if name in sparse or name in makers]
+    needed, queue = set(wanted), list(wanted)
+    while queue:
+        node = makers.get(queue.pop())
+        queue += [n for n in (node.input if node is not None else ()) if n and n not in needed]
+        needed.update(queue)
+    kept = [node for node in proto.graph.node if not needed.isdisjoint(node.output)]
+    tensors = [tensor for tensor in proto.graph.initializer if tensor.name in needed]
+    outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
+    for name in set(wanted) & set(sparse):  # an output must be made by a node
+        outputs[wanted.index(name)].name = f"{name}:0"
+        kept.append(onnx.NodeProto(op_type="Identity", input=[name], output=[f"{name}:0"]))
+    decoder = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    decoder.graph.CopyFrom(onnx.helper.make_graph(kept, "stored", [], outputs, tensors))
+    if wanted:
+        yield from zip(wanted, run_decoder(decoder, threads), strict=True)
+
+
 def decoded_weights(
-    path: Path, threads: int = 0, inside: Collection[str] = ()
+    path: Path, inside: Collection[str] = (), threads: int = 0
 ) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """Name and value of every weight that the decode chains of a file make, and of the values named
     `inside` that stand before the end of a chain (a Transpose of a weight belongs to the chain)."""

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
-
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxruntime-gpu")
-OWN_NAMES = ("onnx-toolkit", "toolkit")
+DISTRIBUTION = "onnx-weight-toolkit"
 
 
 def versions() -> dict[str, str]:
     """Version by name: Python, the toolkit where it is installed, and the packages it rests on."""
+    import platform
+    from importlib import metadata  # not above: the command line imports this module
+
     found = {"python": platform.python_version()}
-    for name in (*OWN_NAMES, *PACKAGES):
+    for name in (DISTRIBUTION, *PACKAGES):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

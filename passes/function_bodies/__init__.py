@@ -57,7 +57,7 @@ _CALLS: dict[str, tuple[str, ...]] = {
 
 
 def function_bodies(
-    names: set[str], opset: int, *, zero_points: bool = False
+    names: set[str], opset: int, *, zero_points: bool = False, trellis: bool = False
 ) -> list[onnx.FunctionProto]:
     """The functions of these names and those that they call, in order of name.
 
@@ -65,6 +65,7 @@ def function_bodies(
         names: operators of the toolkit's domain.
         opset: the model's opset of the standard domain, 13 or more.
         zero_points: DecodeDequantize nodes have a third input.
+        trellis: there are blobs with trellis sets (FORMAT.md 2.9).
 
     Raises:
         ValueError: an unknown name, or an opset below 13.
@@ -82,6 +83,8 @@ def function_bodies(
             wanted.add(name)
             open_names += _CALLS.get(name, ())
     bodies: dict[str, Callable[[int], onnx.FunctionProto]] = _BODIES | {
-        "DecodeDequantize": partial(decode_dequantize, zero_point=zero_points)
+        "DecodeDequantize": partial(decode_dequantize, zero_point=zero_points),
+        "DecodeWide": partial(decode_wide, trellis=trellis),
+        "DecodeWide16": partial(decode_wide, wide=True, trellis=trellis),
     }
     return [bodies[name](opset) for name in sorted(wanted)]

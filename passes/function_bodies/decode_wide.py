@@ -17,10 +17,11 @@ from passes.function_bodies.wide_loop import add_wide_loop
 BODY_AT = 6
 
 
-def decode_wide(opset: int, wide: bool = False) -> onnx.FunctionProto:
+def decode_wide(opset: int, wide: bool = False, trellis: bool = False) -> onnx.FunctionProto:
     """DecodeWide(blob uint16 [n]) -> symbols, int8 [L, T]; DecodeWide16: int16.
 
-    Positions past a lane's end are zero. DecodeWide16 decodes segments of either width.
+    Positions past a lane's end are zero. DecodeWide16 decodes segments of either width. With
+    `trellis` the body knows trellis sets, which takes more bytes and time.
     """
     b = BodyBuilder(opset, 1)
     (blob,) = b.inputs
@@ -47,7 +48,7 @@ def decode_wide(opset: int, wide: bool = False) -> onnx.FunctionProto:
     # One turn decodes one body; its first two tensors are the streams for the next turn.
     b.open_graph()
     turn, go_on, at, end, classes, tables, _ = carry = [b.name() for _ in range(7)]
-    symbols, lanes, steps = add_wide_loop(b, blob, (at, end), (classes, tables), wide)
+    symbols, lanes, steps = add_wide_loop(b, blob, (at, end), (classes, tables), wide, trellis)
     values = b.cast(symbols, INT8) if wide else symbols
     far, last = b.ints(2**31 - 1), b.ints(-1)
     first_lanes = b.slice(lanes, zero, one)

@@ -25,7 +25,7 @@ def wide_head(opset: int) -> onnx.FunctionProto:
     high = b.ints(65536)
     sets = b.op("Add", end, b.op("Mul", b.op("Mod", first, high), b.ints(10)))
     side = b.op("Add", sets, b.op("Div", first, high))
-    nested = b.op("Div", b.op("Mod", flags, high), b.ints(2))
+    nested = b.op("Mod", b.op("Div", flags, b.ints(2)), b.ints(2))
     return b.function("WideHead", [sets, side, nested, b.op("Div", flags, high), *fields])
 
 

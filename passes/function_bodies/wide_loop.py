@@ -32,9 +32,21 @@ from passes.function_bodies.wide_tables import CLASSES, SYMBOLS, add_tables
 LOWEST_STATE = 65536
 SET_SIZE = CLASSES * SYMBOLS
 
+# FORMAT.md 2.9, states numbered anew: those of quantiser 1 are the last four. Twice the next number
+# at twice the number plus the symbol's lowest bit.
+_NUMBERS = (0, 2, 4, 6, 1, 3, 5, 7)
+_NEXT = ((0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6))
+TRANSITIONS = tuple(2 * _NUMBERS.index(_NEXT[t][bit]) for t in _NUMBERS for bit in range(2))
+FIRST_OF_SECOND = 8
+
 
 def add_wide_loop(
-    b: BodyBuilder, blob: str, ends: tuple[str, str], streams: tuple[str, str], wide: bool
+    b: BodyBuilder,
+    blob: str,
+    ends: tuple[str, str],
+    streams: tuple[str, str],
+    wide: bool,
+    trellis: bool,
 ) -> tuple[str, str, str]:
     """Append the nodes that decode one body.
 
@@ -43,6 +55,7 @@ def add_wide_loop(
         ends: int64 [1] each, first word of the body and the word after it.
         streams: int8 [P] and [U], class stream and table stream.
         wide: decode to int16, else to int8.
+        trellis: there may be trellis sets.
 
     Returns:
         The symbols [L, T]; lanes and most steps of each tensor, int64 [N].
@@ -59,7 +72,7 @@ def add_wide_loop(
     num_sets = b.op("Shape", sets)
     # Not by way of uint8: ONNX Runtime drops the middle one of casts int8, uint8, int64.
     stream = b.op("Mod", b.cast(tables, INT64), byte)
-    slots, where = add_tables(b, sets, stream, head["G"])
+    slots, where = add_tables(b, sets, stream, head["G"], trellis)
 
     # What follows from the directory for each tensor, then for each block, [1, D].
     directory = add_directory(b, blob, start, head)
@@ -85,7 +98,12 @@ def add_wide_loop(
     base = b.op("Div", rest, word)
     base = b.op("Sub", base, b.op("Mul", b.op("Div", base, b.ints(32768)), word))
     table_set = b.op("Min", b.op("Mod", rest, byte), b.op("Sub", num_sets, one))
-    set_at = b.op("Mul", b.op("Add", table_set, one), b.ints(SET_SIZE))
+    set_size = b.ints(SET_SIZE * (2 if trellis else 1))
+    set_at = b.op("Mul", b.op("Add", table_set, one), set_size)
+    factor = ""
+    if trellis:  # 2 where symbols stand for integers, else 1
+        factor = b.op("Mod", b.op("Div", b.op("Gather", sets, table_set), b.ints(128)), two)
+        factor = b.cast(b.op("Add", factor, one), INT32)
 
     # Rows of each lane, [32, D], and where the lanes of the blob lie in it.
     padded = b.op("Mul", num_blocks, in_block)
@@ -102,12 +120,12 @@ def add_wide_loop(
     words_at = b.op("Sub", end, head["W"])
     states_at = b.op("Sub", words_at, b.op("Mul", head["L"], two))
     lengths_at = b.op("Sub", states_at, b.op("Mul", num_blocks, two))
-    lengths, states = (
+    lengths, starts = (
         b.u32(b.cast(b.slice(blob, *ends), INT64))
         for ends in ((lengths_at, states_at), (states_at, words_at))
     )
-    states = b.op("ScatterND", b.op("Expand", word, padded), b.column(order), states)
-    states = b.cast(states, UINT32)
+    states_of_lanes = b.op("ScatterND", b.op("Expand", word, padded), b.column(order), starts)
+    states_of_lanes = b.cast(states_of_lanes, UINT32)
     last_word = b.op("Sub", num_words, one)
     pointer = b.op("Add", b.before(lengths), b.op("Sub", words_at, one))
     pointer = b.op("Unsqueeze", b.op("Min", pointer, last_word), b.ints(0))
@@ -122,6 +140,7 @@ def add_wide_loop(
     class_of = b.op("Concat", b.cast(classes, INT32), b.int32(0), axis=0)
     class_of = b.op("Mul", class_of, b.int32(SYMBOLS))
     class_limit, last_word = b.cast(absent, INT32), b.cast(last_word, INT32)
+    transitions = b.cast(b.ints(*TRANSITIONS), INT32) if trellis else ""
     low_bits = ""
     if wide:
         low_bits = b.op("Mod", b.op("Div", rest, b.ints(4096)), b.ints(16))
@@ -148,6 +167,7 @@ def add_wide_loop(
     # One step.
     b.open_graph()
     x, point, v, c, kept, *row_parts = carry = [b.name() for _ in range(8 if wide else 7)]
+    states = [b.name()] * trellis
     step = b.name()
     next_c = b.op("Add", c, b.int32(1))
     keep = b.cast(b.op("Less", next_c, c_size), INT32)  # 0 where a row begins
@@ -176,6 +196,10 @@ def add_wide_loop(
     y = b.op("Add", row_class, b.op("Unsqueeze", class_at(next_c, 2), b.ints(0)))
     y = b.op("Min", b.op("Max", y, b.int32(0)), b.int32((CLASSES - 1) * SYMBOLS))
     place = b.op("Add", b.op("Add", y, row_set), b.op("Mul", v, keep))
+    if trellis:
+        state = b.op("Mul", states[0], keep)
+        quantiser = b.op("Div", state, b.int32(FIRST_OF_SECOND))
+        place = b.op("Add", place, b.op("Mul", quantiser, b.int32(SET_SIZE)))
     offset = b.op("GatherElements", where, b.flat(place))
     # high = x // 4096 - 4096; the slot is x - 4096 * (x // 4096), x' = freq * high + entry // 256.
     total = b.uint32(4096)
@@ -192,18 +216,28 @@ def add_wide_loop(
         top = shift(next_x, low[0], "RIGHT")
         bits = b.op("Sub", next_x, shift(top, low[0], "LEFT"))
         symbol = b.op("Add", shift(b.cast(coded, UINT32), low[0], "LEFT"), bits)
-        symbol = b.cast(symbol, INT16)
         next_x, next_point = refill(top, next_point)
-    kinds = [UINT32, *[INT32] * 6, *[UINT32] * wide]
-    ranks = [1, *[2] * 6, *[1] * wide]
+    if trellis:
+        number = b.op("Reshape", b.cast(symbol, INT32), grid) if wide else next_v
+        index = b.op("Add", state, b.op("Mod", number, factor))
+        state = b.op("GatherElements", transitions, b.flat(index))
+        states.append(b.op("Reshape", state, grid))
+        shorter = b.op("Mul", b.op("Sign", number), quantiser)
+        symbol = b.flat(b.op("Sub", b.op("Mul", number, factor), shorter))
+        symbol = b.cast(symbol, INT16 if wide else INT8)
+    elif wide:
+        symbol = b.cast(symbol, INT16)
+    kinds = [UINT32, *[INT32] * 6, *[UINT32] * wide, *[INT32] * trellis]
+    ranks = [1, *[2] * 6, *[1] * wide, *[2] * trellis]
     body = b.close_graph(
-        [next_x, next_point, next_v, next_c, next_kept, *row_parts, symbol],
-        [*zip(carry, kinds, strict=True), (step, INT32)],
+        [next_x, next_point, next_v, next_c, next_kept, *row_parts, *states[1:], symbol],
+        [*zip([*carry, *states[:1]], kinds, strict=True), (step, INT32)],
         [*zip(kinds, ranks, strict=True), (INT16 if wide else INT8, 1)],
     )
-    # Every lane begins a row in step 0, so that v and the parts of a row may begin as anything.
+    # Every lane begins a row in step 0, so that v, the parts of a row and the states of a trellis
+    # may begin as anything.
     initial = [
-        states,
+        states_of_lanes,
         pointer,
         first_row,
         c_size,
@@ -211,7 +245,7 @@ def add_wide_loop(
         first_row,
         first_row,
     ]
-    initial += [states] * wide
+    initial += [states_of_lanes] * wide + [first_row] * trellis
     steps = b.cast(b.flat(b.range(num_steps)), INT32)
     *_, symbols = b.ops(
         "Scan",

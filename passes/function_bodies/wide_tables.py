@@ -7,7 +7,8 @@ Two tables come out of it:
            `frequency << 20 | (slot - cum) << 8 | symbol`; entry 0 keeps a lane that
            has ended in state 65536 and gives symbol 0
     where  uint32 [(1 + Q) * 64 * 256]: for set, class and previous symbol + 128 the index in
-           `slots` of its table's slot 0, less 2^24; the first 64 * 256 stand for ended lanes
+           `slots` of its table's slot 0, less 2^24; the first 64 * 256 stand for ended lanes;
+           with trellis sets uint32 [(1 + Q) * 2 * 64 * 256]: the quantiser comes behind the set
 
 Only tables with a count above zero have slots, and after them the table that count zero stands for.
 """
@@ -31,20 +32,27 @@ def frequency(code: int) -> int:
     return ((STEPS_OF_AN_OCTAVE[code % 8] << (code - 16) // 8) + 2048) // 4096
 
 
-def add_tables(b: BodyBuilder, sets: str, stream: str, num_tables: str) -> tuple[str, str]:
+def add_tables(
+    b: BodyBuilder, sets: str, stream: str, num_tables: str, trellis: bool = False
+) -> tuple[str, str]:
     """Append the nodes; returns the names of `slots` and `where`.
 
     Args:
         sets: int64 [Q], the set directory.
         stream: int64 [U], bytes 0 ... 255 of the table stream.
         num_tables: int64 [1], G.
+        trellis: there may be trellis sets.
     """
     zero, one, total, byte = b.ints(0), b.ints(1), b.ints(4096), b.ints(SYMBOLS)
-    sets = b.op("Reshape", sets, b.ints(-1, 1, 1))
-    classes, contexts = b.op("Div", sets, byte), b.op("Mod", sets, byte)
+    sets = b.op("Reshape", sets, b.ints(-1, *[1] * (3 if trellis else 2)))
+    classes, contexts = b.op("Div", sets, byte), b.op("Mod", sets, b.ints(128))
     five = b.op("Div", contexts, b.ints(5))  # 1 where K = 5, else 0
     contextual = b.op("Mul", five, classes)
     sizes = b.op("Mul", contexts, classes)
+    if trellis:
+        second = b.op("Mod", b.op("Div", sets, b.ints(128)), b.ints(2))  # 1 in trellis sets
+        quantisers = b.op("Add", second, one)
+        sizes = b.op("Mul", sizes, quantisers)
     thresholds = b.op("Add", contextual, contextual)
     map_at, mapped = (b.flat(b.op("ReduceSum", value)) for value in (thresholds, sizes))
     firsts_at = b.op("Add", map_at, mapped)
@@ -101,10 +109,16 @@ def add_tables(b: BodyBuilder, sets: str, stream: str, num_tables: str) -> tuple
     )
     z = b.op("Add", b.op("Mul", b.op("Sign", v), b.op("Add", near, far)), b.ints(2))
     z = b.op("Mul", z, five)
-    index = b.op("Add", b.op("Mul", y, contexts), b.op("Add", b.before(sizes), z))
+    index = b.op("Add", b.op("Mul", y, contexts), z)
+    if trellis:
+        quantiser = b.op("Reshape", b.range(b.ints(2)), b.ints(2, 1, 1))
+        index = b.op("Mul", index, quantisers)
+        index = b.op("Add", index, b.op("Mul", quantiser, second))
+    index = b.op("Add", index, b.before(sizes))
     table = b.op("Gather", stream, b.op("Add", index, map_at))
     table = b.op("Min", table, b.op("Sub", num_tables, one))
     base = b.op("Add", b.op("Mul", rank, total), b.ints(MINUS_STATE_OFFSET + 1))
     where = b.flat(b.op("Gather", base, table))
-    ended = b.op("Expand", b.ints(MINUS_STATE_OFFSET), b.ints(CLASSES * SYMBOLS))
+    set_size = CLASSES * SYMBOLS * (2 if trellis else 1)
+    ended = b.op("Expand", b.ints(MINUS_STATE_OFFSET), b.ints(set_size))
     return slots, b.cast(b.op("Concat", ended, where, axis=0), UINT32)

@@ -5,40 +5,78 @@ from __future__ import annotations
 
 import numpy as np
 
-from passes.schemes import codebook, lossless, uniform
-from passes.schemes.codebook import Codebook, CodebookParameters
+from passes.schemes.base import FitContext, Parameters, Scheme
+from passes.schemes.binary import Binary, BinaryParameters, Ternary, TernaryParameters
+from passes.schemes.codebook import Codebook
+from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
+from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
+from passes.schemes.joint_low_rank import JointLowRank
+from passes.schemes.joint_pruning import prune_jointly
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
+from passes.schemes.low_rank import LowRank, LowRankParameters
+from passes.schemes.points import Points, PointsParameters, PowerOfTwo, PowerOfTwoParameters
+from passes.schemes.prune_parameters import PruneParameters
+from passes.schemes.pruning import Prune
+from passes.schemes.scaled import Scaled, ScaledParameters
+from passes.schemes.sparsity_allocation import sparsities_for_total
+from passes.schemes.sums import Sum, SumParameters
+from passes.schemes.transform import Transform
+from passes.schemes.transform_choice import AutoTransform
+from passes.schemes.transform_parameters import TransformParameters
+from passes.schemes.trellis import Trellis, TrellisParameters
+from passes.schemes.tucker import Tucker, TuckerParameters
 from passes.schemes.uniform import Uniform, UniformParameters
 
-Parameters = UniformParameters | CodebookParameters | LosslessParameters | IntegerParameters
-
 __all__ = [
+    "AutoTransform",
+    "Binary",
+    "BinaryParameters",
     "Codebook",
     "CodebookParameters",
+    "FitContext",
+    "FixedPoint",
+    "FixedPointParameters",
     "IntegerParameters",
+    "JointLowRank",
     "Lossless",
     "LosslessParameters",
+    "LowRank",
+    "LowRankParameters",
     "Parameters",
+    "Points",
+    "PointsParameters",
+    "PowerOfTwo",
+    "PowerOfTwoParameters",
+    "Prune",
+    "PruneParameters",
+    "Scaled",
+    "ScaledParameters",
+    "Scheme",
+    "Sum",
+    "SumParameters",
+    "Ternary",
+    "TernaryParameters",
+    "Transform",
+    "TransformParameters",
+    "Trellis",
+    "TrellisParameters",
+    "Tucker",
+    "TuckerParameters",
     "Uniform",
     "UniformParameters",
     "bits",
     "decode",
+    "joint_bits",
+    "prune_jointly",
+    "sparsities_for_total",
 ]
 
 
 def decode(parameters: Parameters) -> np.ndarray:
     """The weight that ``parameters`` stand for, in its own shape and type."""
-    if isinstance(parameters, UniformParameters):
-        return uniform.decode(parameters)
-    if isinstance(parameters, CodebookParameters):
-        return codebook.decode(parameters)
-    return lossless.decode(parameters)
+    return parameters.decode()
 
 
 def bits(parameters: Parameters) -> float:
     """Estimated bits of ``parameters``, side information included."""
-    if isinstance(parameters, UniformParameters):
-        return uniform.bits(parameters)
-    if isinstance(parameters, CodebookParameters):
-        return codebook.bits(parameters)
-    return lossless.bits(parameters)
+    return parameters.bits()

@@ -1,142 +1,145 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codebook quantisation: one-dimensional k-means over the values of a tensor.
+"""Codebook quantisation: one-dimensional k-means over the values of a tensor, or of several.
 
-Initialised by k-means++ (Arthur and Vassilvitskii 2007, section 2.2) on a sample and linearly over
-the range (Han et al. 2016, "Deep Compression", section 3.2); Lloyd's iterations from both, the
-better one kept. In one dimension the clusters are intervals of the sorted values, so an iteration
-takes O(k log n).
+Shared values as in Han, Mao, Dally 2016, "Deep Compression", section 3; as a compression step of LC
+in Carreira-Perpinan and Idelbayev 2017, "Part II: quantization", section 4.1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from passes.errors import SchemeError
-from passes.schemes.entropy import entropy_bits
-from passes.schemes.uniform import finite_float32
+from passes.schemes.base import FitContext
+from passes.schemes.codebook_parameters import CodebookParameters, assigned
+from passes.schemes.lloyd import Start, lloyd, start_of
+from passes.schemes.optimal_clusters import optimal_centroids
+from passes.schemes.sorted_values import SortedValues, sorted_values
+from passes.schemes.weight_values import finite_float32, importance_of, mask_of
 
-_SAMPLE = 1 << 14
-
-
-@dataclass(frozen=True, eq=False)
-class CodebookParameters:
-    """A fitted codebook.
-
-    Attributes:
-        symbols: int8, the weight's shape; entry of the codebook minus ``offset``.
-        offset: Chosen so that the most frequent symbol is as near to 0 as int8 symbols allow.
-        codebook: [entries] of the weight's type, ascending.
-        dtype: The weight's own type.
-    """
-
-    symbols: np.ndarray
-    offset: int
-    codebook: np.ndarray
-    dtype: np.dtype
+_MAX_ENTRIES = 1024
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """How to fit: ``entries`` 1 to 256, ``iterations`` of Lloyd at most, ``seed`` of the
-    sampling."""
+    """k-means: at most ``entries`` values, each the mean of the elements that it stands for.
+
+    Squared errors count as often as the context's importance says. Where elements are pruned (the
+    context's mask), 0 is one of the entries. Idempotent: few distinct values become the codebook.
+
+    Attributes:
+        entries: 1 to 1024.
+        start: How Lloyd's iterations start, unless the context has previous parameters; None for
+            the optimum by dynamic programming instead (passes.schemes.optimal_clusters, which says
+            how exact it is).
+        iterations: Of Lloyd, at most.
+        fix_zeros: One of the entries is exactly 0, even if nothing is pruned.
+    """
 
     entries: int = 16
+    start: Start | None = None
     iterations: int = 100
-    seed: int = 0
+    fix_zeros: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.entries <= 256:
-            raise SchemeError(f"codebook: entries must be 1 to 256, not {self.entries}")
+        if not 1 <= self.entries <= _MAX_ENTRIES:
+            raise SchemeError(f"codebook: entries must be 1 to {_MAX_ENTRIES}, not {self.entries}")
+        if self.start is not None and self.start not in get_args(Start):
+            known = ", ".join(get_args(Start))
+            raise SchemeError(f"codebook: start must be one of {known}, not {self.start!r}")
+        if self.iterations < 1:
+            raise SchemeError(f"codebook: iterations must be at least 1, not {self.iterations}")
 
-    def fit(self, weight: np.ndarray) -> CodebookParameters:
-        """Fits a float array of any shape; with few distinct values the codebook is exactly these.
+    def fit(self, weight: np.ndarray, context: FitContext | None = None) -> CodebookParameters:
+        """Fits a float array of any shape.
 
         Raises SchemeError for an empty array, NaN or infinity.
         """
-        values = finite_float32(weight).reshape(-1)
-        ordered = np.sort(values)
-        distinct = ordered[np.concatenate(([True], ordered[1:] != ordered[:-1]))]
-        if distinct.size <= self.entries:
-            centroids = distinct.astype(np.float64)
-        else:
-            generator = np.random.default_rng(self.seed)
-            starts = (
-                np.linspace(ordered[0], ordered[-1], self.entries, dtype=np.float64),
-                _plus_plus(ordered, self.entries, generator),
+        context = context or FitContext()
+        centroids = self._centroids({"": weight}, {"": context})
+        return assigned(CodebookParameters, weight, centroids, mask_of(weight, context))
+
+    def fit_joint(
+        self, weights: Mapping[str, np.ndarray], contexts: Mapping[str, FitContext] | None = None
+    ) -> dict[str, CodebookParameters]:
+        """One codebook for several weights, each of any shape, by name.
+
+        ``codebook`` is equal in all parameters of the same type, so that a file holds it once.
+        Seed and previous parameters are those of the first weight's context.
+        """
+        if not weights:
+            raise SchemeError("codebook: no weights to fit jointly")
+        given = contexts or {}
+        known = {name: given.get(name, FitContext()) for name in weights}
+        centroids = self._centroids(weights, known)
+        return {
+            name: assigned(
+                CodebookParameters,
+                weight,
+                centroids,
+                mask_of(weight, known[name]),
+                keep_unused=True,
             )
-            fits = [_lloyd(ordered, start, self.iterations) for start in starts]
-            centroids = min(fits, key=lambda fit: fit[1])[0]
-        codebook = np.unique(centroids.astype(weight.dtype).astype(np.float32))
-        indices = nearest_entry(values, codebook)
-        mode = int(np.bincount(indices, minlength=codebook.size).argmax())
-        offset = min(max(mode, codebook.size - 128), 128)
-        return CodebookParameters(
-            symbols=(indices.astype(np.int16) - offset).astype(np.int8).reshape(weight.shape),
-            offset=offset,
-            codebook=codebook.astype(weight.dtype),
-            dtype=weight.dtype,
-        )
+            for name, weight in weights.items()
+        }
 
-
-def decode(parameters: CodebookParameters) -> np.ndarray:
-    """The weight of ``parameters``, a lookup."""
-    indices = parameters.symbols.astype(np.int16) + parameters.offset
-    return np.take(parameters.codebook, indices)
-
-
-def bits(parameters: CodebookParameters) -> float:
-    """Estimated bits: the symbols' entropy and the codebook."""
-    return entropy_bits(parameters.symbols) + 8 * parameters.codebook.nbytes
-
-
-def nearest_entry(values: np.ndarray, codebook: np.ndarray) -> np.ndarray:
-    """Index of the nearest entry of the ascending ``codebook`` for each of ``values`` (1-D)."""
-    middles = (codebook[1:].astype(np.float64) + codebook[:-1]) / 2
-    return np.searchsorted(middles.astype(np.float32), values).astype(np.uint8)
-
-
-def _plus_plus(ordered: np.ndarray, entries: int, generator: np.random.Generator) -> np.ndarray:
-    """k-means++ seeds from a regular sample of the sorted values, ascending."""
-    at = np.linspace(0, ordered.size - 1, min(ordered.size, _SAMPLE)).astype(np.int64)
-    sample = ordered[at].astype(np.float64)
-    seeds = [sample[generator.integers(sample.size)]]
-    distance = (sample - seeds[0]) ** 2
-    while len(seeds) < entries:
-        total = np.cumsum(distance)
-        if total[-1] <= 0:  # fewer distinct values in the sample than entries
-            seeds.append(generator.uniform(sample[0], sample[-1]))
+    def _centroids(
+        self, weights: Mapping[str, np.ndarray], contexts: Mapping[str, FitContext]
+    ) -> np.ndarray:
+        """Centroids of all values that are kept, at least one."""
+        masks = {name: mask_of(weight, contexts[name]) for name, weight in weights.items()}
+        fix_zero = self.fix_zeros or any(mask is not None for mask in masks.values())
+        data = _gathered(weights, contexts, masks)
+        distinct = data.values
+        if fix_zero:
+            distinct = np.union1d(distinct, [0.0])
+        if distinct.size <= self.entries:
+            return distinct
+        free = self.entries - fix_zero
+        if free == 0:
+            return np.zeros(1)
+        if self.start is None:
+            return optimal_centroids(data, self.entries, fix_zero=fix_zero)
+        first = next(iter(contexts.values()))
+        if isinstance(first.previous, CodebookParameters):
+            start = _warm_start(first.previous, free, fix_zero)
         else:
-            drawn = np.searchsorted(total, generator.uniform(0, total[-1]), side="right")
-            seeds.append(sample[min(int(drawn), sample.size - 1)])
-        np.minimum(distance, (sample - seeds[-1]) ** 2, out=distance)
-    return np.sort(np.array(seeds))
+            nonzero = data.without_zero() if fix_zero else data
+            start = start_of(self.start, nonzero, free, first.seed)
+        return lloyd(data, start, self.iterations, fix_zero)[0]
 
 
-def _lloyd(ordered: np.ndarray, start: np.ndarray, iterations: int) -> tuple[np.ndarray, float]:
-    """Lloyd's iterations on sorted values; returns ascending centroids and the squared error.
+def _gathered(
+    weights: Mapping[str, np.ndarray],
+    contexts: Mapping[str, FitContext],
+    masks: Mapping[str, np.ndarray | None],
+) -> SortedValues:
+    """The kept values of all weights, with their importance where any context has one."""
+    weighted = any(context.importance is not None for context in contexts.values())
+    values, counts = [], []
+    for name, weight in weights.items():
+        mask, importance = masks[name], importance_of(weight, contexts[name])
+        kept = slice(None) if mask is None else mask.reshape(-1)
+        values.append(finite_float32(weight).reshape(-1)[kept])
+        if weighted:
+            full = np.ones(weight.shape) if importance is None else importance
+            counts.append(full.reshape(-1)[kept])
+    joined = values[0] if len(values) == 1 else np.concatenate(values)
+    return sorted_values(joined, np.concatenate(counts) if weighted else None)
 
-    An empty cluster is moved into the cluster of the largest squared error, which so is split in
-    two.
-    """
-    sums = np.concatenate(([0.0], np.cumsum(ordered, dtype=np.float64)))
-    squares = np.concatenate(([0.0], np.cumsum(np.square(ordered, dtype=np.float64))))
-    centroids, error = np.sort(start), np.inf
-    for _ in range(max(iterations, 1)):
-        cuts = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
-        edges = np.concatenate(([0], cuts, [ordered.size]))
-        counts = np.diff(edges)
-        means = np.diff(sums[edges]) / np.maximum(counts, 1)
-        errors = np.maximum(np.diff(squares[edges]) - counts * means**2, 0.0)
-        updated = np.where(counts > 0, means, centroids)
-        empty = np.flatnonzero(counts == 0)
-        for spare, full in zip(empty, np.argsort(-errors), strict=False):
-            if errors[full] > 0:
-                updated[spare] = (ordered[edges[full]] + updated[full]) / 2
-        previous, error = error, float(errors.sum())
-        updated.sort()
-        if empty.size == 0 and previous - error <= 1e-6 * error:
-            return updated, error
-        centroids = updated
-    return centroids, error
+
+def _warm_start(previous: CodebookParameters, count: int, fix_zero: bool) -> np.ndarray:
+    """``count`` centroids from those of an earlier fit: the last one again (Lloyd's iterations move
+    empty clusters), or a regular choice of them."""
+    book = previous.codebook.astype(np.float64)
+    if fix_zero:
+        book = book[book != 0]
+    if book.size == 0:
+        return np.zeros(count)
+    if book.size < count:
+        return np.pad(book, (0, count - book.size), mode="edge")
+    return book[np.linspace(0, book.size - 1, count).round().astype(np.int64)]

@@ -5,10 +5,12 @@ bits."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from passes.errors import SchemeError
+from passes.schemes.base import FitContext, Parameters
 from passes.schemes.entropy import entropy_bits
 from runtime.planes import join_planes, split_planes
 
@@ -17,7 +19,7 @@ _MAX_CODED_BITS = 7.9
 
 
 @dataclass(frozen=True, eq=False)
-class LosslessParameters:
+class LosslessParameters(Parameters):
     """A float tensor as byte planes, the one of sign and exponent first (FORMAT.md, lossless
     floats).
 
@@ -31,14 +33,43 @@ class LosslessParameters:
     coded: tuple[bool, ...]
     dtype: np.dtype
 
+    name: ClassVar[str] = "lossless"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.planes[0].shape
+
+    def decode(self) -> np.ndarray:
+        """The array that was fitted, bit for bit."""
+        return np.asarray(join_planes(list(self.planes), self.dtype)).reshape(self.shape)
+
+    def bits(self) -> float:
+        """The entropy of what is coded, 8 per element of each other plane."""
+        pairs = zip(self.planes, self.coded, strict=True)
+        return sum(entropy_bits(plane) if coded else 8.0 * plane.size for plane, coded in pairs)
+
 
 @dataclass(frozen=True, eq=False)
-class IntegerParameters:
+class IntegerParameters(Parameters):
     """An 8-bit integer tensor as int8 symbols: value = symbol + ``offset`` (128 for uint8)."""
 
     symbols: np.ndarray
     offset: int
     dtype: np.dtype
+
+    name: ClassVar[str] = "lossless"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.symbols.shape
+
+    def decode(self) -> np.ndarray:
+        """The array that was fitted."""
+        return (self.symbols.astype(np.int16) + self.offset).astype(self.dtype)
+
+    def bits(self) -> float:
+        """The symbols' entropy."""
+        return entropy_bits(self.symbols)
 
 
 @dataclass(frozen=True)
@@ -46,7 +77,9 @@ class Lossless:
     """Fits float32, float16 and bfloat16 arrays to byte planes, int8 and uint8 arrays to
     symbols."""
 
-    def fit(self, weight: np.ndarray) -> LosslessParameters | IntegerParameters:
+    def fit(
+        self, weight: np.ndarray, context: FitContext | None = None
+    ) -> LosslessParameters | IntegerParameters:
         """Takes any values, NaN and infinity included; SchemeError for an empty array or another
         type."""
         if weight.size == 0:
@@ -61,23 +94,6 @@ class Lossless:
         planes = tuple(np.asarray(p).reshape(weight.shape) for p in split_planes(contiguous))
         coded = (True, *(_worth_coding(plane) for plane in planes[1:]))
         return LosslessParameters(planes, coded, weight.dtype)
-
-
-def decode(parameters: LosslessParameters | IntegerParameters) -> np.ndarray:
-    """The array that was fitted, bit for bit."""
-    if isinstance(parameters, IntegerParameters):
-        values = parameters.symbols.astype(np.int16) + parameters.offset
-        return values.astype(parameters.dtype)
-    joined = join_planes(list(parameters.planes), parameters.dtype)
-    return np.asarray(joined).reshape(parameters.planes[0].shape)
-
-
-def bits(parameters: LosslessParameters | IntegerParameters) -> float:
-    """Estimated bits: the entropy of what is coded, 8 per element of each other plane."""
-    if isinstance(parameters, IntegerParameters):
-        return entropy_bits(parameters.symbols)
-    pairs = zip(parameters.planes, parameters.coded, strict=True)
-    return sum(entropy_bits(plane) if coded else 8.0 * plane.size for plane, coded in pairs)
 
 
 def _worth_coding(plane: np.ndarray) -> bool:

@@ -1,33 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Uniform quantisation: weight = (symbol - zero point) * scale, exactly as DequantizeLinear does
-it."""
+"""Uniform quantisation: weight = (symbol - zero point) * scale [+ offset], exactly as
+DequantizeLinear and Add do it.
+
+Ranges as in Polino, Pascanu, Alistarh 2018, "Model compression via distillation and quantization",
+section 3: linear scaling, by the largest magnitude, or by the norm.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from passes.errors import SchemeError
+from passes.schemes.base import FitContext, Parameters
 from passes.schemes.entropy import entropy_bits
+from passes.schemes.partition import Granularity, Partition, check_partition, partition
+from passes.schemes.scaling import Scaling, ends_of, norm_of, representable_scale
+from passes.schemes.uniform_grid import Grid
+from passes.schemes.weight_values import (
+    Rounding,
+    check_rounding,
+    finite_float32,
+    mask_of,
+)
 
-Granularity = Literal["tensor", "row", "group"]
 _MAX_INT8, _MAX_INT16 = 2**7 - 1, 2**15 - 1
+_SETTLING = 64  # refits of a grid to its own ends
 
 
 @dataclass(frozen=True, eq=False)
-class UniformParameters:
+class UniformParameters(Parameters):
     """A fitted uniform quantiser.
 
     Attributes:
         symbols: int8 or int16, the weight's shape.
-        scale: float32, positive; shape () for one per tensor, (shape[axis],) for one per row,
-            (..., shape[-1] / block_size) for one per group.
+        scale: float32, positive, of ``Partition.scale_shape``: () for one per tensor,
+            (shape[axis],) for one per row, (..., shape[-1] / block_size) for one per group,
+            (buckets,) for one per bucket.
         zero_point: ``scale``'s shape, dtype of ``symbols``; None where all are zero.
-        axis: The axis of a scale per row or per group (then the last one); None per tensor.
-        block_size: Elements per group along the last axis; 0 without groups.
+        axis: The axis of a scale per row or per group (then the last one); None per tensor and
+            bucket.
+        block_size: Elements per group along the last axis, or per bucket of the flat weight (then
+            ``axis`` is None); 0 without.
         dtype: The weight's own type.
+        offset: float32, ``scale``'s shape, added after the scale; None where there is none.
     """
 
     symbols: np.ndarray
@@ -36,21 +54,67 @@ class UniformParameters:
     axis: int | None
     block_size: int
     dtype: np.dtype
+    offset: np.ndarray | None = None
+
+    name: ClassVar[str] = "uniform"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.symbols.shape
+
+    @property
+    def partition(self) -> Partition:
+        """Which symbols share a scale."""
+        return Partition(self.symbols.shape, self.axis, self.block_size)
+
+    def decode(self) -> np.ndarray:
+        """float32 arithmetic, then rounded to the weight's type."""
+        spread = self.partition.spread
+        values = np.asarray(self.symbols.astype(np.float32))
+        if self.zero_point is not None:
+            values -= spread(self.zero_point.astype(np.float32))
+        values *= spread(self.scale)
+        if self.offset is not None:
+            values += spread(self.offset)
+        return values.astype(self.dtype, copy=False)
+
+    def bits(self) -> float:
+        """The symbols' entropy, 32 per scale and offset, one symbol's width per zero point."""
+        zero, offset = self.zero_point, self.offset
+        side = 32 * self.scale.size + (0 if zero is None else 8 * zero.nbytes)
+        return entropy_bits(self.symbols) + side + (0 if offset is None else 32 * offset.size)
+
+
+P = TypeVar("P", bound=UniformParameters)
 
 
 @dataclass(frozen=True)
 class Uniform:
     """How to quantise: exactly one of ``bits``, ``step`` and ``relative_step``.
 
+    With ``bits`` or ``step`` the fit is idempotent: the scale of what was decoded is the scale that
+    it was decoded with. Exceptions: ``absnorm``, whose norm rounding changes; stochastic rounding
+    without ``symmetric``, where an end of the range is no value of the grid; and the last bit of a
+    ``linear`` grid that is finer than float32 at its offset. Pruned elements (the context's mask)
+    decode to zero.
+
     Attributes:
-        bits: 2 to 16; the scale follows from the largest magnitude (symmetric) or the range.
+        bits: 2 to 16 (from 1 on for ``linear`` and without ``symmetric``); the scale follows from
+            the largest magnitude, the range or the norm.
         step: The scale itself.
-        relative_step: The scale as a multiple of the root mean square of the tensor, row or group.
-        symmetric: Without zero point; otherwise the range is centred on the symbols' range.
-        granularity: One scale per tensor, per index of ``axis``, or per group on the last axis.
-        axis: The axis of ``row``.
-        group_size: Wanted elements per group; the largest divisor of the last axis up to it is
-            used.
+        relative_step: The scale as a multiple of the root mean square of what shares it.
+        symmetric: Without zero point; otherwise the range, which then holds zero, is centred on
+            the symbols' range.
+        granularity: One scale per tensor, per index of ``axis``, per group on the last axis, or per
+            bucket of the flat tensor.
+        axis: The axis of ``row``; None for the output channels', where known, else the first.
+        group_size: Wanted elements per group (the largest divisor of the last axis up to it is
+            used; 32 where None) or per bucket (256 where None).
+        scaling: What ``bits`` divide: ``absmax`` from minus to plus the largest magnitude into
+            2^bits - 1 values; ``linear`` from the least to the largest value into 2^bits values,
+            zero not being one of them unless elements are pruned, for which the grid is moved as
+            without ``symmetric``; ``absnorm`` from minus to plus the Euclidean norm.
+        rounding: To the nearest value, or up or down at random without bias.
     """
 
     bits: int | None = None
@@ -58,164 +122,134 @@ class Uniform:
     relative_step: float | None = None
     symmetric: bool = True
     granularity: Granularity = "tensor"
-    axis: int = 0
-    group_size: int = 32
+    axis: int | None = None
+    group_size: int | None = None
+    scaling: Scaling = "absmax"
+    rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
         given = [v for v in (self.bits, self.step, self.relative_step) if v is not None]
         if len(given) != 1:
             raise SchemeError("uniform: give exactly one of bits, step and relative_step")
-        if self.bits is not None and not 2 <= self.bits <= 16:
-            raise SchemeError(f"uniform: bits must be 2 to 16, not {self.bits}")
+        if self.scaling not in ("absmax", "linear", "absnorm"):
+            raise SchemeError(
+                f"uniform: scaling must be absmax, linear or absnorm, not {self.scaling!r}"
+            )
+        if self.scaling != "absmax" and not (self.symmetric and self.bits is not None):
+            raise SchemeError(
+                f"uniform: scaling {self.scaling} goes with bits, and not with symmetric: false"
+            )
+        least = 1 if self.scaling == "linear" or not self.symmetric else 2
+        if self.bits is not None and not least <= self.bits <= 16:
+            raise SchemeError(f"uniform: bits must be {least} to 16, not {self.bits}")
         if not (np.isfinite(given[0]) and given[0] > 0):
             raise SchemeError(f"uniform: the step must be positive and finite, not {given[0]}")
-        if self.group_size < 1:
-            raise SchemeError(f"uniform: group_size must be at least 1, not {self.group_size}")
+        check_partition("uniform", self.granularity, self.group_size)
+        check_rounding("uniform", self.rounding)
 
-    def fit(self, weight: np.ndarray) -> UniformParameters:
+    def fit(self, weight: np.ndarray, context: FitContext | None = None) -> UniformParameters:
         """Quantises a float32, float16 or bfloat16 array of any shape.
 
-        All-zero tensors, rows and groups get scale 1. Raises SchemeError for an empty array, for
-        NaN or infinity, and for a step so small that symbols leave 16 bits.
+        What is all zero gets scale 1. Raises SchemeError for an empty array, for NaN or infinity,
+        and for a step so small that symbols leave 16 bits.
         """
-        values = finite_float32(weight)
-        granularity = self.granularity if values.ndim else "tensor"
-        axis, block_size = None, 0
-        folded = values.reshape((1, -1, 1))  # [before, scale index, inside] seen by one scale each
-        if granularity == "row":
-            if not -values.ndim <= self.axis < values.ndim:
-                raise SchemeError(f"uniform: axis {self.axis} is outside of rank {values.ndim}")
-            axis = self.axis % values.ndim
-            before = int(np.prod(values.shape[:axis]))
-            folded = values.reshape((before, values.shape[axis], -1))
-        elif granularity == "group":
-            axis = values.ndim - 1
-            block_size = largest_divisor(values.shape[-1], self.group_size)
-            folded = values.reshape((1, -1, block_size))
-        else:
-            folded = values.reshape((1, 1, -1))
-        scale, zero = self._scales(folded, weight.dtype)
-        symbols = np.rint(folded / scale[None, :, None])
-        low, high = _limits(self.bits, self.symmetric)
-        if zero is not None:
-            symbols += zero[None, :, None]
-        if self.bits is not None:
-            np.clip(symbols, low, high, out=symbols)
-        peak = _peak(symbols)
-        if peak > _MAX_INT16:
-            raise SchemeError(
-                f"uniform: the step needs symbols up to {peak:.0f}, more than 16 bits"
-            )
-        if zero is not None:
-            peak = max(peak, _peak(zero))
-            if peak > _MAX_INT16:
-                raise SchemeError("uniform: the zero point leaves 16 bits; take the symmetric form")
-        kind = np.int8 if peak <= _MAX_INT8 else np.int16
-        shape: tuple[int, ...] = ()
-        if granularity == "row" and axis is not None:
-            shape = (values.shape[axis],)
-        elif granularity == "group":
-            shape = (*values.shape[:-1], values.shape[-1] // block_size)
-        return UniformParameters(
-            symbols=symbols.astype(kind).reshape(values.shape),
-            scale=scale.reshape(shape),
-            zero_point=None if zero is None or not zero.any() else zero.astype(kind).reshape(shape),
-            axis=axis,
-            block_size=block_size,
-            dtype=weight.dtype,
+        context = context or FitContext()
+        values, mask = finite_float32(weight), mask_of(weight, context)
+        if mask is not None:
+            values = np.where(mask, values, np.float32(0))
+            if self.scaling == "linear":
+                return replace(self, scaling="absmax", symmetric=False).fit(weight, context)
+        part = partition(
+            "uniform", values.shape, self.granularity, self.axis, self.group_size, context
         )
+        folded, kept = part.fold(values), part.fold_kept(mask)
+        grid = self._grid(folded, kept, weight.dtype)
+        symbols = part.unfold(grid.symbols(folded, self.rounding, context.seed))
+        if mask is not None:
+            zero = 0 if grid.zero is None else part.spread(grid.zero.reshape(part.scale_shape))
+            symbols = np.where(mask, symbols, zero)
+        return parameters_of(UniformParameters, symbols, grid, part, weight.dtype)
 
-    def _scales(self, folded: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
-        """One float32 scale, and for the affine form one zero point, per index of the middle
-        axis."""
-        low, high = _limits(self.bits, self.symmetric)
-        smallest = folded.min(axis=(0, 2)).astype(np.float64)
-        largest = folded.max(axis=(0, 2)).astype(np.float64)
-        if not self.symmetric and self.bits is not None:  # zero stays representable
-            smallest, largest = np.minimum(smallest, 0.0), np.maximum(largest, 0.0)
+    def _grid(self, folded: np.ndarray, kept: np.ndarray | None, dtype: np.dtype) -> Grid:
+        ends = ends_of(folded, kept)
+        if self.bits is None:
+            return self._stepped(folded, kept, ends, dtype)
+        if self.scaling == "absnorm":
+            high = 2 ** (self.bits - 1) - 1
+            scale = representable_scale(norm_of(folded, kept) / high, dtype)
+            return Grid(scale, dtype, low=-high, high=high)
+        grid = self._ranged(self.bits, ends, dtype)
+        for _ in range(_SETTLING):  # monotone where symmetric, so that it ends
+            again = self._ranged(self.bits, grid.decoded(ends), dtype)
+            if again.equals(grid):
+                break
+            grid = again
+        return grid
+
+    def _stepped(
+        self,
+        folded: np.ndarray,
+        kept: np.ndarray | None,
+        ends: tuple[np.ndarray, np.ndarray],
+        dtype: np.dtype,
+    ) -> Grid:
+        """The grid of a given step; the affine form centres the symbols of the range on zero."""
         if self.step is not None:
-            scale = np.full(smallest.shape, self.step, np.float64)
-        elif self.relative_step is not None:
-            count = folded.shape[0] * folded.shape[2]
-            squares = np.einsum("abc,abc->b", folded, folded, dtype=np.float64)
-            scale = self.relative_step * np.sqrt(squares / count)
-        elif self.symmetric:
-            scale = np.maximum(np.abs(smallest), np.abs(largest)) / high
+            scale = np.full(folded.shape[1], self.step, np.float64)
         else:
-            scale = (largest - smallest) / (high - low)
-        rounded = representable_scale(scale, dtype)
+            count = np.full(folded.shape[1], folded.shape[0] * folded.shape[2])
+            if kept is not None:
+                count = np.maximum(np.count_nonzero(kept, axis=(0, 2)), 1)
+            scale = np.float64(self.relative_step or 0) * norm_of(folded, kept) / np.sqrt(count)
+        scale = representable_scale(scale, dtype)
         if self.symmetric:
-            return rounded, None
-        centre = low if self.bits is not None else 0.0
-        origin = smallest if self.bits is not None else 0.5 * (smallest + largest)
-        zero = np.rint(centre - origin / rounded.astype(np.float64))
-        if self.bits is not None:
-            zero = np.clip(zero, low, high)
-        return rounded, zero.astype(np.float32)
+            return Grid(scale, dtype)
+        return Grid(scale, dtype, zero=np.rint(-0.5 * (ends[0] + ends[1]) / scale))
+
+    def _ranged(self, bits: int, ends: tuple[np.ndarray, np.ndarray], dtype: np.dtype) -> Grid:
+        """The grid of 2^bits symbols (one fewer where symmetric) over the ends."""
+        smallest, largest = ends
+        low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        if self.scaling == "linear":
+            scale = representable_scale((largest - smallest) / (high - low), np.dtype(np.float32))
+            constant = smallest == largest
+            offset = np.where(constant, smallest, smallest - low * scale.astype(np.float64))
+            return Grid(scale, dtype, low=low, high=high, offset=offset.astype(np.float32))
+        if not self.symmetric:  # zero stays representable
+            smallest, largest = np.minimum(smallest, 0.0), np.maximum(largest, 0.0)
+            scale = representable_scale((largest - smallest) / (high - low), dtype)
+            zero = np.clip(np.rint(low - smallest / scale), low, high)
+            return Grid(scale, dtype, low=low, high=high, zero=zero)
+        scale = representable_scale(np.maximum(-smallest, largest) / high, dtype)
+        return Grid(scale, dtype, low=-high, high=high)
 
 
-def decode(parameters: UniformParameters) -> np.ndarray:
-    """The weight of ``parameters``: float32 arithmetic, then rounded to the weight's type."""
-    symbols, scale, zero = parameters.symbols, parameters.scale, parameters.zero_point
-    values = symbols.astype(np.float32)
+def parameters_of(
+    kind: type[P], symbols: np.ndarray, grid: Grid, part: Partition, dtype: np.dtype
+) -> P:
+    """Parameters of ``kind`` with symbols of the smallest type; SchemeError where 16 bits are too
+    few."""
+    peak = _peak(symbols)
+    if peak > _MAX_INT16:
+        raise SchemeError(f"uniform: the step needs symbols up to {peak:.0f}, more than 16 bits")
+    zero = grid.zero
     if zero is not None:
-        values -= _spread(zero.astype(np.float32), parameters)
-    values *= _spread(scale, parameters)
-    return values.astype(parameters.dtype, copy=False)
-
-
-def bits(parameters: UniformParameters) -> float:
-    """Estimated bits: the symbols' entropy, 32 per scale and one symbol's width per zero point."""
-    zero = parameters.zero_point
-    side = 32 * parameters.scale.size + (0 if zero is None else 8 * zero.nbytes)
-    return entropy_bits(parameters.symbols) + side
-
-
-def finite_float32(weight: np.ndarray) -> np.ndarray:
-    """``weight`` as float32, without a copy where it is that already; SchemeError if empty or not
-    finite."""
-    if weight.size == 0:
-        raise SchemeError("the tensor is empty")
-    values = np.asarray(weight, dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise SchemeError("the tensor holds NaN or infinity")
-    return values
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of ``number`` that is at most ``limit``, or ``number`` where that is
-    1."""
-    best = next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
-    return number if best == 1 and limit > 1 else best
-
-
-def representable_scale(scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """float32 scales; for a float16 weight ones that float16 holds too, so that both forms
-    agree."""
-    positive = np.where(scale > 0, scale, 1.0)
-    if dtype == np.float16:
-        half = np.clip(positive, 2.0**-24, 65504.0).astype(np.float16)
-        return half.astype(np.float32)
-    return np.maximum(positive, np.finfo(np.float32).tiny).astype(np.float32)
+        peak = max(peak, _peak(zero))
+        if peak > _MAX_INT16:
+            raise SchemeError("uniform: the zero point leaves 16 bits; take the symmetric form")
+    integer = np.int8 if peak <= _MAX_INT8 else np.int16
+    shape = part.scale_shape
+    return kind(
+        symbols=symbols.astype(integer),
+        scale=grid.scale.reshape(shape),
+        zero_point=None if zero is None or not zero.any() else zero.astype(integer).reshape(shape),
+        axis=part.axis,
+        block_size=part.block_size,
+        dtype=dtype,
+        offset=None if grid.offset is None else grid.offset.reshape(shape),
+    )
 
 
 def _peak(values: np.ndarray) -> float:
     """The least m such that all of ``values`` lie in -m - 1 … m."""
     return max(float(values.max()), -float(values.min()) - 1)
-
-
-def _limits(bits: int | None, symmetric: bool) -> tuple[int, int]:
-    """Lowest and highest symbol; without ``bits`` those of 16 bits."""
-    high = 2 ** ((16 if bits is None else bits) - 1) - 1
-    return (-high if symmetric else -high - 1), high
-
-
-def _spread(values: np.ndarray, parameters: UniformParameters) -> np.ndarray:
-    """Scales or zero points, shaped to broadcast against the symbols."""
-    if parameters.block_size:
-        return np.repeat(values, parameters.block_size, axis=-1)
-    if parameters.axis is None or values.ndim == 0:
-        return values
-    shape = [1] * parameters.symbols.ndim
-    shape[parameters.axis] = values.size
-    return values.reshape(shape)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "codec_api.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -9,9 +10,13 @@
 
 #include "blob_frame.h"
 #include "dequantize.h"
+#include "float_planes.h"
+#include "trellis_search.h"
 #include "wide_decode.h"
 #include "wide_encode.h"
 #include "wide_format.h"
+#include "wide_step.h"
+#include "wide_trellis.h"
 
 using toolkit::wide::Segment;
 using toolkit::wide::Tensor;
@@ -76,6 +81,29 @@ int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_w
     toolkit::write_frame(out.get(), size, toolkit::kCoderWide);
     *words = out.release();
     *num_words = size;
+    return TK_OK;
+  });
+}
+
+int32_t tk_search_symbols(const tk_search* search, int16_t* symbols, double* bits) {
+  if (!search || !search->values || !symbols || !bits) return TK_ERR_ARGUMENT;
+  const tk_search& s = *search;
+  constexpr int64_t most = 0x7fffffff;
+  if (s.a < 1 || s.b < 1 || s.c < 1 || s.a > most || s.b > most || s.c > most) return TK_ERR_ARGUMENT;
+  if (s.a > most / s.b || s.a * s.b > most / s.c) return TK_ERR_ARGUMENT;
+  if (!(s.rate_weight >= 0) || s.most < 1 || s.most > 32767 || s.rounds < 0 || s.threads < 0) return TK_ERR_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    *bits = toolkit::wide::search_symbols(s, symbols);
+    return TK_OK;
+  });
+}
+
+int32_t tk_trellis_integers(const int16_t* symbols, int64_t rows, int64_t columns, int16_t* integers) {
+  if (!symbols || !integers || rows < 0 || columns < 1 || rows > INT64_MAX / columns) return TK_ERR_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    const std::vector<uint8_t> quantisers = toolkit::wide::find_quantisers(symbols, rows, columns);
+    for (size_t i = 0; i < quantisers.size(); ++i)
+      integers[i] = static_cast<int16_t>(toolkit::wide::reconstruct(symbols[i], quantisers[i]));
     return TK_OK;
   });
 }
@@ -168,5 +196,17 @@ int32_t tk_wide_decode_lookup(const tk_wide_reader* reader, int64_t tensor, cons
   return guarded([&] {
     return toolkit::wide::decode_lookup(reader->segment, *t, {codebook, num_entries, offset, elem_bytes}, num_values,
                                         out, threads, static_cast<tk_isa>(isa));
+  });
+}
+
+int32_t tk_join_planes(const uint8_t* const* planes, int32_t elem_bytes, int64_t count, int32_t threads, void* out) {
+  if (!planes || !out || count < 0 || threads < 0 || (elem_bytes != 2 && elem_bytes != 4)) return TK_ERR_ARGUMENT;
+  if (!std::all_of(planes, planes + elem_bytes, [](const uint8_t* plane) { return plane; })) return TK_ERR_ARGUMENT;
+  return guarded([&] {
+    if (elem_bytes == 4)
+      toolkit::join_planes(planes, count, threads, static_cast<uint32_t*>(out));
+    else
+      toolkit::join_planes(planes, count, threads, static_cast<uint16_t*>(out));
+    return TK_OK;
   });
 }

@@ -44,6 +44,8 @@ TK_API int32_t tk_best_isa(void);
 typedef struct {
   const void* symbols;  // int8 or int16
   int64_t a, b, c;      // dimensions, each at least 1
+  int32_t trellis;      // 1: symbols of dependent quantisation, decoded to the integers that they stand for
+  int32_t reserved;
 } tk_tensor;
 
 typedef struct {
@@ -59,6 +61,27 @@ typedef struct {
 TK_API int32_t tk_wide_encode(const tk_tensor* tensors, int64_t num_tensors, const tk_wide_options* options,
                               uint16_t** words, int64_t* num_words);
 TK_API void tk_free(void* memory);
+
+// Chooses the symbols of a tensor: for each row the least sum of importance * (value - integer)^2 + rate_weight * bits.
+// The integers are those that the symbols stand for, or the symbols themselves without `trellis`. Bits are what the
+// wide coder would spend, learnt from the choice of the round before; the first one has none.
+typedef struct {
+  const float* values;      // a * b * c, in steps: the scale of the integers is 1
+  const float* importance;  // as many, positive; null for 1
+  const uint8_t* kept;      // as many: 0 where the symbol must be zero; null where none must
+  int64_t a, b, c;          // as in tk_tensor
+  double rate_weight;       // squared steps a bit
+  int32_t trellis;          // 0: one quantiser, 1: two of them, by eight states (FORMAT.md 2.9)
+  int32_t most;             // largest magnitude of an integer, 1 .. 32767
+  int32_t rounds;           // how often the rates are learnt
+  int32_t threads;          // 0: one per core
+} tk_search;
+// Writes the symbols, and to *bits about how many bits they take where rounds > 0.
+TK_API int32_t tk_search_symbols(const tk_search* search, int16_t* symbols, double* bits);
+
+// The integers that the symbols of a trellis tensor stand for, rows of `columns` symbols. TK_ERR_ARGUMENT where one
+// does not fit int16.
+TK_API int32_t tk_trellis_integers(const int16_t* symbols, int64_t rows, int64_t columns, int16_t* integers);
 
 // What a wide blob holds. All counts as in FORMAT.md 2.2.
 typedef struct {
@@ -111,6 +134,11 @@ TK_API int32_t tk_wide_decode_dequantize(const tk_wide_reader* reader, int64_t t
 TK_API int32_t tk_wide_decode_lookup(const tk_wide_reader* reader, int64_t tensor, const void* codebook,
                                      int64_t num_entries, int64_t offset, int32_t elem_bytes, int64_t num_values,
                                      void* out, int64_t out_bytes, int32_t threads, int32_t isa);
+
+// Joins `elem_bytes` (2 or 4) byte planes of `count` bytes each to floats of so many bytes (FORMAT.md 6). Plane 0 holds
+// symbols, bytes minus 128.
+TK_API int32_t tk_join_planes(const uint8_t* const* planes, int32_t elem_bytes, int64_t count, int32_t threads,
+                              void* out);
 
 // CRC-32 of FORMAT.md 1.
 TK_API uint32_t tk_crc32(const void* data, int64_t num_bytes);

@@ -2,27 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
 
+#include "float_planes.h"
 #include "ort_kernel.h"
 
 namespace toolkit::ort {
 namespace {
 
-// u is the number's bit pattern rotated left by one, so that its top byte is the whole exponent; the planes are the
-// bytes of u from the top. Returns the bit pattern: u rotated right by one.
-template <typename Bits>
-void join(const std::array<const uint8_t*, sizeof(Bits)>& planes, int64_t count, Bits* out) {
-  constexpr int kBits = 8 * sizeof(Bits);
-  for (int64_t i = 0; i < count; ++i) {
-    Bits u = static_cast<uint8_t>(planes[0][i] ^ 0x80u);  // plane 0 is stored as byte - 128
-    for (size_t plane = 1; plane < sizeof(Bits); ++plane) u = static_cast<Bits>(u << 8 | planes[plane][i]);
-    out[i] = static_cast<Bits>(u >> 1 | u << (kBits - 1));
-  }
-}
-
 // plane0 int8 [shape], plane1 uint8 [shape] (, plane2, plane3 for float32) -> attribute to's type, [shape]
 class JoinFloat {
  public:
-  JoinFloat(const KernelInfo& info, int /*threads*/) : to_(type_of(info.integer("to"))) {}
+  JoinFloat(const KernelInfo& info, int threads) : to_(type_of(info.integer("to"))), threads_(threads) {}
 
   void compute(KernelContext& context) const {
     const TensorView first = context.input(0);
@@ -42,7 +31,7 @@ class JoinFloat {
   }
 
   template <typename Bits>
-  static void run(KernelContext& context, const TensorView& first) {
+  void run(KernelContext& context, const TensorView& first) const {
     std::array<const uint8_t*, sizeof(Bits)> planes{first.as<uint8_t>()};
     for (size_t plane = 1; plane < sizeof(Bits); ++plane) {
       const TensorView view = context.input(plane);
@@ -50,10 +39,11 @@ class JoinFloat {
         throw std::runtime_error("JoinFloat: plane " + std::to_string(plane) + " is missing or has another shape");
       planes[plane] = view.as<uint8_t>();
     }
-    join(planes, first.count, static_cast<Bits*>(context.output(first.shape)));
+    join_planes(planes.data(), first.count, threads_, static_cast<Bits*>(context.output(first.shape)));
   }
 
   ElementType to_;
+  int threads_;
 };
 
 }  // namespace

@@ -48,7 +48,9 @@ struct Piece {
 };
 
 Mode mode_of(const Segment& s, const Tensor& t) {
-  if (s.sets[static_cast<size_t>(t.set)].contexts > 1) return Mode::kContexts;
+  const TableSet& set = s.sets[static_cast<size_t>(t.set)];
+  if (set.quantisers > 1) return Mode::kTrellis;
+  if (set.contexts > 1) return Mode::kContexts;
   return t.class_a || t.class_b || t.class_c ? Mode::kClasses : Mode::kOne;
 }
 

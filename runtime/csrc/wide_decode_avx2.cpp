@@ -55,13 +55,32 @@ inline void transpose8(__m256i r[8]) {
 // What a set says of each class, as the 32-bit elements that gathers load.
 struct Classes {
   alignas(32) int32_t t1[kMaxClasses], t2[kMaxClasses];
-  alignas(32) int32_t first_slot[kMaxClasses * kMaxContexts];  // of a class's tables
-  __m256i top;                                                 // classes - 1
+  alignas(32) int32_t first_slot[kMaxClasses * kMaxContexts * kMaxQuantisers];  // of a class's tables
+  __m256i top;                                                                  // classes - 1
 
   explicit Classes(const TableSet& set) : top(_mm256_set1_epi32(set.classes - 1)) {
     std::copy_n(set.t1, kMaxClasses, t1);
     std::copy_n(set.t2, kMaxClasses, t2);
-    for (int i = 0; i < kMaxClasses * kMaxContexts; ++i) first_slot[i] = set.map[i] * static_cast<int>(kSlots);
+    // Trellis sets are read as if they had contexts.
+    const int repeat = set.quantisers > 1 ? kMaxContexts / set.contexts : 1;
+    int32_t* to = first_slot;
+    for (int y = 0; y < set.classes; ++y)
+      for (int r = 0; r < repeat; ++r)
+        for (int i = 0; i < set.contexts * set.quantisers; ++i)
+          *to++ = set.map[y * set.contexts * set.quantisers + i] * static_cast<int>(kSlots);
+  }
+};
+
+// The states after symbols 0, 2, 4, ... and after 1, 3, 5, ..., by state (FORMAT.md 2.9).
+struct Transitions {
+  __m256i even, odd;
+
+  Transitions() {
+    alignas(32) int32_t next[2][8];
+    for (int symbol = 0; symbol < 2; ++symbol)
+      for (int state = 0; state < 8; ++state) next[symbol][state] = next_state(state, symbol);
+    even = _mm256_load_si256(reinterpret_cast<const __m256i*>(next[0]));
+    odd = _mm256_load_si256(reinterpret_cast<const __m256i*>(next[1]));
   }
 };
 
@@ -78,6 +97,8 @@ struct State {
   const BlockJob* job;
   const uint16_t* p;
   __m256i x[kVectors], packed[kVectors], previous[kVectors], row[kVectors], active[kVectors];
+  __m256i trellis[kVectors];  // states of trellis sets
+  const Transitions transitions;
   // Where columns have no classes, the same for all steps of a row.
   Choice choice[kVectors];
   __m256i first[kVectors];  // slots, without contexts
@@ -91,7 +112,7 @@ struct State {
       row[v] = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from));
       choice[v] = choose(set, v, _mm256_setzero_si256());
       first[v] = _mm256_i32gather_epi32(set.first_slot, choice[v].y, 4);
-      previous[v] = _mm256_setzero_si256();
+      previous[v] = trellis[v] = _mm256_setzero_si256();
       const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * v));
       active[v] = _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane);
     }
@@ -127,6 +148,17 @@ struct State {
     return {y, _mm256_i32gather_epi32(set.t1, y, 4), _mm256_i32gather_epi32(set.t2, y, 4)};
   }
 
+  // The integers that symbols of the lanes of vector `v` stand for, and the states after them.
+  inline __m256i reconstruct_symbols(int v, __m256i symbols) {
+    const __m256i quantiser = _mm256_and_si256(trellis[v], _mm256_set1_epi32(1));
+    const __m256i is_odd = _mm256_slli_epi32(symbols, 31);
+    const __m256i even = _mm256_permutevar8x32_epi32(transitions.even, trellis[v]);
+    const __m256i odd = _mm256_permutevar8x32_epi32(transitions.odd, trellis[v]);
+    trellis[v] = _mm256_castps_si256(
+        _mm256_blendv_ps(_mm256_castsi256_ps(even), _mm256_castsi256_ps(odd), _mm256_castsi256_ps(is_odd)));
+    return _mm256_sub_epi32(_mm256_slli_epi32(symbols, 1), _mm256_sign_epi32(quantiser, symbols));
+  }
+
   template <Mode M, bool Columns>
   inline void decode_step(int64_t c, const Classes& set) {
     const __m256i low12 = _mm256_set1_epi32(0xfff);
@@ -134,7 +166,7 @@ struct State {
     __m256i entry[kVectors];
     for (int v = 0; v < kVectors; ++v) {
       __m256i at = first[v];
-      if constexpr (M == Mode::kContexts) {
+      if constexpr (M == Mode::kContexts || M == Mode::kTrellis) {
         const Choice chosen = Columns ? choose(set, v, _mm256_set1_epi32(job->col_class[c])) : choice[v];
         const __m256i magnitude = _mm256_abs_epi32(previous[v]);
         const __m256i below1 = _mm256_cmpgt_epi32(chosen.t1, magnitude);
@@ -143,7 +175,9 @@ struct State {
         const __m256i two = _mm256_set1_epi32(2);
         const __m256i bin = _mm256_add_epi32(two, _mm256_add_epi32(below1, below2));
         const __m256i five = _mm256_add_epi32(chosen.y, _mm256_slli_epi32(chosen.y, 2));
-        const __m256i place = _mm256_add_epi32(_mm256_add_epi32(five, two), _mm256_sign_epi32(bin, previous[v]));
+        __m256i place = _mm256_add_epi32(_mm256_add_epi32(five, two), _mm256_sign_epi32(bin, previous[v]));
+        if constexpr (M == Mode::kTrellis)
+          place = _mm256_add_epi32(_mm256_slli_epi32(place, 1), _mm256_and_si256(trellis[v], _mm256_set1_epi32(1)));
         at = _mm256_i32gather_epi32(set.first_slot, place, 4);
       } else if constexpr (Columns) {
         const __m256i y = choose(set, v, _mm256_set1_epi32(job->col_class[c])).y;
@@ -164,14 +198,17 @@ struct State {
       const __m128i n = _mm_cvtsi32_si128(job->low_bits);
       const __m256i mask = _mm256_set1_epi32((1 << job->low_bits) - 1);
       for (int v = 0; v < kVectors; ++v) {
-        const __m256i symbol = _mm256_or_si256(_mm256_sll_epi32(previous[v], n), _mm256_and_si256(x[v], mask));
+        __m256i symbol = _mm256_or_si256(_mm256_sll_epi32(previous[v], n), _mm256_and_si256(x[v], mask));
+        if constexpr (M == Mode::kTrellis) symbol = reconstruct_symbols(v, symbol);
         x[v] = _mm256_blendv_epi8(x[v], _mm256_srl_epi32(x[v], n), active[v]);
         packed[v] = _mm256_or_si256(_mm256_srli_epi32(packed[v], 16), _mm256_slli_epi32(symbol, 16));
       }
       refill();
     } else {
-      for (int v = 0; v < kVectors; ++v)
-        packed[v] = _mm256_or_si256(_mm256_srli_epi32(packed[v], 8), _mm256_slli_epi32(entry[v], 24));
+      for (int v = 0; v < kVectors; ++v) {
+        const __m256i symbol = M == Mode::kTrellis ? reconstruct_symbols(v, previous[v]) : entry[v];
+        packed[v] = _mm256_or_si256(_mm256_srli_epi32(packed[v], 8), _mm256_slli_epi32(symbol, 24));
+      }
     }
   }
 
@@ -260,8 +297,14 @@ bool decode_block(const BlockJob& job) {
 
 template <bool Wide, bool Columns>
 bool decode_in_mode(const BlockJob& job) {
-  return job.mode == Mode::kContexts ? decode_block<Wide, Mode::kContexts, Columns>(job)
-                                     : decode_block<Wide, Mode::kClasses, Columns>(job);
+  switch (job.mode) {
+    case Mode::kTrellis:
+      return decode_block<Wide, Mode::kTrellis, Columns>(job);
+    case Mode::kContexts:
+      return decode_block<Wide, Mode::kContexts, Columns>(job);
+    default:
+      return decode_block<Wide, Mode::kClasses, Columns>(job);
+  }
 }
 
 template <bool Wide>

@@ -9,6 +9,13 @@
 #include "wide_kernels.h"
 #include "wide_step.h"
 
+// Everything within a step must be inlined, or states leave their registers; compilers stop short of it.
+#if defined(__GNUC__)
+#define TK_INLINE inline __attribute__((always_inline))
+#else
+#define TK_INLINE inline
+#endif
+
 namespace toolkit::wide {
 namespace {
 
@@ -17,10 +24,10 @@ constexpr int kLineBytes = 64;
 // A step loads at most 64 words (32 for the symbol, 32 for raw bits) from where the pointer stands.
 constexpr int64_t kStepWords = 64;
 
-inline __m512i load512(const void* p) { return _mm512_loadu_si512(p); }
+TK_INLINE __m512i load512(const void* p) { return _mm512_loadu_si512(p); }
 
 // 16 x 16 transposition of 32-bit elements: r[i] element j <-> r[j] element i.
-inline __attribute__((always_inline)) void transpose16(__m512i r[16]) {
+TK_INLINE void transpose16(__m512i r[16]) {
   __m512i t[16];
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
@@ -50,17 +57,25 @@ inline __attribute__((always_inline)) void transpose16(__m512i r[16]) {
 struct ShuffleTables {
   alignas(64) uint16_t odd[32] = {}, spread0[32] = {}, spread1[32] = {};
   alignas(64) uint8_t table0[64] = {}, table1[64] = {}, symbols[64] = {};
+  alignas(64) uint8_t bytes0[64] = {}, bytes1[64] = {}, transitions[32] = {};
+  alignas(64) uint16_t words0[32] = {}, words1[32] = {};
 
   constexpr ShuffleTables() {
     for (int i = 0; i < 32; ++i) {
       odd[i] = static_cast<uint16_t>(2 * i + 1);
       spread0[i] = static_cast<uint16_t>(i / 2);
       spread1[i] = static_cast<uint16_t>(16 + i / 2);
+      words0[i] = static_cast<uint16_t>(i % 2 * 32 + i / 2);
+      words1[i] = static_cast<uint16_t>(words0[i] + 16);
+      const int next = next_state(i % 8, i / 8);
+      transitions[i] = static_cast<uint8_t>(next | (next & 1) << 7);
     }
     for (int i = 0; i < 64; ++i) {
       table0[i] = static_cast<uint8_t>(i / 4);
       table1[i] = static_cast<uint8_t>(16 + i / 4);
       symbols[i] = static_cast<uint8_t>(4 * (i % 32));
+      bytes0[i] = static_cast<uint8_t>(i % 4 * 32 + i / 4);
+      bytes1[i] = static_cast<uint8_t>(bytes0[i] + 16);
     }
   }
 };
@@ -73,6 +88,9 @@ struct Shuffles {
   __m512i table0 = load512(kShuffles.table0);    // byte 1 of 32-bit element i takes byte i,
   __m512i table1 = load512(kShuffles.table1);    // or 16 + i
   __m512i symbols = load512(kShuffles.symbols);  // byte 0 of every 32-bit element of two registers
+  // Trellis sets: by byte 0 to 2 a state and bit 3 on whether the symbol is odd, the state after it; the highest bit of
+  // that says the quantiser.
+  __m256i transitions = _mm256_load_si256(reinterpret_cast<const __m256i*>(kShuffles.transitions));
 };
 
 // What changes at every step, kept in registers while a run of steps lasts.
@@ -81,11 +99,13 @@ struct Hot {
   __m512i x0, x1;            // states of lanes 0-15 and 16-31
   __m512i packed0, packed1;  // the last symbols of each lane, newest on top
   __m256i previous;          // 32 x int8, previous symbols
+  __m256i trellis;           // 32 x int8, states of trellis sets; the highest bit says the quantiser
 };
 
 // What a set says of each of its 64 classes, bytes for permutations.
 struct Classes {
   __m512i tables[kMaxContexts];  // number of the table, by context
+  __m512i others[kMaxContexts];  // the same for quantiser 1 of trellis sets
   __m512i t1, t2;
   __m256i top;  // classes - 1
 };
@@ -93,6 +113,7 @@ struct Classes {
 // What the classes of 32 lanes stand for, unsigned bytes.
 struct Choice {
   __m256i tables[kMaxContexts];  // without contexts, only the first
+  __m256i others[kMaxContexts];  // for quantiser 1 of trellis sets
   __m256i t1, t2;
 };
 
@@ -108,7 +129,7 @@ struct Row {
 };
 
 // Refills the states below 2^16 among the lanes of `mask` (FORMAT.md 2.6 step 5).
-inline void refill(const Shuffles& k, __mmask32 mask, Hot& h) {
+TK_INLINE void refill(const Shuffles& k, __mmask32 mask, Hot& h) {
   // The upper halves of all states, in the order of the lanes: zero where a word is due.
   const __m512i upper = _mm512_permutex2var_epi16(h.x0, k.odd, h.x1);
   const __mmask32 m = _mm512_mask_testn_epi16_mask(mask, upper, upper);
@@ -124,7 +145,7 @@ inline void refill(const Shuffles& k, __mmask32 mask, Hot& h) {
 }
 
 // Elements `i` of two tables of 64 bytes each.
-inline void look_up(__m512i i, __m512i a, __m512i b, __m256i* from_a, __m256i* from_b) {
+TK_INLINE void look_up(__m512i i, __m512i a, __m512i b, __m256i* from_a, __m256i* from_b) {
   const __m512i found = _mm512_permutex2var_epi8(a, i, b);
   *from_a = _mm512_castsi512_si256(found);
   *from_b = _mm512_extracti64x4_epi64(found, 1);
@@ -132,7 +153,7 @@ inline void look_up(__m512i i, __m512i a, __m512i b, __m256i* from_a, __m256i* f
 
 // The choice of lanes of row class `row` in a column of class `col`, int8 each.
 template <Mode M>
-inline Choice choose(const Classes& set, __m256i row, __m256i col) {
+TK_INLINE Choice choose(const Classes& set, __m256i row, __m256i col) {
   // Saturation keeps what the limits make of it.
   __m256i y = _mm256_adds_epi8(row, col);
   y = _mm256_min_epi8(_mm256_max_epi8(y, _mm256_setzero_si256()), set.top);
@@ -144,40 +165,80 @@ inline Choice choose(const Classes& set, __m256i row, __m256i col) {
     look_up(twice, set.tables[3], set.tables[4], &choice.tables[3], &choice.tables[4]);
     look_up(twice, set.t1, set.t2, &choice.t1, &choice.t2);
     choice.tables[2] = _mm512_castsi512_si256(_mm512_permutexvar_epi8(_mm512_castsi256_si512(y), set.tables[2]));
+  } else if constexpr (M == Mode::kTrellis) {
+    const __m512i twice = _mm512_inserti64x4(_mm512_castsi256_si512(y), _mm256_or_si256(y, _mm256_set1_epi8(64)), 1);
+    for (int z = 0; z < kMaxContexts; ++z)
+      look_up(twice, set.tables[z], set.others[z], &choice.tables[z], &choice.others[z]);
+    look_up(twice, set.t1, set.t2, &choice.t1, &choice.t2);
   } else {
     choice.tables[0] = _mm512_castsi512_si256(_mm512_permutexvar_epi8(_mm512_castsi256_si512(y), set.tables[0]));
   }
   return choice;
 }
 
-// The table of each lane after symbol `v`, FORMAT.md 2.6 step 3.
-inline __m256i in_context(const Choice& choice, __m256i v) {
+// The table of each lane after symbol `v`, FORMAT.md 2.6 step 3. `trellis`: its state in trellis sets.
+template <Mode M>
+TK_INLINE __m256i in_context(const Choice& choice, __m256i v, __m256i trellis) {
   const __m256i magnitude = _mm256_abs_epi8(v);
   const __mmask32 one = _mm256_cmpge_epu8_mask(magnitude, choice.t1),
                   two = _mm256_cmpge_epu8_mask(magnitude, choice.t2);
   const __mmask32 negative = _mm256_movepi8_mask(v);
-  const __m256i near = _mm256_mask_mov_epi8(choice.tables[3], negative, choice.tables[1]);
-  const __m256i far = _mm256_mask_mov_epi8(choice.tables[4], negative, choice.tables[0]);
-  return _mm256_mask_mov_epi8(_mm256_mask_mov_epi8(choice.tables[2], one, near), two, far);
+  const auto among = [=](const __m256i* tables) {
+    const __m256i near = _mm256_mask_mov_epi8(tables[3], negative, tables[1]);
+    const __m256i far = _mm256_mask_mov_epi8(tables[4], negative, tables[0]);
+    return _mm256_mask_mov_epi8(_mm256_mask_mov_epi8(tables[2], one, near), two, far);
+  };
+  if constexpr (M == Mode::kTrellis)
+    return _mm256_mask_mov_epi8(among(choice.tables), _mm256_movepi8_mask(trellis), among(choice.others));
+  return among(choice.tables);
 }
 
 // The first slots of lanes 0-15 and 16-31.
-inline void first_slots(const Shuffles& k, __m256i tables, __m512i* at0, __m512i* at1) {
+TK_INLINE void first_slots(const Shuffles& k, __m256i tables, __m512i* at0, __m512i* at1) {
   constexpr __mmask64 second_bytes = 0x2222222222222222;
   const __m512i t = _mm512_castsi256_si512(tables);
   *at0 = _mm512_slli_epi32(_mm512_maskz_permutexvar_epi8(second_bytes, k.table0, t), 4);
   *at1 = _mm512_slli_epi32(_mm512_maskz_permutexvar_epi8(second_bytes, k.table1, t), 4);
 }
 
-// One step of all active lanes. `Full`: every lane is active. `Columns`: columns have classes.
+// The states after symbols of 8 bits, or the low bytes of longer ones.
+TK_INLINE __m256i next_states(const Shuffles& k, __m256i states, __m256i symbols) {
+  // Bits 0 to 2 of the states, all others of the shifted symbols; the look-up ignores all above bit 4.
+  const __m256i low3 = _mm256_set1_epi8(7);
+  const __m256i index = _mm256_ternarylogic_epi32(low3, states, _mm256_slli_epi16(symbols, 3), 0xca);
+  return _mm256_permutexvar_epi8(index, k.transitions);
+}
+
+// The integers that symbols stand for (FORMAT.md 2.9).
+TK_INLINE __m256i integers_of(__m256i states, __m256i symbols) {
+  const __m256i quantiser = _mm256_and_si256(states, _mm256_set1_epi8(1));
+  return _mm256_sub_epi8(_mm256_add_epi8(symbols, symbols), _mm256_sign_epi8(quantiser, symbols));
+}
+
+// The same for 32 symbols of 16 bits.
+TK_INLINE __m512i wide_integers_of(__m256i states, __m512i symbols) {
+  const __mmask32 odd = _mm256_movepi8_mask(states);
+  const __m512i one = _mm512_set1_epi16(1);
+  const __mmask32 negative = _mm512_mask_cmplt_epi16_mask(odd, symbols, _mm512_setzero_si512());
+  const __mmask32 positive = _mm512_mask_cmpgt_epi16_mask(odd, symbols, _mm512_setzero_si512());
+  const __m512i even = _mm512_add_epi16(symbols, symbols);
+  return _mm512_mask_add_epi16(_mm512_mask_sub_epi16(even, positive, even, one), negative, even, one);
+}
+
+// One step of all active lanes. `Full`: every lane is active. `Columns`: columns have classes. Symbols go on top of
+// h.packed0 and h.packed1, those of trellis sets to `to`, the integers of all lanes in a row.
 template <bool Wide, bool Full, Mode M, bool Columns>
-inline void decode_step(const Shuffles& k, const Classes& set, const Row& r, int64_t c, Hot& h) {
+TK_INLINE void decode_step(const Shuffles& k, const Classes& set, const Row& r, int64_t c, Hot& h, void* to) {
+  constexpr bool kContextual = M == Mode::kContexts || M == Mode::kTrellis;
   const __m512i low12 = _mm512_set1_epi32(0xfff);
   __m512i at0 = r.at0, at1 = r.at1;
-  if constexpr (M == Mode::kContexts || Columns) {
+  if constexpr (kContextual || Columns) {
     Choice choice = r.choice;
     if constexpr (Columns) choice = choose<M>(set, r.classes, _mm256_set1_epi8(r.col_class[c]));
-    first_slots(k, M == Mode::kContexts ? in_context(choice, h.previous) : choice.tables[0], &at0, &at1);
+    if constexpr (kContextual)
+      first_slots(k, in_context<M>(choice, h.previous, h.trellis), &at0, &at1);
+    else
+      first_slots(k, choice.tables[0], &at0, &at1);
   }
   // at | (x & low12)
   const __m512i i0 = _mm512_ternarylogic_epi32(at0, h.x0, low12, 0xf8);
@@ -196,12 +257,16 @@ inline void decode_step(const Shuffles& k, const Classes& set, const Row& r, int
     h.x1 = _mm512_mask_mov_epi32(h.x1, static_cast<__mmask16>(r.active >> 16), advance(h.x1, e1));
   }
   refill(k, Full ? ~__mmask32{0} : r.active, h);
-  if constexpr (!Wide) {
+  if constexpr (!Wide && M != Mode::kTrellis) {
     // packed >> 8 | symbol << 24
     h.packed0 = _mm512_shrdi_epi32(h.packed0, e0, 8);
     h.packed1 = _mm512_shrdi_epi32(h.packed1, e1, 8);
   }
-  if constexpr (M == Mode::kContexts) h.previous = _mm512_castsi512_si256(_mm512_permutex2var_epi8(e0, k.symbols, e1));
+  if constexpr (kContextual) h.previous = _mm512_castsi512_si256(_mm512_permutex2var_epi8(e0, k.symbols, e1));
+  if constexpr (!Wide && M == Mode::kTrellis) {
+    _mm256_store_si256(static_cast<__m256i*>(to), integers_of(h.trellis, h.previous));
+    h.trellis = next_states(k, h.trellis, h.previous);
+  }
   if constexpr (Wide) {
     __m512i s0 = _mm512_srai_epi32(_mm512_slli_epi32(e0, 24), 24);
     __m512i s1 = _mm512_srai_epi32(_mm512_slli_epi32(e1, 24), 24);
@@ -215,8 +280,15 @@ inline void decode_step(const Shuffles& k, const Classes& set, const Row& r, int
       h.x1 = Full ? b : _mm512_mask_mov_epi32(h.x1, static_cast<__mmask16>(r.active >> 16), b);
       refill(k, Full ? ~__mmask32{0} : r.active, h);
     }
-    h.packed0 = _mm512_shrdi_epi32(h.packed0, s0, 16);
-    h.packed1 = _mm512_shrdi_epi32(h.packed1, s1, 16);
+    if constexpr (M == Mode::kTrellis) {
+      const __m256i half0 = _mm512_cvtepi32_epi16(s0), half1 = _mm512_cvtepi32_epi16(s1);
+      const __m512i symbols = _mm512_inserti64x4(_mm512_castsi256_si512(half0), half1, 1);
+      _mm512_store_si512(to, wide_integers_of(h.trellis, symbols));
+      h.trellis = next_states(k, h.trellis, _mm512_castsi512_si256(_mm512_permutex2var_epi8(s0, k.symbols, s1)));
+    } else {
+      h.packed0 = _mm512_shrdi_epi32(h.packed0, s0, 16);
+      h.packed1 = _mm512_shrdi_epi32(h.packed1, s1, 16);
+    }
   }
 }
 
@@ -231,29 +303,39 @@ struct State {
   Hot hot;
   Row row;
   int64_t column, row_index, step, steps;
+  // The symbols of a line: elements of several steps, lane by lane; of trellis sets one step after the other.
   alignas(64) uint32_t line[kLineBytes / 4][kLanes];
 
-  inline void load_row() {
+  void* place_in_line(int64_t at) { return reinterpret_cast<char*>(line) + at % kLine * kLanes * (Wide ? 2 : 1); }
+
+  TK_INLINE void load_row() {
     const auto* from = reinterpret_cast<const __m256i*>(job->row_class + row_index * job->row_step);
     row.classes = _mm256_loadu_si256(from);
     if (!row.col_class) {
-      if (job->mode == Mode::kContexts) {
+      if (job->mode == Mode::kTrellis) {
+        row.choice = choose<Mode::kTrellis>(classes, row.classes, _mm256_setzero_si256());
+      } else if (job->mode == Mode::kContexts) {
         row.choice = choose<Mode::kContexts>(classes, row.classes, _mm256_setzero_si256());
       } else {
         const Choice choice = choose<Mode::kClasses>(classes, row.classes, _mm256_setzero_si256());
         first_slots(Shuffles(), choice.tables[0], &row.at0, &row.at1);
       }
     }
-    hot.previous = _mm256_setzero_si256();
+    hot.previous = hot.trellis = _mm256_setzero_si256();
     const int lanes = row_index < job->last_rows ? job->lanes : job->lanes - 1;
     row.active = lanes == kLanes ? ~__mmask32{0} : (__mmask32{1} << lanes) - 1;
   }
 
   void load_classes(const TableSet& set) {
-    alignas(64) uint8_t tables[kMaxContexts][kMaxClasses] = {};
+    alignas(64) uint8_t tables[kMaxQuantisers][kMaxContexts][kMaxClasses] = {};
     for (int y = 0; y < set.classes; ++y)
-      for (int z = 0; z < set.contexts; ++z) tables[z][y] = set.map[y * set.contexts + z];
-    for (int z = 0; z < kMaxContexts; ++z) classes.tables[z] = load512(tables[z]);
+      for (int z = 0; z < kMaxContexts; ++z)
+        for (int q = 0; q < set.quantisers; ++q)
+          tables[q][z][y] = set.map[set.place_of(y, std::min(z, set.contexts - 1), q)];
+    for (int z = 0; z < kMaxContexts; ++z) {
+      classes.tables[z] = load512(tables[0][z]);
+      classes.others[z] = load512(tables[1][z]);
+    }
     classes.t1 = load512(set.t1);
     classes.t2 = load512(set.t2);
     classes.top = _mm256_set1_epi8(static_cast<int8_t>(set.classes - 1));
@@ -276,15 +358,16 @@ struct State {
     load_row();
   }
 
-  inline void keep_packed(int64_t at, const Hot& h) {
+  TK_INLINE void keep_packed(int64_t at, const Hot& h) {
     uint32_t* const word = line[(at % kLine) / kPerWord];
     _mm512_store_si512(word, h.packed0);
     _mm512_store_si512(word + 16, h.packed1);
   }
 
   // Writes the `count` symbols of every lane that stand in `line`, the last of which is symbol `end - 1` of its lane.
-  inline __attribute__((always_inline)) void flush(int64_t end, int64_t count) {
+  TK_INLINE void flush(int64_t end, int64_t count) {
     constexpr int64_t size = Wide ? 2 : 1;
+    if (job->mode == Mode::kTrellis) gather_line();
     auto* const out = static_cast<char*>(job->out);
     const int64_t first = end - count;
     const int64_t last_length = job->last_rows * job->columns;
@@ -307,6 +390,20 @@ struct State {
     }
   }
 
+  // Brings the line of a trellis set, one step after the other, into the order of the others.
+  void gather_line() {
+    for (int i = 0; i < kLineBytes / 4; ++i) {
+      const __m512i a = load512(line[i]), b = load512(line[i] + 16);
+      if constexpr (Wide) {
+        _mm512_store_si512(line[i], _mm512_permutex2var_epi16(a, load512(kShuffles.words0), b));
+        _mm512_store_si512(line[i] + 16, _mm512_permutex2var_epi16(a, load512(kShuffles.words1), b));
+      } else {
+        _mm512_store_si512(line[i], _mm512_permutex2var_epi8(a, load512(kShuffles.bytes0), b));
+        _mm512_store_si512(line[i] + 16, _mm512_permutex2var_epi8(a, load512(kShuffles.bytes1), b));
+      }
+    }
+  }
+
   bool finished() const {
     const __m512i low = _mm512_set1_epi32(static_cast<int>(kStateLow));
     return hot.p == job->words_end && _mm512_cmpneq_epi32_mask(hot.x0, low) == 0 &&
@@ -322,7 +419,7 @@ struct State {
 
 // Runs Count blocks, 1 or 2, for `n` steps: within a row and a line of each.
 template <bool Wide, bool Full, Mode M, bool Columns, int Count>
-inline void run_steps(State<Wide>* s, int64_t n) {
+TK_INLINE void run_steps(State<Wide>* s, int64_t n) {
   constexpr int per = State<Wide>::kPerWord;
   const Shuffles k;
   // Local copies, so that the compiler keeps them in registers.
@@ -331,9 +428,10 @@ inline void run_steps(State<Wide>* s, int64_t n) {
   const Row row_a = s[0].row, row_b = s[Count - 1].row;
   const int64_t column_a = s[0].column, column_b = s[Count - 1].column, step = s[0].step;
   for (int64_t i = 0; i < n; ++i) {
-    decode_step<Wide, Full, M, Columns>(k, classes_a, row_a, column_a + i, a);
-    if constexpr (Count == 2) decode_step<Wide, Full, M, Columns>(k, classes_b, row_b, column_b + i, b);
-    if ((step + i + 1) % per == 0) {
+    decode_step<Wide, Full, M, Columns>(k, classes_a, row_a, column_a + i, a, s[0].place_in_line(step + i));
+    if constexpr (Count == 2)
+      decode_step<Wide, Full, M, Columns>(k, classes_b, row_b, column_b + i, b, s[1].place_in_line(step + i));
+    if (M != Mode::kTrellis && (step + i + 1) % per == 0) {
       s[0].keep_packed(step + i, a);
       if constexpr (Count == 2) s[1].keep_packed(step + i, b);
     }
@@ -344,10 +442,10 @@ inline void run_steps(State<Wide>* s, int64_t n) {
 
 // The last, incomplete element of a line: its symbols stand at the top and must come down.
 template <bool Wide>
-inline void keep_partial(State<Wide>* s) {
+TK_INLINE void keep_partial(State<Wide>* s) {
   constexpr int per = State<Wide>::kPerWord;
   const int missing = per - static_cast<int>(s->step % per);
-  if (missing == per) return;
+  if (missing == per || s->job->mode == Mode::kTrellis) return;
   const __m128i shift = _mm_cvtsi32_si128(missing * 32 / per);
   Hot h = s->hot;
   h.packed0 = _mm512_srl_epi32(h.packed0, shift);
@@ -356,7 +454,7 @@ inline void keep_partial(State<Wide>* s) {
 }
 
 template <bool Wide>
-inline void after_steps(State<Wide>* s, int64_t n) {
+TK_INLINE void after_steps(State<Wide>* s, int64_t n) {
   constexpr int64_t line = State<Wide>::kLine;
   s->step += n;
   s->column += n;
@@ -430,8 +528,14 @@ bool decode_pair(const BlockJob* jobs, int count) {
 
 template <bool Wide, bool Columns>
 bool decode_in_mode(const BlockJob* jobs, int count) {
-  return jobs[0].mode == Mode::kContexts ? decode_pair<Wide, Mode::kContexts, Columns>(jobs, count)
-                                         : decode_pair<Wide, Mode::kClasses, Columns>(jobs, count);
+  switch (jobs[0].mode) {
+    case Mode::kTrellis:
+      return decode_pair<Wide, Mode::kTrellis, Columns>(jobs, count);
+    case Mode::kContexts:
+      return decode_pair<Wide, Mode::kContexts, Columns>(jobs, count);
+    default:
+      return decode_pair<Wide, Mode::kClasses, Columns>(jobs, count);
+  }
 }
 
 template <bool Wide>

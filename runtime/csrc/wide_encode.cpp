@@ -10,6 +10,7 @@
 #include "wide_plan.h"
 #include "wide_sets.h"
 #include "wide_split.h"
+#include "wide_trellis.h"
 
 namespace toolkit::wide {
 namespace {
@@ -113,6 +114,7 @@ void encode_segment(const tk_tensor* tensors, int64_t count, const tk_wide_optio
                     const std::function<uint16_t*(int64_t)>& allocate) {
   std::vector<TensorPlan> plans(static_cast<size_t>(count));
   std::vector<SplitSymbols> split(options.wide ? static_cast<size_t>(count) : 0);
+  std::vector<std::vector<uint8_t>> quantisers(static_cast<size_t>(count));
   int64_t symbols = 0;
   for (size_t i = 0; i < plans.size(); ++i) {
     TensorPlan& p = plans[i];
@@ -121,8 +123,16 @@ void encode_segment(const tk_tensor* tensors, int64_t count, const tk_wide_optio
     p.c = tensors[i].c;
     symbols += p.size();
     p.symbols = static_cast<const int8_t*>(tensors[i].symbols);
+    if (options.wide) split[i] = split_symbols(static_cast<const int16_t*>(tensors[i].symbols), p.size());
+    if (tensors[i].trellis) {
+      if (options.wide)
+        quantisers[i] = find_quantisers(static_cast<const int16_t*>(tensors[i].symbols), p.rows(), p.c);
+      else
+        quantisers[i] = find_quantisers(p.symbols, p.rows(), p.c);
+      p.quantisers = quantisers[i].data();
+      if (options.wide) reconstruct_exceptions(quantisers[i], &split[i]);
+    }
     if (options.wide) {
-      split[i] = split_symbols(static_cast<const int16_t*>(tensors[i].symbols), p.size());
       p.low_bits = split[i].low_bits;
       p.symbols = split[i].high.data();
     }

@@ -18,6 +18,7 @@ inline constexpr uint32_t kSlots = 1u << kProbabilityBits;
 inline constexpr uint32_t kStateLow = 1u << 16;  // a normalised state is at least this; also every lane's last state
 inline constexpr int kMaxClasses = 64;
 inline constexpr int kMaxContexts = 5;
+inline constexpr int kMaxQuantisers = 2;
 inline constexpr int kMaxSets = 16;
 inline constexpr int kMaxTables = 256;
 inline constexpr int kHeaderWords = 18;
@@ -26,7 +27,8 @@ inline constexpr int kExceptionWords = 4;
 inline constexpr int kModeCode = 127;  // marks the symbol that takes what the others leave
 inline constexpr int kMaxCode = 80;
 inline constexpr int kFullCount = 255;  // the stored count of a table of all 256 symbols
-inline constexpr uint16_t kFlagWide = 1, kFlagNested = 2;
+inline constexpr uint16_t kFlagWide = 1, kFlagNested = 2, kFlagTrellis = 4;
+inline constexpr int kTrellisSet = 0x80;            // of the low byte of a set's directory word
 inline constexpr int64_t kMaxSymbols = 0x7fffffff;  // of a tensor, and of the matrix of a segment
 inline constexpr int64_t kMostSymbolsPerWord = 65536;
 
@@ -60,9 +62,13 @@ struct Tensor {
 
 struct TableSet {
   int contexts = 1, classes = 1;
+  int quantisers = 1;  // 2 in trellis sets
   uint8_t t1[kMaxClasses] = {}, t2[kMaxClasses] = {};
-  uint8_t map[kMaxClasses * kMaxContexts] = {};  // number of the table of class y, context z at y * contexts + z
-  const uint32_t* slots = nullptr;               // the segment's tables, [tables][kSlots], see pack_slot
+  uint8_t map[kMaxClasses * kMaxContexts * kMaxQuantisers] = {};  // number of the table at place_of
+  const uint32_t* slots = nullptr;  // the segment's tables, [tables][kSlots], see pack_slot
+
+  int places() const { return classes * contexts * quantisers; }
+  int place_of(int y, int z, int q) const { return (y * contexts + z) * quantisers + q; }
 };
 
 struct Exception {

@@ -12,6 +12,7 @@ enum class Mode {
   kOne,       // every symbol of the block has the same
   kClasses,   // by class
   kContexts,  // by class and context
+  kTrellis,   // by class, context and quantiser; symbols stand for integers
 };
 
 // One block, ready to decode. A lane's symbols go to out + lane * lane_stride, contiguous.

@@ -123,7 +123,9 @@ void write_body(const CodedSegment& segment, int threads, uint16_t* to) {
   Writer w(to);
   w.word(static_cast<int64_t>(segment.plans.size()));
   w.word(static_cast<int64_t>(segment.sets.size()));
-  w.word((segment.split ? kFlagWide : 0) | (segment.nested.empty() ? 0 : kFlagNested));
+  const bool trellis =
+      std::any_of(segment.sets.begin(), segment.sets.end(), [](const SetPlan& set) { return set.quantisers > 1; });
+  w.word((segment.split ? kFlagWide : 0) | (segment.nested.empty() ? 0 : kFlagNested) | (trellis ? kFlagTrellis : 0));
   w.word(static_cast<int64_t>(segment.tables.count()));
   for (const int64_t v :
        {totals.lanes, static_cast<int64_t>(segment.blocks.size()), totals.steps, totals.words, totals.exceptions,
@@ -135,7 +137,7 @@ void write_body(const CodedSegment& segment, int threads, uint16_t* to) {
            p.low_bits << 12);
     w.word(p.base);
   }
-  for (const auto& set : segment.sets) w.word(set.contexts | set.classes << 8);
+  for (const auto& set : segment.sets) w.word(set.contexts | (set.quantisers > 1 ? kTrellisSet : 0) | set.classes << 8);
   if (segment.nested.empty()) {
     w.bytes(side.classes);
     w.bytes(side.tables);

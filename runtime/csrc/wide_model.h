@@ -18,11 +18,12 @@ inline constexpr int kOctavesBelowOne = 8;
 
 // The plan of one tensor. Class arrays are empty where absent.
 struct TensorPlan {
-  const int8_t* symbols = nullptr;  // as coded (without raw low bits), A*B*C
+  const int8_t* symbols = nullptr;      // as coded (without raw low bits), A*B*C
+  const uint8_t* quantisers = nullptr;  // of each symbol, 0 or 1; null where symbols are integers themselves
   int64_t a = 1, b = 1, c = 1, k = 1;
   std::vector<int8_t> class_a, class_b, class_c;
   int base = 0;
-  int set = 0;  // the number of its set; where it has been planned only, 0 stands for one context and 1 for five
+  int set = 0;  // the number of its set; where it has been planned only, its kind (set_kind)
   int low_bits = 0;
   double bits = 0;  // estimated size of its code words
 
@@ -37,17 +38,20 @@ struct TensorPlan {
   }
 };
 
-// Counts of symbols: [(class * contexts + context) * 256 + symbol + 128], or by shared table in the place of these.
+// Counts of symbols: [place * 256 + symbol + 128], or by shared table in the place of these.
 using Counts = std::vector<uint32_t>;
 
 // How class and context choose a table. Thresholds are known before counting, the map after.
 struct SetPlan {
-  int contexts = 1, classes = kMaxClasses;
+  int contexts = 1, classes = kMaxClasses, quantisers = 1;
   std::array<uint8_t, kMaxClasses> t1{}, t2{};
-  std::vector<uint8_t> map;  // number of the shared table at class * contexts + context; empty: each its own
+  std::vector<uint8_t> map;  // number of the shared table at each place (place_of); empty: each its own
 
+  // Places of one class, one for each context and quantiser.
+  int width() const { return contexts * quantisers; }
+  int place_of(int y, int z, int q) const { return (y * contexts + z) * quantisers + q; }
   // Entries of Counts of this set.
-  size_t entries() const { return static_cast<size_t>(classes * contexts) * 256; }
+  size_t entries() const { return static_cast<size_t>(classes * width()) * 256; }
 };
 
 // The tables that all sets share.
@@ -58,6 +62,10 @@ struct TablesPlan {
 
   size_t count() const { return firsts.size(); }
 };
+
+// Numbers of the kinds of sets, before any of them has got its own number.
+inline constexpr int kSetKinds = 4;
+inline int set_kind(bool contexts, bool trellis) { return (contexts ? 1 : 0) + (trellis ? 2 : 0); }
 
 // Sets the thresholds of the classes of the common scale.
 void set_thresholds(int resolution, SetPlan* set);

@@ -106,15 +106,19 @@ bool blocks_are_plausible(const Segment& s) {
 // Sets and tables, from the set directory and the table stream (FORMAT.md 2.4).
 tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
   int64_t mapped = 0, thresholds = 0;
+  bool trellis = false;
   s->sets.resize(static_cast<size_t>(h.num_sets));
   for (auto& set : s->sets) {
-    set.contexts = *directory & 0xff;
+    set.contexts = *directory & ~kTrellisSet & 0xff;
+    set.quantisers = *directory & kTrellisSet ? 2 : 1;
     set.classes = *directory++ >> 8;
+    trellis = trellis || set.quantisers > 1;
     if ((set.contexts != 1 && set.contexts != kMaxContexts) || set.classes < 1 || set.classes > kMaxClasses)
       return TK_ERR_HEADER;
-    mapped += set.contexts * set.classes;
+    mapped += set.places();
     if (set.contexts > 1) thresholds += 2 * set.classes;
   }
+  if (trellis != ((h.flags & kFlagTrellis) != 0)) return TK_ERR_HEADER;
   const int64_t size = static_cast<int64_t>(s->table_stream.size());
   const int64_t fixed = thresholds + mapped + 2 * h.num_tables;
   if (size < fixed) return TK_ERR_HEADER;
@@ -128,7 +132,7 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
   for (int i = 0; i < h.num_tables; ++i) total += count_of(i);
   if (fixed + total != size) return TK_ERR_HEADER;
   for (auto& set : s->sets) {
-    const int tables = set.classes * set.contexts;
+    const int tables = set.places();
     for (int i = 0; i < tables; ++i)
       if (map[i] >= h.num_tables) return TK_ERR_TABLE;
     std::copy_n(map, tables, set.map);
@@ -200,7 +204,8 @@ tk_status parse_segment(const uint16_t* body, int64_t num_words, bool nested, Se
   if (num_words < kHeaderWords) return TK_ERR_TRUNCATED;
   const Header h = read_header(body);
   if (h.num_tensors < 1 || h.num_sets < 1 || h.num_sets > kMaxSets) return TK_ERR_HEADER;
-  if ((h.flags & ~(kFlagWide | kFlagNested)) || h.num_tables < 1 || h.num_tables > kMaxTables) return TK_ERR_HEADER;
+  if ((h.flags & ~(kFlagWide | kFlagNested | kFlagTrellis)) || h.num_tables < 1 || h.num_tables > kMaxTables)
+    return TK_ERR_HEADER;
   s->wide = h.flags & kFlagWide;
   if (nested && h.flags) return TK_ERR_HEADER;
   if (!s->wide && h.exceptions) return TK_ERR_HEADER;

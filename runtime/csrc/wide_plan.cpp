@@ -102,7 +102,7 @@ void choose(int contexts, std::vector<TensorPlan>* candidates, const SampleBits*
   // Contexts cost decoding time: they must give something.
   const bool use_five = contexts == 2 || (contexts == 1 && five->with_contexts < 0.998 * plain->plain);
   *plan = std::move((*candidates)[static_cast<size_t>((use_five ? five : plain) - bits)]);
-  plan->set = use_five ? 1 : 0;
+  plan->set = set_kind(use_five, plan->quantisers != nullptr);
   plan->bits = use_five ? five->with_contexts : plain->plain;
 }
 

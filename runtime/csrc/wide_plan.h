@@ -15,7 +15,7 @@ struct ModelOptions {
   int resolution = 4;  // classes an octave
 };
 
-// Chooses view, class arrays and contexts of each tensor (set 0: one context, set 1: five).
+// Chooses view, class arrays and contexts of each tensor (the kind of its set).
 void plan_tensors(const ModelOptions& options, int threads, std::vector<TensorPlan>* plans);
 
 }  // namespace toolkit::wide

@@ -16,19 +16,19 @@ namespace toolkit::wide {
 namespace {
 
 // Bits of all the tables of one class, from counts, tables included.
-double class_bits(const uint32_t* counts, int contexts) {
+double class_bits(const uint32_t* counts, int places) {
   double bits = 0;
-  for (int z = 0; z < contexts; ++z) {
-    const uint32_t* n = counts + z * 256;
+  for (int i = 0; i < places; ++i) {
+    const uint32_t* n = counts + i * 256;
     uint32_t total = 0;
     double sum = 0;
     int first = -1, last = -1;
-    for (int i = 0; i < 256; ++i) {
-      if (!n[i]) continue;
-      total += n[i];
-      sum += n[i] * log2_of_count(n[i]);
-      if (first < 0) first = i;
-      last = i;
+    for (int v = 0; v < 256; ++v) {
+      if (!n[v]) continue;
+      total += n[v];
+      sum += n[v] * log2_of_count(n[v]);
+      if (first < 0) first = v;
+      last = v;
     }
     if (total) bits += total * log2_of_count(total) - sum + 10 + 4.0 * (last - first + 1);
   }
@@ -41,14 +41,14 @@ struct ClassRange {
 
 // The classes that stay: those at both ends that cost less as part of their neighbours go.
 ClassRange find_range(const SetPlan& set, Counts counts) {
-  const int width = set.contexts * 256;
+  const int width = set.width() * 256;
   int low = 0, high = set.classes - 1;
   const auto at = [&](int y) { return counts.data() + static_cast<size_t>(y) * static_cast<size_t>(width); };
   std::vector<uint32_t> merged(static_cast<size_t>(width));
   const auto merging_pays = [&](int from, int into) {
     for (int i = 0; i < width; ++i) merged[static_cast<size_t>(i)] = at(from)[i] + at(into)[i];
-    return class_bits(merged.data(), set.contexts) <=
-           class_bits(at(from), set.contexts) + class_bits(at(into), set.contexts);
+    return class_bits(merged.data(), set.width()) <=
+           class_bits(at(from), set.width()) + class_bits(at(into), set.width());
   };
   while (low < high && merging_pays(low, low + 1)) {
     std::copy(merged.begin(), merged.end(), at(low + 1));
@@ -69,7 +69,7 @@ constexpr int kNoneBelow = std::numeric_limits<int>::min(), kNoneAbove = std::nu
 OuterClasses keep_classes(const ClassRange& range, SetPlan* set, Counts* counts) {
   const SetPlan before = *set;
   const Counts all = std::move(*counts);
-  const std::ptrdiff_t width = set->contexts * 256;
+  const std::ptrdiff_t width = set->width() * 256;
   set->classes = range.last - range.first + 1;
   std::copy_n(before.t1.begin() + range.first, set->classes, set->t1.begin());
   std::copy_n(before.t2.begin() + range.first, set->classes, set->t2.begin());
@@ -114,9 +114,14 @@ void set_thresholds(int resolution, SetPlan* set) {
 }
 
 std::vector<SetPlan> make_sets(int resolution, int threads, std::vector<TensorPlan>* plans, TablesPlan* tables) {
-  std::vector<SetPlan> sets(2);
-  sets[1].contexts = kMaxContexts;
-  for (auto& set : sets) set_thresholds(resolution, &set);
+  std::vector<SetPlan> sets(kSetKinds);
+  for (const bool trellis : {false, true})
+    for (const bool contexts : {false, true}) {
+      SetPlan& set = sets[static_cast<size_t>(set_kind(contexts, trellis))];
+      if (contexts) set.contexts = kMaxContexts;
+      if (trellis) set.quantisers = kMaxQuantisers;
+      set_thresholds(resolution, &set);
+    }
   drop_unused_sets(plans, &sets);
   std::vector<Counts> counts = count_symbols(*plans, sets, threads);
   std::vector<OuterClasses> outer;

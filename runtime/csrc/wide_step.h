@@ -37,6 +37,19 @@ TK_HOST_DEVICE inline int pop_symbol(uint32_t entry, uint32_t* x) {
   return static_cast<int8_t>(entry);
 }
 
+// Trellis sets: the states of dependent quantisation. T of FORMAT.md 2.9, four bits an entry: T[t][p] at 4 (2 t + p).
+inline constexpr uint64_t kTransitions = 0x6413750246315720;
+
+// 2.9: the state after a symbol; its lowest bit says by which of the two quantisers the next one is meant.
+TK_HOST_DEVICE constexpr int next_state(int state, int symbol) {
+  return static_cast<int>(kTransitions >> (4 * (2 * state + (symbol & 1)))) & 7;
+}
+
+// 2.9: the integer that a symbol stands for under quantiser 0 (even integers) or 1 (odd ones and zero).
+TK_HOST_DEVICE constexpr int reconstruct(int symbol, int quantiser) {
+  return 2 * symbol - quantiser * ((symbol > 0) - (symbol < 0));
+}
+
 }  // namespace toolkit::wide
 
 #endif  // TOOLKIT_WIDE_STEP_H

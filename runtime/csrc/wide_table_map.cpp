@@ -27,7 +27,11 @@ Range range_of(const std::vector<int8_t>& values) {
 }  // namespace
 
 TableMap::TableMap(const TensorPlan& plan, const SetPlan& set)
-    : symbols_(plan.symbols), row_length_(plan.c), contexts_(set.contexts > 1), width_(contexts_ ? 256 : 1) {
+    : symbols_(plan.symbols),
+      quantisers_(set.quantisers > 1 ? plan.quantisers : nullptr),
+      row_length_(plan.c),
+      contexts_(set.contexts > 1),
+      width_((contexts_ ? 256 : 1) * set.quantisers) {
   const Range a = range_of(plan.class_a), b = range_of(plan.class_b), c = range_of(plan.class_c);
   lowest_row_ = row_class_of(plan.base + a.low + b.low);
   lowest_column_ = c.low;
@@ -43,10 +47,12 @@ TableMap::TableMap(const TensorPlan& plan, const SetPlan& set)
   for (int i = lowest; i <= highest; ++i) {
     const int y = class_of(i, 0, set.classes);
     const int t1 = set.t1[static_cast<size_t>(y)], t2 = set.t2[static_cast<size_t>(y)];
-    for (int previous = 0; previous < width_; ++previous) {
+    for (int previous = 0; previous < width_ / set.quantisers; ++previous) {
       const int z = contexts_ ? context_of(static_cast<int8_t>(previous), t1, t2) : 0;
-      const int place = y * set.contexts + z;
-      *to++ = static_cast<uint32_t>((set.map.empty() ? place : set.map[static_cast<size_t>(place)]) * 256 + 128);
+      for (int q = 0; q < set.quantisers; ++q) {
+        const int place = set.place_of(y, z, q);
+        *to++ = static_cast<uint32_t>((set.map.empty() ? place : set.map[static_cast<size_t>(place)]) * 256 + 128);
+      }
     }
   }
 }

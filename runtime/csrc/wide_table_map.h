@@ -12,7 +12,7 @@ namespace toolkit::wide {
 
 class TableMap {
  public:
-  // Refers to the plan's symbols, which must stay.
+  // Refers to the plan's symbols and quantisers, which must stay.
   TableMap(const TensorPlan& plan, const SetPlan& set);
 
   // Smallest and largest class, before they are limited to the set's, of a row of class `row_class`.
@@ -29,7 +29,17 @@ class TableMap {
   void visit(int64_t row, int row_class, int64_t first, int64_t count, Use use) const {
     const int8_t* const s = symbols_ + row * row_length_ + first;
     const uint32_t* const map = map_.data() + (row_class - lowest_row_) * width_;
-    if (contexts_) {
+    if (quantisers_) {
+      const uint8_t* const q = quantisers_ + row * row_length_ + first;
+      auto previous = static_cast<uint8_t>(first ? s[-1] : 0);
+      for (int64_t i = 0; i < count; ++i) {
+        const auto symbol = static_cast<int>(s[i]);
+        const int column = columns_.empty() ? 0 : columns_[static_cast<size_t>(first + i)];
+        const int before = contexts_ ? previous * kMaxQuantisers : 0;
+        use(i, map[column + before + q[i]] + static_cast<uint32_t>(symbol));
+        previous = static_cast<uint8_t>(symbol);
+      }
+    } else if (contexts_) {
       auto previous = static_cast<uint8_t>(first ? s[-1] : 0);
       if (columns_.empty()) {
         for (int64_t i = 0; i < count; ++i) {
@@ -56,13 +66,15 @@ class TableMap {
 
  private:
   const int8_t* symbols_;
+  const uint8_t* quantisers_;  // null where the set does not tell them apart
   int64_t row_length_;
   bool contexts_;
-  int width_;  // entries of the map for each class: by the symbol before, or one
+  int width_;  // entries of the map for each class: by the symbol before and the quantiser
   int lowest_row_, lowest_column_ = 0, highest_column_ = 0;
   int first_class_, last_class_;
   std::vector<int32_t> columns_;  // class_c above its lowest, times width_; empty where absent
-  std::vector<uint32_t> map_;     // [class above the lowest][symbol before]: first entry of the table, plus 128
+  std::vector<uint32_t>
+      map_;  // [class above the lowest][symbol before][quantiser]: first of the table's entries, plus 128
 };
 
 // The maps of all tensors.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FORMAT.md sections 2.6 and 2.7: decoding a wide segment, step by step."""
+"""FORMAT.md sections 2.6, 2.7 and 2.9: decoding a wide segment, step by step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ Int64s = npt.NDArray[np.int64]
 Symbols = npt.NDArray[np.int8] | npt.NDArray[np.int16]
 
 LOWEST_STATE = 1 << 16
+
+TRANSITIONS = np.array([(0, 2), (7, 5), (1, 3), (6, 4), (2, 0), (5, 7), (3, 1), (4, 6)])
+"""Section 2.9: the next state after a symbol by state and the symbol's lowest bit."""
 
 
 class _Lanes:
@@ -159,6 +162,7 @@ def _decode_block(
     class_a, class_b, class_c = arrays
     chosen = tables.sets[tensor.table_set]
     previous = np.zeros(num_lanes, np.int64)
+    trellis = np.zeros(num_lanes, np.int64)
     for s in range(tensor.num_steps):
         active = int((steps > s).sum())  # only the last lane of a tensor is shorter
         if active == 0:
@@ -172,7 +176,10 @@ def _decode_block(
             v = previous[:active] if c else z
             distance = (abs(v) >= chosen.near[y]).astype(np.int64) + (abs(v) >= chosen.far[y])
             z = 2 + np.sign(v) * distance
-        table = chosen.table_of[y * chosen.contexts + z]
+        if c == 0:
+            trellis[:] = 0
+        quantiser = trellis[:active] % chosen.quantisers
+        table = chosen.table_of[(y * chosen.contexts + z) * chosen.quantisers + quantiser]
         x = lanes.states[:active]
         slot = x % 4096
         symbol = tables.symbol[table, slot].astype(np.int64)
@@ -186,6 +193,9 @@ def _decode_block(
             lanes.states[:active] >>= tensor.low_bits
             lanes.refill(active)
             symbol = symbol * (1 << tensor.low_bits) + low
+        if chosen.quantisers == 2:
+            trellis[:active] = TRANSITIONS[trellis[:active], symbol % 2]
+            symbol = 2 * symbol - np.sign(symbol) * quantiser
         out[:active, s] = symbol
     lanes.finish()
 

@@ -13,7 +13,8 @@ from runtime.oracle.frame import WordCursor, Words
 
 LANES_PER_BLOCK = 32
 MAX_SYMBOLS = 2**31 - 1
-FLAG_WIDE, FLAG_NESTED = 1, 2
+FLAG_WIDE, FLAG_NESTED, FLAG_TRELLIS = 1, 2, 4
+TRELLIS_SET = 0x80
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class WideBody:
     class_stream_bytes: int
     table_stream_bytes: int
     tensors: list[WideTensor] = field(default_factory=list)
-    sets: list[tuple[int, int]] = field(default_factory=list)  # contexts K, classes M
+    # contexts K, classes M, quantisers (2 in trellis sets)
+    sets: list[tuple[int, int, int]] = field(default_factory=list)
     class_stream: npt.NDArray[np.uint8] | None = None  # where not nested
     table_stream: npt.NDArray[np.uint8] | None = None  # where not nested
     inner: WideBody | None = None  # where nested
@@ -100,7 +102,7 @@ def read_body(cursor: WordCursor, *, inside: bool = False) -> WideBody:
     flags, num_tables = cursor.word("flags"), cursor.word("number of tables")
     header(num_tensors >= 1, "no tensors")
     header(1 <= num_sets <= 16, f"{num_sets} table sets, expected 1 to 16")
-    header(flags <= 3, f"unknown flags {flags:#x}")
+    header(flags <= 7, f"unknown flags {flags:#x}")
     header(1 <= num_tables <= 256, f"{num_tables} tables, expected 1 to 256")
     lanes, blocks, steps, code_words, exceptions, class_bytes, table_bytes = (
         cursor.u32(name) for name in ("L", "D", "T", "W", "X", "P", "U")
@@ -123,10 +125,12 @@ def read_body(cursor: WordCursor, *, inside: bool = False) -> WideBody:
     body.tensors = [_read_tensor(entry, num_sets, body.wide) for entry in entries]
     _check_sums(body)
     for word in cursor.take(num_sets, "set directory"):
-        contexts, classes = int(word) & 0xFF, int(word) >> 8
+        contexts, classes = int(word) & 0xFF & ~TRELLIS_SET, int(word) >> 8
         header(contexts in (1, 5), f"{contexts} contexts, expected 1 or 5")
         header(1 <= classes <= 64, f"{classes} classes, expected 1 to 64")
-        body.sets.append((contexts, classes))
+        body.sets.append((contexts, classes, 2 if int(word) & TRELLIS_SET else 1))
+    trellis = any(quantisers == 2 for *_, quantisers in body.sets)
+    header(trellis == bool(flags & FLAG_TRELLIS), f"flags {flags:#x}, trellis sets: {trellis}")
     if body.nested:
         inner_words = cursor.u32("number of words of the side information")
         body.inner = read_body(

@@ -53,12 +53,14 @@ class TableSet:
     Attributes:
         contexts: K, 1 or 5.
         classes: M.
+        quantisers: 2 in trellis sets, else 1.
         near, far: int64 [M], the thresholds t1 and t2 (zeros where K = 1).
-        table_of: int64 [M * K], the number of the table.
+        table_of: int64 [M * K * quantisers], the number of the table.
     """
 
     contexts: int
     classes: int
+    quantisers: int
     near: npt.NDArray[np.int64]
     far: npt.NDArray[np.int64]
     table_of: npt.NDArray[np.int64]
@@ -123,8 +125,8 @@ def read_tables(body: WideBody, stream: Bytes) -> Tables:
     Raises:
         FormatError: TK_ERR_HEADER where U is wrong, TK_ERR_TABLE.
     """
-    mapped = sum(contexts * classes for contexts, classes in body.sets)
-    thresholds = sum(2 * classes for contexts, classes in body.sets if contexts == 5)
+    mapped = sum(contexts * classes * quantisers for contexts, classes, quantisers in body.sets)
+    thresholds = sum(2 * classes for contexts, classes, _ in body.sets if contexts == 5)
     fixed = thresholds + mapped + 2 * body.num_tables
     header(stream.size >= fixed, f"U is {stream.size}, the set directory asks for {fixed} or more")
     near_and_far, table_of, firsts, counts, codes = np.split(
@@ -154,12 +156,12 @@ def _read_sets(
 ) -> list[TableSet]:
     """The sets, from the thresholds and the map of all of them."""
     sets = []
-    for contexts, classes in body.sets:
+    for contexts, classes, quantisers in body.sets:
         near = far = np.zeros(classes, np.int64)
         if contexts == 5:
             near, far, thresholds = np.split(thresholds, [classes, 2 * classes])
             ordered = bool(((near >= 1) & (near <= far)).all())
             require(ordered, "TK_ERR_TABLE", "thresholds do not keep 1 <= t1 <= t2")
-        own, table_of = np.split(table_of, [classes * contexts])
-        sets.append(TableSet(contexts, classes, near, far, own))
+        own, table_of = np.split(table_of, [classes * contexts * quantisers])
+        sets.append(TableSet(contexts, classes, quantisers, near, far, own))
     return sets
