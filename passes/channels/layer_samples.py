@@ -7,7 +7,6 @@ Rows are drawn at random from all places of the output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -17,7 +16,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from passes.channels.labels import Labels
-from passes.channels.trace import LayerUse, constant_of, dims_of, integer, integers
+from passes.channels.receptive_fields import receptive_fields
+from passes.channels.trace import LayerUse, constant_of, dims_of, integer
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -114,50 +114,36 @@ class MatrixLayer:
         if value is not None and array is not None:
             set_constant(value, bias.reshape(array.shape).astype(array.dtype))
 
-    def rows(
-        self, given: Array, output: Array, count: int, generator: np.random.Generator
-    ) -> tuple[Array, Array, Indices]:
-        """``count`` rows drawn without replacement: (rows, features), (rows, outputs), and the
-        index of each one's sample on axis 0.
+    def draw(
+        self, shape: tuple[int, ...], count: int, generator: np.random.Generator
+    ) -> tuple[Indices, ...]:
+        """``count`` places of an output of ``shape``, or all where it has fewer, drawn without
+        replacement: for each axis but the outputs' own the positions, the sample's first."""
+        grid = (shape[0], *shape[2:]) if self.use.node.op_type == "Conv" else shape[:-1]
+        total = prod(grid)
+        places = np.arange(total, dtype=np.int64)
+        if count < total:
+            places = np.sort(generator.choice(total, count, replace=False)).astype(np.int64)
+        if not grid:  # a vector times a matrix
+            return (places,)
+        return tuple(axis.astype(np.int64) for axis in np.unravel_index(places, grid))
 
-        ``given`` and ``output`` are the layer's input and output of one run; they may come from
-        different models.
-        """
-        if self.use.node.op_type != "Conv":
-            places = _draw(prod(output.shape[:-1]), count, generator)
-            features = given.reshape(-1, given.shape[-1])[places]
-            return (
-                features,
-                output.reshape(-1, output.shape[-1])[places],
-                places // max(prod(output.shape[1:-1]), 1),
-            )
-        grid = (output.shape[0], *output.shape[2:])
-        places = _draw(prod(grid), count, generator)
-        sample, *spots = np.unravel_index(places, grid)
-        patches = self._patches(given, sample, spots, output.shape[2:])
-        wanted = np.moveaxis(output, 1, -1)[(sample, *spots)]
-        return patches, wanted, np.asarray(sample, np.int64)
+    def wanted(self, output: Array, places: tuple[Indices, ...]) -> Array:
+        """The outputs at ``places``, (places, outputs)."""
+        if self.use.node.op_type == "Conv":
+            output = np.moveaxis(output, 1, -1)
+        return output[places] if output.ndim > 1 else output[None]
 
-    def _patches(
-        self, given: Array, sample: Array, spots: Sequence[Array], sizes: tuple[int, ...]
+    def features(
+        self, given: Array, shape: tuple[int, ...], places: tuple[Indices, ...]
     ) -> Array:
-        """The receptive fields of places in the output, (places, channels * taps)."""
-        node = self.use.node
-        kernel, axes = self._array().shape[2:], given.ndim - 2
-        strides = integers(node, "strides") or [1] * axes
-        dilations = integers(node, "dilations") or [1] * axes
-        pads = _pads(node, given.shape[2:], sizes, kernel, strides, dilations)
-        if any(low or high for low, high in pads):
-            given = np.pad(given, [(0, 0), (0, 0), *pads])
-        lead = [1] * axes
-        picks = []
-        for axis in range(axes):
-            taps = np.arange(kernel[axis]) * dilations[axis]
-            index = spots[axis][:, None] * strides[axis] + taps
-            picks.append(index.reshape(-1, *lead[:axis], kernel[axis], *lead[axis + 1 :]))
-        first = sample.reshape(-1, *lead)
-        windows = np.moveaxis(given, 1, -1)[(first, *picks)]  # the channels come last
-        return np.asarray(np.moveaxis(windows, -1, 1).reshape(len(windows), -1))
+        """What the layer sees of its input at ``places`` of an output of ``shape``, (places,
+        features)."""
+        if self.use.node.op_type != "Conv":
+            return given[places] if given.ndim > 1 else given[None]
+        kernel = self._array().shape[2:]
+        sample, *spots = places
+        return receptive_fields(self.use.node, given, kernel, shape[2:], sample, spots)
 
     def _array(self) -> Array:
         array = constant_of(self.use.weight)
@@ -217,34 +203,3 @@ def _is_vector(value: ir.Value | None, size: int | None) -> bool:
     if value is None or array is None or len(value.uses()) > 1:
         return False
     return array.size == size and array.shape[-1:] == (size,)
-
-
-def _draw(total: int, count: int, generator: np.random.Generator) -> Indices:
-    if count >= total:
-        return np.arange(total, dtype=np.int64)
-    return np.sort(generator.choice(total, count, replace=False)).astype(np.int64)
-
-
-def _pads(
-    node: ir.Node,
-    given: tuple[int, ...],
-    sizes: tuple[int, ...],
-    kernel: tuple[int, ...],
-    strides: list[int],
-    dilations: list[int],
-) -> list[tuple[int, int]]:
-    attribute = node.attributes.get("auto_pad")
-    way = "NOTSET" if attribute is None else attribute.as_string()
-    axes = len(kernel)
-    if way == "VALID":
-        return [(0, 0)] * axes
-    if way == "NOTSET":
-        pads = integers(node, "pads") or [0] * (2 * axes)
-        return [(pads[axis], pads[axis + axes]) for axis in range(axes)]
-    found = []
-    for axis in range(axes):
-        reach = (sizes[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
-        total = max(reach - given[axis], 0)
-        less, more = total // 2, total - total // 2
-        found.append((less, more) if way == "SAME_UPPER" else (more, less))
-    return found
