@@ -9,6 +9,7 @@ from passes.encode_weights import EncodedWeight, EncodeResult, EncodeWeights
 from passes.errors import ModelError, SchemeError, SettingsError
 from passes.factorize_weights import FactorizedWeight, FactorizeResult, FactorizeWeights
 from passes.fit_weight import fit_weight
+from passes.fold_batch_norm import FoldBatchNorm
 from passes.lift_weights import LiftWeights
 from passes.model_file import LoadedModel, read_model, write_model
 from passes.model_writer import model_to_proto
@@ -27,6 +28,7 @@ __all__ = [
     "FactorizeResult",
     "FactorizeWeights",
     "FactorizedWeight",
+    "FoldBatchNorm",
     "LiftWeights",
     "LoadedModel",
     "ModelError",

@@ -352,19 +352,22 @@ class _Work:
 
 
 def _give_biases(model: ir.Model, found: ChannelMap) -> bool:
-    """Gives the layers behind channels a bias of zeros where they have none."""
+    """Gives the layers behind channels a bias of zeros where they have none, and one of their own
+    where they share it."""
     given = False
     for use in found.consumers:
         node = use.node
         if node.op_type not in ("Conv", "Gemm"):
             continue
-        if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        array, weight = constant_of(bias), constant_of(use.weight)
+        if weight is None or (bias is not None and (array is None or len(bias.uses()) == 1)):
             continue
-        array = constant_of(use.weight)
+        name = f"{use.weight.name}.bias" if bias is None else str(bias.name)
         if array is None:
-            continue
-        outputs = array.shape[0] if node.op_type == "Conv" else array.shape[1 - use.axis]
-        add_initializer(model, node, 2, np.zeros(outputs, array.dtype), f"{use.weight.name}.bias")
+            outputs = weight.shape[0] if node.op_type == "Conv" else weight.shape[1 - use.axis]
+            array = np.zeros(outputs, weight.dtype)
+        add_initializer(model, node, 2, array, name)
         given = True
     return given
 
