@@ -260,7 +260,9 @@ class _Work:
         )
 
     def _is_stale(self, layer: MatrixLayer) -> bool:
-        """Whether a layer before this one changed since its input was last measured."""
+        """Whether a layer lost channels, and one before it changed since it was last measured."""
+        if not self.removed[self.found.number[layer.feature_labels]].any():
+            return False
         before = self.changed[: self.place[layer.use]]
         return bool((before > self.measured.get(layer.use, 0)).any())
 
