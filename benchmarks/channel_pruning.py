@@ -1,185 +1,178 @@
 # SPDX-License-Identifier: Apache-2.0
 """Channel pruning of real networks, all ways to choose channels in one run.
 
-    python -m benchmarks.channel_pruning [NAME ...] [--fraction 0.3] [--samples 32]
+    python -m benchmarks.channel_pruning [NAME ...] [--fraction 0.3] [--quick]
 
-Per network and way: bytes, multiplications and latency as shares of the original's (latency: the
-two files side by side on one thread, the best of many runs), the signal-to-noise ratio of the
-outputs on the evaluation data, which the pruning never saw, and the network's own quality.
+Per network and way: parameters, floating-point operations (two for each multiplication) and bytes
+of the file after pruning, latency (the pruned file's to the original's, in plain ONNX Runtime on
+one thread, the two taking turns, the median of the ratios), the error of the outputs on inputs that
+the pruning never saw (the norm of the difference by the norm of the original's outputs), and the
+accuracy on these. Random channels are drawn with several seeds: mean, least and most.
 """
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
-import numpy.typing as npt
 
+from benchmarks.channel_trials import LAYERS, Outputs, Trial, trial
 from benchmarks.networks import stock_run
-from models import efficientnet_lite0, open_nsfw
-from models.cifar_cnn import cifar10_images
 from models.fetch import DataUnavailable
-from models.network import Feeds, Network, Run
+from models.network import Feeds, Run
 from models.zoo import network
 from toolkit.prune_model import ChannelReport, prune_channels
 
 WAYS = (
-    ("greedy", True),
-    ("lasso", True),
-    ("l2", True),
-    ("random", True),
+    ("random", False),
+    ("l2", False),
     ("greedy", False),
     ("lasso", False),
-    ("l2", False),
-    ("random", False),
+    ("random", True),
+    ("l2", True),
+    ("greedy", True),
+    ("lasso", True),
 )
-LAYERS: dict[str, tuple[str, ...]] = {
-    "cifar_cnn": ("*",),
-    "open_nsfw": ("*branch2a*", "Conv__*"),
-    "efficientnet_lite0": ("*expand_conv*", "_conv_head*"),
-}
-"""Which layers lose channels: all of the plain network, those inside of the blocks of the others,
-whose residual sums stay."""
-FEED, TIMED_RUNS = 4, 30
-
-Outputs = list[npt.NDArray[np.generic]]
+QUICK_WAYS = tuple(way for way in WAYS if way[1] or way[0] == "random")
+SEEDS, QUICK_SEEDS = 3, 1
+TIMED_RUNS = 31
 
 
-def recorded(run: Run) -> tuple[Run, Outputs]:
-    """`run`, and a list that the first output of every run is added to."""
-    found: Outputs = []
+@dataclass(frozen=True)
+class Result:
+    """One pruned file: its report, latency ratio, output error and accuracy, and the seconds that
+    the pruning took."""
 
-    def wrapped(feeds: Feeds) -> Outputs:
-        outputs = run(feeds)
-        found.append(outputs[0])
-        return outputs
-
-    return wrapped, found
-
-
-def sqnr_db(original: Outputs, outputs: Outputs) -> float:
-    """Signal-to-noise ratio of all outputs together, dB."""
-    a = np.concatenate([part.reshape(-1) for part in original]).astype(np.float64)
-    b = np.concatenate([part.reshape(-1) for part in outputs]).astype(np.float64)
-    return float(10 * np.log10(np.vdot(a, a) / max(float(np.vdot(a - b, a - b)), 1e-30)))
+    report: ChannelReport
+    latency: float
+    error: float
+    accuracy: float | None
+    seconds: float
 
 
-def best_times(runs: list[Run], feeds: Feeds) -> list[float]:
-    """Least seconds of each run, the runs taking turns."""
-    best = [float("inf")] * len(runs)
+def relative_error(original: Outputs, found: Outputs) -> float:
+    """Norm of the difference by the norm of the original."""
+    return float(np.linalg.norm(found - original) / np.linalg.norm(original))
+
+
+def latency_ratio(original: Run, pruned: Run, feeds: Feeds) -> float:
+    """Seconds of `pruned` by those of `original`, the median over runs by turns."""
+    ratios = []
     for _ in range(TIMED_RUNS):
-        for index, run in enumerate(runs):
+        seconds = []
+        for run in (original, pruned):
             start = time.perf_counter()
             run(feeds)
-            best[index] = min(best[index], time.perf_counter() - start)
-    return best
+            seconds.append(time.perf_counter() - start)
+        ratios.append(seconds[1] / seconds[0])
+    return statistics.median(ratios)
 
 
-def enlarged_photos(count: int, side: int) -> npt.NDArray[np.uint8]:
-    """Photos of CIFAR-10's training set enlarged, uint8 RGB (count, side, side, 3): blurred, but of
-    more things than the two photos whose crops the networks give for calibration."""
-    from PIL import Image
+class Bench:
+    """One network: its original, and the folder that its files are written to."""
 
-    small = cifar10_images("data_batch_1")[:count].transpose(0, 2, 3, 1).astype(np.uint8)
-    bicubic = Image.Resampling.BICUBIC
-    return np.stack([np.asarray(Image.fromarray(p).resize((side, side), bicubic)) for p in small])
+    def __init__(self, inputs: Trial, folder: Path, fraction: float) -> None:
+        self.inputs, self.fraction, self.output = inputs, fraction, folder / "pruned.onnx"
+        self.calibration = folder / "calibration"
+        self.calibration.mkdir()
+        inputs.write_calibration(self.calibration)
+        self.path = network(inputs.name).onnx_path()
+        self.original = stock_run(self.path, 1)
+        self.expected = inputs.outputs(stock_run(self.path))
+        self.example = network(inputs.name).feeds(1)
 
+    def result(self, selection: str, reconstruct: bool, seed: int) -> Result:
+        """Prunes in one way and measures."""
+        start = time.perf_counter()
+        report = prune_channels(
+            self.path,
+            self.output,
+            layers=dict.fromkeys(LAYERS[self.inputs.name], self.fraction),
+            selection=selection,
+            reconstruct=reconstruct,
+            calibration=self.calibration,
+            seed=seed,
+        )
+        seconds = time.perf_counter() - start
+        found = self.inputs.outputs(stock_run(self.output))
+        return Result(
+            report,
+            latency_ratio(self.original, stock_run(self.output, 1), self.example),
+            relative_error(self.expected, found),
+            self.inputs.accuracy(found),
+            seconds,
+        )
 
-def calibration_feeds(entry: Network, samples: int) -> Feeds:
-    """Real inputs that the evaluation does not use; for photos a quarter is crops."""
-    photo_feeds = {
-        "open_nsfw": open_nsfw.photo_feeds,
-        "efficientnet_lite0": efficientnet_lite0.photo_feeds,
-    }.get(entry.name)
-    if photo_feeds is None:
-        return entry.calibration(samples)
-    crops = entry.calibration(samples // 4)
-    others = photo_feeds(enlarged_photos(samples - samples // 4, open_nsfw.SIDE))
-    return {name: np.concatenate([crops[name], others[name]]) for name in crops}
-
-
-def write_calibration(entry: Network, folder: Path, samples: int) -> None:
-    """The calibration, a few samples to a file."""
-    feeds = calibration_feeds(entry, samples)
-    size = 1 if entry.name == "open_nsfw" else FEED * (8 if entry.name == "cifar_cnn" else 1)
-    for start in range(0, samples, size):
-        part = {name: array[start : start + size] for name, array in feeds.items()}
-        np.savez(folder / f"{start:05d}.npz", **part)
-
-
-def measure(
-    entry: Network,
-    fraction: float,
-    samples: int,
-    limit: int | None,
-    ways: tuple[tuple[str, bool], ...],
-    show: Callable[[str], None],
-) -> None:
-    """Shows one row per way."""
-    path = entry.onnx_path()
-    original, expected = recorded(stock_run(path, 1))
-    before = entry.evaluate(original, limit)
-    show(f"{entry.name}: {before.metric} {before.value:.2f} {before.unit}, {samples} samples")
-    with tempfile.TemporaryDirectory() as folder:
-        calibration = Path(folder, "calibration")
-        calibration.mkdir()
-        write_calibration(entry, calibration, samples)
-        for selection, reconstruct in ways:
-            output = Path(folder, "pruned.onnx")
-            start = time.perf_counter()
-            report = prune_channels(
-                path,
-                output,
-                layers=dict.fromkeys(LAYERS.get(entry.name, ("*",)), fraction),
-                selection=selection,
-                reconstruct=reconstruct,
-                calibration=calibration,
-            )
-            seconds = time.perf_counter() - start
-            pruned, found = recorded(stock_run(output, 1))
-            after = entry.evaluate(pruned, limit)
-            times = best_times([stock_run(path, 1), stock_run(output, 1)], entry.feeds(1))
-            show(row(report, sqnr_db(expected, found), times) + f" {after.value:8.2f}{after.unit}"
-                 f"  {detail(dict(after.details))}  {seconds:5.0f} s")  # fmt: skip
+    def title(self, report: ChannelReport) -> str:
+        """The original's figures, and how many channels go."""
+        channels = sum(group.num_channels for group in report.groups)
+        removed = sum(group.num_removed for group in report.groups)
+        return (
+            f"{self.inputs.name}: {removed} of {channels} channels of {len(report.groups)} groups "
+            f"removed\n{'':24}{'parameters':>11}{'MFLOPs':>9}{'bytes':>12}{'latency':>9}"
+            f"{'output error':>22}{'accuracy':>10}{'seconds':>9}\n"
+            + figures("original", report.original_parameters, report.original_macs)
+            + f"{report.original_bytes:12,}{1:9.3f}{0:22.3f}"
+            + percent(self.inputs.accuracy(self.expected))
+        )
 
 
-def row(report: ChannelReport, sqnr: float, times: list[float]) -> str:
-    """The figures of one way."""
-    refit = "refitted" if report.reconstruct else "as it is"
+def figures(name: str, parameters: int, macs: int) -> str:
+    """The beginning of a row."""
+    return f"  {name:22}{parameters:11,}{2e-6 * macs:9.1f}"
+
+
+def percent(accuracy: float | None) -> str:
+    """An accuracy as a column."""
+    return f"{'-':>10}" if accuracy is None else f"{accuracy:9.2f}%"
+
+
+def row(results: list[Result]) -> str:
+    """The figures of one way, one result for each seed."""
+    report, errors = results[0].report, [result.error for result in results]
+    accuracies = [result.accuracy for result in results if result.accuracy is not None]
+    name = f"{report.selection}{', refitted' if report.reconstruct else ''}"
+    spread = f" ({min(errors):.3f}..{max(errors):.3f})" if len(errors) > 1 else ""
     return (
-        f"  {report.selection:7} {refit:9} bytes {report.pruned_bytes / report.original_bytes:.3f}"
-        f"  MACs {report.pruned_macs / report.original_macs:.3f}"
-        f"  latency {times[1] / times[0]:.3f}  SQNR {sqnr:6.2f} dB "
+        figures(name, report.pruned_parameters, report.pruned_macs)
+        + f"{report.pruned_bytes:12,}{statistics.median(r.latency for r in results):9.3f}"
+        + f"{f'{statistics.mean(errors):.3f}{spread}':>22}"
+        + percent(statistics.mean(accuracies) if accuracies else None)
+        + f"{statistics.mean(r.seconds for r in results):9.1f}"
     )
 
 
-def detail(details: dict[str, float]) -> str:
-    """The further figures of a quality."""
-    return ", ".join(f"{name} {value:.3g}" for name, value in details.items())
+def measure(name: str, fraction: float, quick: bool) -> None:
+    """Prints one network's table."""
+    inputs = trial(name, quick)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(inputs, Path(folder), fraction)
+        for place, (selection, reconstruct) in enumerate(QUICK_WAYS if quick else WAYS):
+            seeds = (QUICK_SEEDS if quick else SEEDS) if selection == "random" else 1
+            results = [bench.result(selection, reconstruct, seed) for seed in range(seeds)]
+            if place == 0:
+                print(bench.title(results[0].report))
+            print(row(results), flush=True)
 
 
 @click.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, type=click.Choice(tuple(LAYERS)))
 @click.option("--fraction", default=0.3, help="Share of the channels that go.")
-@click.option("--samples", default=32, help="Calibration samples.")
-@click.option("--limit", type=int, help="Evaluate on at most so many samples.")
-@click.option("--refitted-only", is_flag=True, help="Leave out the ways without refit.")
-def main(
-    names: tuple[str, ...], fraction: float, samples: int, limit: int | None, refitted_only: bool
-) -> None:
+@click.option("--quick", is_flag=True, help="Fewer inputs, seeds and ways.")
+def main(names: tuple[str, ...], fraction: float, quick: bool) -> None:
     """Prune channels of real networks in every way and evaluate them."""
-    ways = tuple(way for way in WAYS if way[1] or not refitted_only)
+    start = time.perf_counter()
     for name in names or tuple(LAYERS):
         try:
-            measure(
-                network(name), fraction, samples, limit, ways, lambda text: print(text, flush=True)
-            )
+            measure(name, fraction, quick)
         except DataUnavailable as error:
             print(f"{name}: skipped: {error}")
+    print(f"{time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

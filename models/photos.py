@@ -60,9 +60,7 @@ def labelled_photos(resize: int, crop: int) -> tuple[npt.NDArray[np.uint8], npt.
 
 
 @functools.cache
-def photo_crops(
-    count: int, side: int, labelled: tuple[int, ...] = ()
-) -> npt.NDArray[np.uint8]:
+def photo_crops(count: int, side: int, labelled: tuple[int, ...] = ()) -> npt.NDArray[np.uint8]:
     """`count` crops of two photos outside of the labelled set and of those in it whose indices are
     in `labelled`, by turns, uint8 RGB (count, side, side, 3).
 

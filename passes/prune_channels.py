@@ -90,7 +90,9 @@ class PruneChannels(ir.passes.InPlacePass):
          at the error that the refit will leave), ``l1`` and ``l2`` at the
          norms of the filters, ``random`` at nothing.
       3. With ``reconstruct`` the layers behind are refitted by least squares, with a bias where
-         they had none; at the end all of them once more, in the order of the graph.
+         they had none, to what the original gave. A layer at the end of a residual branch is fitted
+         to what the sum lacks, so that it makes up for errors of the shortcut. Later layers whose
+         inputs changed are refitted too, in the order of the graph, where that helps.
       4. Channels are cut out: weights, biases, normalisation and slopes, numbers of groups, sizes
          in Reshape, Split, Expand and Resize.
 
@@ -214,7 +216,8 @@ class _Work:
         self.layers = {use: layer for use in behind if (layer := self._layer(use)) is not None}
         self.states = {use: layer.state() for use, layer in self.layers.items()}
         # When a layer's weight last changed, and when its input was last measured.
-        self.time, self.changed, self.measured = 0, np.zeros(len(found.consumers), int), {}
+        self.time, self.changed = 0, np.zeros(len(found.consumers), int)
+        self.measured: dict[LayerUse, int] = {}
         self.originals: OriginalRows | None = None
         if settings.activations is not None and (
             settings.reconstruct or settings.selection in MEASURED
@@ -260,9 +263,7 @@ class _Work:
         )
 
     def _is_stale(self, layer: MatrixLayer) -> bool:
-        """Whether a layer lost channels, and one before it changed since it was last measured."""
-        if not self.removed[self.found.number[layer.feature_labels]].any():
-            return False
+        """Whether a layer before this one changed since its input was last measured."""
         before = self.changed[: self.place[layer.use]]
         return bool((before > self.measured.get(layer.use, 0)).any())
 

@@ -30,9 +30,9 @@ SURGERY_FLOOR_DB = 60.0
 
 @dataclass
 class ChannelReport:
-    """What `prune_channels` did: bytes of the files, elements of weights, multiplications per sample,
-    medians of the latency of one feed in milliseconds, fidelity of the outputs to the original's on
-    the inputs that were given or made up."""
+    """What `prune_channels` did: bytes of the files, elements of weights, multiplications per
+    sample, medians of the latency of one feed in milliseconds, fidelity of the outputs to the
+    original's on the inputs that were given or made up."""
 
     model: str
     output: str
@@ -216,9 +216,9 @@ def _pruned(
     threads: int,
     settings: Mapping[str, Any],
 ) -> PruneResult:
-    from passes.clean_up import CleanUp
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+    from passes.clean_up import CleanUp
     from passes.errors import ModelError, SchemeError, SettingsError
     from passes.fold_batch_norm import FoldBatchNorm
     from passes.prune_channels import PruneChannels

@@ -27,7 +27,7 @@ def lasso_path(gram: Floats, target: Floats, wanted: int) -> tuple[Floats, float
         wanted: at least 0.
     """
     channels = len(gram)
-    table = np.linalg.inv(gram)  # G swept by all factors
+    table = np.linalg.inv(gram).astype(np.float64, copy=False)  # G swept by all factors
     active = np.ones(channels, bool)
     factors = table @ target
     signs = np.where(factors < 0, -1.0, 1.0)
@@ -39,7 +39,8 @@ def lasso_path(gram: Floats, target: Floats, wanted: int) -> tuple[Floats, float
         slopes = table @ np.where(active, signs, 0.0)
         rests = target - gram @ factors
         with np.errstate(divide="ignore", invalid="ignore"):
-            leave = np.where(active & (signs * slopes > 0), np.abs(factors) / np.abs(slopes), np.inf)
+            falls = active & (signs * slopes > 0)
+            leave = np.where(falls, np.abs(factors) / np.abs(slopes), np.inf)
             upper = np.where(~active & (slopes > 1), (alpha - rests) / (slopes - 1), np.inf)
             lower = np.where(~active & (slopes < -1), (alpha + rests) / (-slopes - 1), np.inf)
         enter = np.minimum(upper, lower)

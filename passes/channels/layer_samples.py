@@ -134,9 +134,7 @@ class MatrixLayer:
             output = np.moveaxis(output, 1, -1)
         return output[places] if output.ndim > 1 else output[None]
 
-    def features(
-        self, given: Array, shape: tuple[int, ...], places: tuple[Indices, ...]
-    ) -> Array:
+    def features(self, given: Array, shape: tuple[int, ...], places: tuple[Indices, ...]) -> Array:
         """What the layer sees of its input at ``places`` of an output of ``shape``, (places,
         features)."""
         if self.use.node.op_type != "Conv":

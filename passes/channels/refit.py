@@ -24,6 +24,9 @@ from passes.channels.layer_samples import Array, Block, Floats, Indices
 STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-7)
 """Ridges to try, as multiples of the features' mean square, until the error rises."""
 _UNJUDGED = 1e-2
+_WORTH = 0.98
+"""A refit must leave less than this share of the error on the samples left out of it: a smaller gain
+is as likely to be chance."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def _best_strength(
     train, test = moments.folds
     if not train.count or not test.count:
         return _UNJUDGED if train.count or test.count else None
-    best, least = None, _error(test, present, indices, blocks)
+    best, least = None, _WORTH * _error(test, present, indices, blocks)
     for strength in STRENGTHS:
         fitted = _fit(train, present, indices, blocks, strength)
         if fitted is not None:
