@@ -98,7 +98,8 @@ def _build() -> bytes:
     )
 
 
-def _normalised(pixels: npt.NDArray[np.uint8]) -> Feeds:
+def photo_feeds(pixels: npt.NDArray[np.uint8]) -> Feeds:
+    """Pixels of uint8 RGB (photos, 224, 224, 3) as the network takes them."""
     images = (pixels.astype(np.float32) - 127) / 128
     return {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))}
 
@@ -106,7 +107,7 @@ def _normalised(pixels: npt.NDArray[np.uint8]) -> Feeds:
 def _score(run: Run, limit: int | None) -> Evaluation:
     pixels, labels = labelled_photos(RESIZED, SIDE)
     pixels, labels = pixels[:limit], labels[:limit]
-    scores = stacked_outputs(run, _normalised(pixels), BATCH)[0]
+    scores = stacked_outputs(run, photo_feeds(pixels), BATCH)[0]
     right = (scores.argmax(1) == labels) & np.isfinite(scores).all(1)
     odds = np.exp(scores - scores.max(1, keepdims=True))
     probability = odds[np.arange(len(labels)), labels] / odds.sum(1)
@@ -115,7 +116,7 @@ def _score(run: Run, limit: int | None) -> Evaluation:
 
 
 def _inputs(count: int) -> Feeds:
-    return _normalised(photo_crops(count, SIDE))
+    return photo_feeds(photo_crops(count, SIDE))
 
 
 NETWORK = Network(

@@ -23,21 +23,21 @@ SIDE, RESIZED, BATCH = 224, 256, 4
 MEAN_BGR = np.array([104, 117, 123], np.float32)
 
 
-def _feeds(pixels: npt.NDArray[np.uint8]) -> Feeds:
+def photo_feeds(pixels: npt.NDArray[np.uint8]) -> Feeds:
     """Blue, green, red minus the mean of each, float32 (photos, 224, 224, 3)."""
     return {"input:0": pixels[..., ::-1].astype(np.float32) - MEAN_BGR}
 
 
 @functools.cache
 def _original(count: int) -> npt.NDArray[np.float64]:
-    feeds = _feeds(labelled_photos(RESIZED, SIDE)[0][:count])
+    feeds = photo_feeds(labelled_photos(RESIZED, SIDE)[0][:count])
     return stacked_outputs(session_run(NETWORK.onnx_path()), feeds, BATCH)[0]
 
 
 def _score(run: Run, limit: int | None) -> Evaluation:
     pixels = labelled_photos(RESIZED, SIDE)[0][:limit]
     original = _original(len(pixels))
-    found = stacked_outputs(run, _feeds(pixels), BATCH)[0]
+    found = stacked_outputs(run, photo_feeds(pixels), BATCH)[0]
     differences = 50 * np.nan_to_num(np.abs(found - original), nan=1.0).sum(1)
     # The logit keeps its resolution where the probability saturates.
     logits = [np.log(np.maximum(part, 1e-12)) @ np.array([-1.0, 1.0]) for part in (found, original)]
@@ -50,7 +50,7 @@ def _score(run: Run, limit: int | None) -> Evaluation:
 
 
 def _inputs(count: int) -> Feeds:
-    return _feeds(photo_crops(count, SIDE))
+    return photo_feeds(photo_crops(count, SIDE))
 
 
 NETWORK = Network(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multiplications with weights that one run of a model takes."""
+"""How large a model is: its parameters, and the multiplications with weights that one run takes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def output_positions(model: ir.Model) -> dict[str, int]:
             if node.op_type in _LAYERS and _macs(node):
                 found[str(node.inputs[1].name)] += _positions(node)
     return dict(found)
+
+
+def count_parameters(model: ir.Model) -> int:
+    """Elements of the initializers of the main graph, single numbers and integers left out."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(
+        int(tensor.size)
+        for tensor in tensors
+        if tensor is not None and tensor.size > 1 and tensor.dtype.is_floating_point()
+    )
 
 
 def _macs(node: ir.Node) -> int:

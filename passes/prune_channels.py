@@ -8,7 +8,7 @@ et al., "Pruning Filters for Efficient ConvNets", ICLR 2017.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -28,6 +28,7 @@ from passes.channels.labels import Labels
 from passes.channels.lasso_refit import lasso_refit_removal
 from passes.channels.layer_moments import MAX_FEATURES, LayerMoments, measure
 from passes.channels.layer_samples import MatrixLayer, matrix_layer, set_constant
+from passes.channels.original_rows import OriginalRows
 from passes.channels.refit import Refit, refit_layer
 from passes.channels.selection import (
     MEASURED,
@@ -90,7 +91,9 @@ class PruneChannels(ir.passes.InPlacePass):
          at the error that the refit will leave), ``l1`` and ``l2`` at the
          norms of the filters, ``random`` at nothing.
       3. With ``reconstruct`` the layers behind are refitted by least squares, with a bias where
-         they had none; at the end all of them once more, in the order of the graph.
+         they had none, to what the original gave. A layer at the end of a residual branch is fitted
+         to what the sum lacks, so that it makes up for errors of the shortcut. Later layers whose
+         inputs changed are refitted too, in the order of the graph, where that helps.
       4. Channels are cut out: weights, biases, normalisation and slopes, numbers of groups, sizes
          in Reshape, Split, Expand and Resize.
 
@@ -145,10 +148,8 @@ class PruneChannels(ir.passes.InPlacePass):
             return PruneResult(model, lifted, blocked=found.blocked)
         if self.reconstruct and _give_biases(model, found):
             found = find_channel_groups(model)
-        work = _Work(model, original, found, self)
-        groups = [work.prune(group, n) for group, n in zip(found.groups, counts, strict=True) if n]
-        if self.reconstruct:
-            work.refit_all()
+        work = _Work(model, original, found, counts, self)
+        groups = work.run()
         masked = model.clone()
         cut_channels(model, found, np.flatnonzero(work.removed))
         return PruneResult(
@@ -194,23 +195,60 @@ class _Work:
     """The state of one call: which channels are removed so far."""
 
     def __init__(
-        self, model: ir.Model, original: ir.Model, found: ChannelMap, settings: PruneChannels
+        self,
+        model: ir.Model,
+        original: ir.Model,
+        found: ChannelMap,
+        counts: Sequence[int],
+        settings: PruneChannels,
     ) -> None:
-        self.model, self.original, self.found, self.settings = model, original, found, settings
+        self.model, self.found, self.settings = model, found, settings
         self.removed = np.zeros(int(found.number.max(initial=-1)) + 1, bool)
         self.refits: dict[str, Refit] = {}
         self.notes: list[str] = []
         self.generator = np.random.default_rng(settings.seed)
-        self.layers = {use: self._layer(use) for use in found.consumers}
+        self.counts = {g: n for g, n in zip(found.groups, counts, strict=True) if n}
+        self.place = {use: place for place, use in enumerate(found.consumers)}
+        first = min((self._place(group) for group in self.counts), default=0)
+        behind = found.consumers[first:]
+        self.layers = {use: layer for use in behind if (layer := self._layer(use)) is not None}
+        self.states = {use: layer.state() for use, layer in self.layers.items()}
+        # When a layer's weight last changed, and when its input was last measured.
+        self.time, self.changed = 0, np.zeros(len(found.consumers), int)
+        self.measured: dict[LayerUse, int] = {}
+        self.originals: OriginalRows | None = None
+        if settings.activations is not None and (
+            settings.reconstruct or settings.selection in MEASURED
+        ):
+            self.originals = OriginalRows(
+                settings.activations, original, list(self.layers.values()), settings.seed
+            )
 
-    def prune(self, group: ChannelGroup, count: int) -> PrunedGroup:
+    def _place(self, group: ChannelGroup) -> int:
+        """Where the first layer behind a group is among all of them."""
+        return min((self.place[use] for use in group.consumers), default=len(self.place))
+
+    def run(self) -> list[PrunedGroup]:
+        """Goes through the layers in the order of the graph: prunes the groups that begin at each,
+        and refits it where its input is not any more what it was."""
+        pruned: dict[ChannelGroup, PrunedGroup] = {}
+        for place in range(len(self.place) + 1):
+            for group, count in self.counts.items():
+                if self._place(group) == place:
+                    pruned[group] = self._prune(group, count)
+            use = self.found.consumers[place] if place < len(self.place) else None
+            layer = self.layers.get(use) if use is not None else None
+            if self.settings.reconstruct and layer is not None and self._is_stale(layer):
+                self._refit(self._measure([layer])[0])
+        return [pruned[group] for group in self.counts]
+
+    def _prune(self, group: ChannelGroup, count: int) -> PrunedGroup:
         """Removes ``count`` channels of a group and refits the layers behind it."""
-        layers = [layer for use in group.consumers if (layer := self.layers[use]) is not None]
-        needed = self.settings.selection in MEASURED or self.settings.reconstruct
-        measured = self._measure(layers) if needed and layers else []
+        layers = [self.layers[use] for use in group.consumers if use in self.layers]
+        measured = self._measure(layers) if self.originals is not None and layers else []
         chosen = self._choose(group, count, measured)
         self.removed[group.channels[chosen]] = True
-        self._mask()
+        self._mask(group)
         if self.settings.reconstruct:
             for moments in measured:
                 self._refit(moments)
@@ -222,21 +260,18 @@ class _Work:
             consumers=tuple(str(use.weight.name) for use in group.consumers),
         )
 
-    def refit_all(self) -> None:
-        """Refits the layers from the first pruned group on, each on what those before it now
-        give."""
-        started = False
-        for use in self.found.consumers:
-            layer = self.layers[use]
-            started = started or bool(self.removed[self.found.number[use.labels]].any())
-            if started and layer is not None:
-                self._refit(self._measure([layer])[0])
+    def _is_stale(self, layer: MatrixLayer) -> bool:
+        """Whether a layer before this one changed since its input was last measured."""
+        before = self.changed[: self.place[layer.use]]
+        return bool((before > self.measured.get(layer.use, 0)).any())
 
     def _measure(self, layers: list[MatrixLayer]) -> list[LayerMoments]:
         activations = self.settings.activations
-        if activations is None:
+        if activations is None or self.originals is None:
             raise SettingsError("activations are missing")
-        return measure(activations, self.model, self.original, layers, self.settings.seed)
+        self.time += 1
+        self.measured.update(dict.fromkeys((layer.use for layer in layers), self.time))
+        return measure(activations, self.model, layers, self.originals)
 
     def _choose(self, group: ChannelGroup, count: int, measured: list[LayerMoments]) -> Labels:
         how = self.settings.selection
@@ -279,15 +314,20 @@ class _Work:
             total += norms / max(float(norms.mean()), np.finfo(float).tiny)
         return total
 
-    def _mask(self) -> None:
-        """Makes the layers behind deaf to removed channels."""
-        inputs = {(use.node, use.index, use.axis) for use in self.found.consumers}
+    def _mask(self, group: ChannelGroup) -> None:
+        """Makes the layers behind a group deaf to removed channels."""
+        inputs = {(use.node, use.index, use.axis) for use in group.consumers}
         for use in self.found.constants:
             gone = self.removed[self.found.number[use.labels]]
             if (use.node, use.index, use.axis) in inputs and gone.any():
                 array = np.array(constant_of(use.value))
                 np.moveaxis(array, use.axis, 0)[gone] = 0
                 set_constant(use.value, array)
+        self._note_change(group.consumers)
+
+    def _note_change(self, uses: Sequence[LayerUse]) -> None:
+        self.time += 1
+        self.changed[[self.place[use] for use in uses]] = self.time
 
     def _refit(self, moments: LayerMoments) -> None:
         layer = moments.layer
@@ -296,8 +336,9 @@ class _Work:
             self.notes += [] if note in self.notes else [note]
             return
         kept = ~self.removed[self.found.number[layer.feature_labels]]
-        refit = refit_layer(moments, kept)
+        refit = refit_layer(moments, kept, self.states[layer.use])
         self.refits[refit.name] = refit
+        self._note_change([layer.use])
 
     def _layer(self, use: LayerUse) -> MatrixLayer | None:
         layer = matrix_layer(use)
@@ -312,19 +353,22 @@ class _Work:
 
 
 def _give_biases(model: ir.Model, found: ChannelMap) -> bool:
-    """Gives the layers behind channels a bias of zeros where they have none."""
+    """Gives the layers behind channels a bias of zeros where they have none, and one of their own
+    where they share it."""
     given = False
     for use in found.consumers:
         node = use.node
         if node.op_type not in ("Conv", "Gemm"):
             continue
-        if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        array, weight = constant_of(bias), constant_of(use.weight)
+        if weight is None or (bias is not None and (array is None or len(bias.uses()) == 1)):
             continue
-        array = constant_of(use.weight)
+        name = f"{use.weight.name}.bias" if bias is None else str(bias.name)
         if array is None:
-            continue
-        outputs = array.shape[0] if node.op_type == "Conv" else array.shape[1 - use.axis]
-        add_initializer(model, node, 2, np.zeros(outputs, array.dtype), f"{use.weight.name}.bias")
+            outputs = weight.shape[0] if node.op_type == "Conv" else weight.shape[1 - use.axis]
+            array = np.zeros(outputs, weight.dtype)
+        add_initializer(model, node, 2, array, name)
         given = True
     return given
 

@@ -11,6 +11,7 @@ import pytest
 
 from passes.channels.greedy_refit import RefitProblem, greedy_refit_removal
 from passes.channels.labels import CannotTraceError, ChannelLabels, Layout
+from passes.channels.lasso_path import lasso_path
 from passes.channels.layer_samples import matrix_layer
 from passes.channels.reshape_rule import moved_layout
 from passes.channels.selection import greedy_removal, lasso_removal, random_removal, smallest
@@ -126,9 +127,10 @@ def test_rows_times_matrix_is_the_layer(attributes: str, shape: tuple[int, ...])
     assert layer is not None
     x = normal(2, channels, 7, 8, seed=2)
     y = run(proto, {"x": x})["y"]
-    rows, wanted, samples = layer.rows(x, y, 20, np.random.default_rng(0))
+    places = layer.draw(y.shape, 20, np.random.default_rng(0))
+    rows, wanted = layer.features(x, y.shape, places), layer.wanted(y, places)
     bias = layer.bias_vector()
-    assert bias is not None and set(samples) <= {0, 1}
+    assert bias is not None and set(places[0]) == {0, 1} and len(rows) == 20
     np.testing.assert_allclose(rows @ layer.matrix() + bias, wanted, rtol=1e-4, atol=1e-4)
     before = np.array(model.graph.initializers["w"].const_value.numpy())
     layer.set_matrix(layer.matrix())
@@ -158,3 +160,18 @@ def test_reshapes_across_channels_are_refused(after: tuple[int | None, ...]) -> 
     layout = Layout(1, labels.fresh(10))
     with pytest.raises(CannotTraceError):
         moved_layout(layout, (None, 10, 2), after, labels)
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 5, 11, 12])
+def test_the_path_ends_at_the_lasso_solution(wanted: int) -> None:
+    """Against the conditions that its minimum has to meet, with channels that are much alike."""
+    parts = parts_of(12, 30, seed=5)
+    parts[6:] = 0.7 * parts[:6] + 0.3 * parts[6:]
+    gram = parts @ parts.T
+    target = parts @ (parts.sum(0) + normal(30, dtype="float64", seed=6))
+    factors, alpha = lasso_path(gram, target, wanted)
+    assert np.count_nonzero(factors) <= wanted
+    rests = target - gram @ factors
+    assert (np.abs(rests) <= alpha * (1 + 1e-9) + 1e-9).all()
+    there = factors != 0
+    np.testing.assert_allclose(rests[there], alpha * np.sign(factors[there]), atol=1e-9)

@@ -22,8 +22,11 @@ def model(tmp_path: Path) -> Path:
     return saved(coupled("residual"), tmp_path / "m.onnx")
 
 
+BY_NORM = ("--selection", "l2", "--no-reconstruct")
+
+
 def test_writes_a_smaller_model_that_runs(model: Path, tmp_path: Path) -> None:
-    result = run("prune-channels", model, "--fraction", 0.25, "--multiple-of", 1)
+    result = run("prune-channels", model, "--fraction", 0.25, "--multiple-of", 1, *BY_NORM)
     assert result.exit_code == 0, result.output
     assert names(tmp_path) == ["m.onnx", "m.pruned.onnx"]
     written = tmp_path / "m.pruned.onnx"
@@ -60,10 +63,26 @@ def test_layers_by_pattern(model: Path, tmp_path: Path) -> None:
         (("--layer", "w1"), "PATTERN=FRACTION"),
         (("--layer", "nope=0.5"), "'nope' matches no layer"),
         (("--layer", "w1=0.5", "--fraction", "0.5"), "exclude each other"),
-        (("--calibration", "missing.npz"), "missing.npz"),
+        (("--fraction", "-0.1"), "fraction"),
+        (("--calibration", "missing.npz", "--selection", "greedy"), "missing.npz"),
     ],
 )
 def test_bad_options_give_one_line(
+    model: Path, tmp_path: Path, options: tuple[str, ...], part: str
+) -> None:
+    refused(run("prune-channels", model, *BY_NORM, *options), part)
+    assert names(tmp_path) == ["m.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ((), "selection 'greedy' needs real inputs"),
+        (("--selection", "lasso", "--no-reconstruct"), "selection 'lasso' needs real inputs"),
+        (("--selection", "l2"), "reconstruction needs real inputs"),
+    ],
+)
+def test_what_is_fitted_needs_calibration(
     model: Path, tmp_path: Path, options: tuple[str, ...], part: str
 ) -> None:
     refused(run("prune-channels", model, *options), part)
@@ -73,9 +92,8 @@ def test_bad_options_give_one_line(
 def test_bad_models_give_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
-    refused(run("prune-channels", broken), "broken.onnx")
-    refused(run("prune-channels", tmp_path / "none.onnx"), "none.onnx")
-    refused(
-        run("prune-channels", without_weights(tmp_path / "bare.onnx")), "no channel can be removed"
-    )
+    refused(run("prune-channels", broken, *BY_NORM), "broken.onnx")
+    refused(run("prune-channels", tmp_path / "none.onnx", *BY_NORM), "none.onnx")
+    bare = without_weights(tmp_path / "bare.onnx")
+    refused(run("prune-channels", bare, *BY_NORM), "no channel can be removed")
     assert names(tmp_path) == ["bare.onnx", "broken.onnx"]

@@ -164,6 +164,7 @@ def print_pruning(report: ChannelReport) -> None:
     print_fidelity(report.fidelity)
     print(
         f"size: {size_text(report.original_bytes)} -> {size_text(report.pruned_bytes)}, "
+        f"parameters: {report.original_parameters:,} -> {report.pruned_parameters:,}, "
         f"multiplications: {report.original_macs / 1e6:.1f} M -> {report.pruned_macs / 1e6:.1f} M, "
         f"latency: {report.original_ms:.2f} ms -> {report.pruned_ms:.2f} ms"
     )

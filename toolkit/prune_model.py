@@ -31,8 +31,9 @@ SURGERY_FLOOR_DB = 60.0
 
 @dataclass
 class ChannelReport:
-    """What `prune_channels` did: bytes of the files, multiplications per sample, medians of the
-    latency of one feed in milliseconds, fidelity of the outputs to the original's."""
+    """What `prune_channels` did: bytes of the files, elements of weights, multiplications per
+    sample, medians of the latency of one feed in milliseconds, fidelity of the outputs to the
+    original's on the inputs that were given or made up."""
 
     model: str
     output: str
@@ -40,6 +41,8 @@ class ChannelReport:
     reconstruct: bool
     original_bytes: int
     pruned_bytes: int
+    original_parameters: int
+    pruned_parameters: int
     original_macs: int
     pruned_macs: int
     original_ms: float
@@ -79,7 +82,8 @@ def prune_channels(
         layers: shares by glob pattern on weight names, or "PATTERN=SHARE" texts; other layers keep
             their channels. Excludes `fraction`.
         selection: "greedy", "lasso", "l1", "l2" or "random".
-        calibration: real inputs, as `toolkit.compress` takes them; made up where None.
+        calibration: real inputs, as `toolkit.compress` takes them. Refits and the selections
+            "greedy" and "lasso" need them; what else is measured is on made-up ones where None.
         reconstruct: whether layers are refitted.
         multiple_of: numbers of channels that stay are rounded to multiples of this.
         seed: of what is drawn at random.
@@ -91,7 +95,7 @@ def prune_channels(
         OutputError: the result cannot be written; nothing half-written remains.
         VerificationError: the result does not compute what it should; nothing is written.
     """
-    from passes.count_macs import count_macs
+    from passes.count_macs import count_macs, count_parameters
     from toolkit.pipeline import fold_layers, read_source
 
     tell = progress or (lambda stage, detail: None)
@@ -106,16 +110,25 @@ def prune_channels(
     threads = thread_count(jobs)
     if seed < 0:
         raise InputError(f"--seed: expected at least 0, found {seed}")
+
+    fitted = _needs_calibration(selection, reconstruct)
+    if fitted and calibration is None:
+        raise InputError(
+            f"{fitted} needs real inputs: give --calibration, or prune by --selection l2 "
+            "--no-reconstruct"
+        )
     tell("read", "")
     source = read_source(path)
     fold_layers(source)
     tell("inputs", "")
     feeds, expected, notes = _run_original(path, source.model, calibration, threads)
+    if fitted:
+        notes.append("fidelity is on the inputs that were fitted to; on others it is lower")
     tell("prune", "")
-    macs = count_macs(source.model)
+    macs, parameters = count_macs(source.model), count_parameters(source.model)
     settings = {"reconstruct": reconstruct, "multiple_of": multiple_of, "seed": seed}
     result = _pruned(source.model, selection, shares, feeds, threads, settings)
-    pruned_macs = count_macs(source.model)
+    pruned_macs, pruned_parameters = count_macs(source.model), count_parameters(source.model)
     with beside(target) as temporary:
         tell("write", "")
         size = _written(source.model, temporary, target)
@@ -131,6 +144,8 @@ def prune_channels(
         reconstruct,
         source.num_bytes,
         size,
+        parameters,
+        pruned_parameters,
         macs,
         pruned_macs,
         *times,
@@ -139,6 +154,20 @@ def prune_channels(
         list(result.blocked),
         [*source.notes, *notes, *result.notes],
     )
+
+
+def _needs_calibration(selection: str, reconstruct: bool) -> str:
+    """What needs real inputs, in words; empty where nothing does."""
+    from passes.channels.selection import MEASURED, check_selection
+    from passes.errors import SettingsError
+
+    try:
+        check_selection(selection)
+    except SettingsError as error:
+        raise InputError(str(error)) from error
+    if selection in MEASURED:
+        return f"selection {selection!r}"
+    return "reconstruction" if reconstruct else ""
 
 
 def _shares(

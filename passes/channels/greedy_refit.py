@@ -43,6 +43,10 @@ class RefitProblem:
     def costs(self) -> Floats:
         """How much the error rises for each channel that goes, float64 (channels,)."""
         there = self.members >= 0
+        if self.members.shape[1] == 1:  # one feature for each channel: nothing to solve
+            index = self.members[:, 0]
+            rises = np.square(self.matrix[index]).sum(1) / self.inverse[index, index]
+            return np.asarray(self.scale * np.where(there[:, 0], rises, 0.0))
         parts = np.where(there[..., None], self.matrix[self.members], 0.0)
         blocks = self.inverse[self.members[:, :, None], self.members[:, None, :]]
         both = there[:, :, None] & there[:, None, :]

@@ -11,11 +11,10 @@ import onnx_ir as ir
 
 from passes.activations import Activations
 from passes.channels.layer_samples import Array, Floats, MatrixLayer
+from passes.channels.original_rows import OriginalRows
 from passes.errors import ModelError
 
 FOLDS = 2
-MIN_ROWS, ROWS_PER_FEATURE = 4096, 4
-"""Rows that are drawn for a layer, over all feeds: whichever is more."""
 MAX_FEATURES = 6144
 """Layers with more features are not measured: their moments would take more than 600 MB."""
 _EXACT_FEATURES = 512
@@ -51,17 +50,14 @@ class LayerMoments:
             for _ in range(FOLDS)
         ]
 
-    def add(self, given: Array, output: Array, rows: int, feed: int, seed: int) -> None:
-        """Adds ``rows`` rows of one feed: ``given`` from the model as it is, ``output`` from the
-        model as it was."""
-        generator = np.random.default_rng((seed, feed))
-        features, wanted, samples = self.layer.rows(given, output, rows, generator)
+    def add(self, features: Array, wanted: Array, samples: Array) -> None:
+        """Adds rows: (rows, features), (rows, outputs), and the number of each row's sample."""
         kind = np.float64 if features.shape[1] <= _EXACT_FEATURES else np.float32
         features, wanted = features.astype(kind, copy=False), wanted.astype(kind, copy=False)
         if not np.isfinite(features).all() or not np.isfinite(wanted).all():
             raise ModelError(f"{self.layer.input.name}: NaN or infinity on calibration data")
         for number, fold in enumerate(self.folds):
-            mine = (samples + feed) % FOLDS == number
+            mine = samples % FOLDS == number
             x = np.append(features[mine], np.ones((int(mine.sum()), 1), kind), axis=1)
             y = wanted[mine]
             fold.inputs += x.T @ x
@@ -92,20 +88,23 @@ class LayerMoments:
 def measure(
     activations: Activations,
     model: ir.Model,
-    original: ir.Model,
     layers: Sequence[MatrixLayer],
-    seed: int,
+    originals: OriginalRows,
 ) -> list[LayerMoments]:
-    """Moments of ``layers`` of ``model``: inputs from it, wanted outputs from ``original``."""
+    """Moments of ``layers`` of ``model``: inputs from it, wanted outputs from ``originals``, less
+    what shortcuts give now."""
     found = [LayerMoments(layer) for layer in layers]
-    inputs = list(dict.fromkeys(str(layer.input.name) for layer in layers))
-    outputs = list(dict.fromkeys(str(layer.output.name) for layer in layers))
-    runs = zip(activations(model, inputs), activations(original, outputs), strict=True)
-    for feed, (given, wanted) in enumerate(runs):
-        for moments in found:
-            layer = moments.layer
-            rows = max(MIN_ROWS, ROWS_PER_FEATURE * layer.num_features)
-            share = -(-rows // max(activations.num_feeds, 1))
-            x, y = given[str(layer.input.name)], wanted[str(layer.output.name)]
-            moments.add(x, y, share, feed, seed)
+    drawn = [originals.drawn(layer, 0) for layer in layers]
+    names = [str(layer.input.name) for layer in layers]
+    names += [str(rows.shortcut.other.name) for rows in drawn if rows.shortcut is not None]
+    for feed, arrays in enumerate(activations(model, list(dict.fromkeys(names)))):
+        for moments, layer in zip(found, layers, strict=True):
+            rows = originals.drawn(layer, feed)
+            wanted = originals.wanted(rows)
+            features = layer.features(arrays[str(layer.input.name)], rows.shape, rows.places)
+            if rows.shortcut is not None:
+                other = np.broadcast_to(arrays[str(rows.shortcut.other.name)], rows.shape)
+                precise = np.result_type(wanted, np.float32)
+                wanted = wanted.astype(precise) - layer.wanted(other, rows.places)
+            moments.add(features, wanted, rows.places[0] + feed)
     return found

@@ -71,9 +71,10 @@ class MatrixLayer:
             for g in range(self.group)
         ]
 
-    def matrix(self) -> Floats:
-        """The weight as float64 (features, outputs), zeros between groups."""
-        array = self._array().astype(np.float64)
+    def matrix(self, weight: Array | None = None) -> Floats:
+        """The weight as float64 (features, outputs), zeros between groups; that of the model where
+        ``weight`` is None, else another one of its shape."""
+        array = (self._array() if weight is None else weight).astype(np.float64)
         if self.use.axis == 0:
             return array
         rows = array.reshape(array.shape[0], -1).T
@@ -93,6 +94,10 @@ class MatrixLayer:
             rows = np.concatenate([matrix[f, o] for f, o in self.blocks()], axis=1).T
         set_constant(self.use.weight, rows.reshape(array.shape).astype(array.dtype))
 
+    def state(self) -> tuple[Array, Floats | None]:
+        """The weight in its own shape and type, not copied, and the bias, float64 (outputs,)."""
+        return self._array(), self.bias_vector()
+
     def bias_vector(self) -> Floats | None:
         """The bias, float64 (outputs,)."""
         if self.bias is None:
@@ -109,30 +114,33 @@ class MatrixLayer:
         if value is not None and array is not None:
             set_constant(value, bias.reshape(array.shape).astype(array.dtype))
 
-    def rows(
-        self, given: Array, output: Array, count: int, generator: np.random.Generator
-    ) -> tuple[Array, Array, Indices]:
-        """``count`` rows drawn without replacement: (rows, features), (rows, outputs), and the
-        index of each one's sample on axis 0.
+    def draw(
+        self, shape: tuple[int, ...], count: int, generator: np.random.Generator
+    ) -> tuple[Indices, ...]:
+        """``count`` places of an output of ``shape``, or all where it has fewer, drawn without
+        replacement: for each axis but the outputs' own the positions, the sample's first."""
+        grid = (shape[0], *shape[2:]) if self.use.node.op_type == "Conv" else shape[:-1]
+        total = prod(grid)
+        places = draw_places(total, count, generator)
+        if not grid:  # a vector times a matrix
+            return (places,)
+        return tuple(axis.astype(np.int64) for axis in np.unravel_index(places, grid))
 
-        ``given`` and ``output`` are the layer's input and output of one run; they may come from
-        different models.
-        """
+    def wanted(self, output: Array, places: tuple[Indices, ...]) -> Array:
+        """The outputs at ``places``, (places, outputs)."""
+        if self.use.node.op_type == "Conv":
+            output = np.moveaxis(output, 1, -1)
+        return output[places] if output.ndim > 1 else output[None]
+
+    def features(self, given: Array, shape: tuple[int, ...], places: tuple[Indices, ...]) -> Array:
+        """What the layer sees of its input at ``places`` of an output of ``shape``, (places,
+        features)."""
         if self.use.node.op_type != "Conv":
-            places = draw_places(prod(output.shape[:-1]), count, generator)
-            features = given.reshape(-1, given.shape[-1])[places]
-            return (
-                features,
-                output.reshape(-1, output.shape[-1])[places],
-                places // max(prod(output.shape[1:-1]), 1),
-            )
-        grid = (output.shape[0], *output.shape[2:])
-        places = draw_places(prod(grid), count, generator)
-        sample, *spots = (np.asarray(part) for part in np.unravel_index(places, grid))
+            return given[places] if given.ndim > 1 else given[None]
         kernel = self._array().shape[2:]
-        fields = ReceptiveFields(self.use.node, kernel, given.shape[2:], output.shape[2:])
-        wanted = np.moveaxis(output, 1, -1)[(sample, *spots)]
-        return fields.patches(given, sample, spots), wanted, sample
+        sample, *spots = places
+        fields = ReceptiveFields(self.use.node, kernel, given.shape[2:], shape[2:])
+        return fields.patches(given, sample, spots)
 
     def _array(self) -> Array:
         array = constant_of(self.use.weight)

@@ -4,9 +4,9 @@ gives the outputs that the original gave.
 
 He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017, section
 3.1 (the second of the alternating problems) and 3.2 (outputs of the original, inputs of the pruned
-network). Ridge regularised towards the present weight, not towards zero: directions that the
+network). Ridge regularised towards the original weight, not towards zero: directions that the
 calibration data does not show keep their values. The strength is the one that does best on samples
-left out of the fit; where none does better than the present weight, that stays.
+left out of the fit; where none does better than the original weight, that stays.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import numpy.typing as npt
 from scipy import linalg
 
 from passes.channels.layer_moments import Fold, LayerMoments
-from passes.channels.layer_samples import Block, Floats, Indices
+from passes.channels.layer_samples import Array, Block, Floats, Indices
 
-STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-7)
+STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-7)
 """Ridges to try, as multiples of the features' mean square, until the error rises."""
 _UNJUDGED = 1e-2
+_WORTH = 0.98
+"""A refit must leave less than this share of the error on the samples left out of it: a smaller
+gain is as likely to be chance."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,19 @@ class Refit:
     strength: float | None
 
 
-def refit_layer(moments: LayerMoments, kept: npt.NDArray[np.bool_]) -> Refit:
+def refit_layer(
+    moments: LayerMoments, kept: npt.NDArray[np.bool_], state: tuple[Array, Floats | None]
+) -> Refit:
     """Fits the layer of ``moments`` anew and writes weight and bias.
 
     Args:
         moments: Of the layer's inputs now, and its outputs in the original.
         kept: bool (features,): features that stay; the weights of others become 0.
+        state: The weight and bias that the layer had in the original (``MatrixLayer.state``). An
+            earlier refit is no starting point: it has seen the samples that judge this one.
     """
     layer = moments.layer
-    bias, matrix = layer.bias_vector(), layer.matrix()
+    matrix, bias = layer.matrix(state[0]), state[1]
     matrix[~kept] = 0
     blocks, whole = layer.blocks(), moments.whole()
     present = np.append(matrix, np.zeros((1, matrix.shape[1])) if bias is None else bias[None], 0)
@@ -56,6 +63,8 @@ def refit_layer(moments: LayerMoments, kept: npt.NDArray[np.bool_]) -> Refit:
     fitted = None if strength is None else _fit(whole, present, indices, blocks, strength)
     if fitted is None:
         layer.set_matrix(matrix)
+        if bias is not None:
+            layer.set_bias(bias)
         return Refit(str(layer.use.weight.name), before / energy, before / energy, None)
     layer.set_matrix(fitted[:-1])
     if bias is not None:
@@ -76,7 +85,7 @@ def _best_strength(
     train, test = moments.folds
     if not train.count or not test.count:
         return _UNJUDGED if train.count or test.count else None
-    best, least = None, _error(test, present, indices, blocks)
+    best, least = None, _WORTH * _error(test, present, indices, blocks)
     for strength in STRENGTHS:
         fitted = _fit(train, present, indices, blocks, strength)
         if fitted is not None:

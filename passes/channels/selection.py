@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from passes.channels.lasso_path import lasso_path
 from passes.errors import SettingsError
 
 Selection = Literal["greedy", "lasso", "l1", "l2", "random"]
@@ -22,10 +23,7 @@ MEASURED = ("greedy", "lasso")
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-_SWEEPS = 200
-_TOLERANCE = 1e-9
 _ROUNDING = 1e-7  # of the trace: moments are summed in single precision
-_DOUBLINGS, _BISECTIONS = 60, 40
 
 
 def greedy_removal(gram: Floats, count: int) -> Indices:
@@ -54,9 +52,8 @@ def lasso_removal(gram: Floats, target: Floats, count: int) -> Indices:
     """``count`` channels to remove, ascending: those whose factor the lasso makes zero.
 
     He, Zhang, Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017,
-    section 3.1: min over b of 1/2 ||Y - sum_c b_c y_c||^2 + alpha ||b||_1. alpha is doubled until
-    at most the wanted number of channels has a factor, then bisected. Where no alpha gives exactly
-    that number, the largest contributions |b_c| ||y_c|| of the nearest alpha with more are kept.
+    section 3.1: min over b of 1/2 ||Y - sum_c b_c y_c||^2 + alpha ||b||_1, with the smallest alpha
+    that leaves the wanted number of factors (``lasso_path``).
 
     Args:
         gram: float64 (channels, channels), <y_c, y_d>.
@@ -71,50 +68,10 @@ def lasso_removal(gram: Floats, target: Floats, count: int) -> Indices:
         return np.sort(np.argsort(strengths, kind="stable")[: channels - wanted])
     # Rounding may have made the smallest eigenvalues negative, where nothing bounds the factors.
     gram = gram + np.eye(channels) * _ROUNDING * float(strengths @ strengths)
-    low, high = 0.0, peak * 2.0**-20
-    factors = richest = _descend(gram, target, low, np.ones(channels))
-    for _ in range(_DOUBLINGS):
-        factors = _descend(gram, target, high, factors)
-        if np.count_nonzero(factors) <= wanted:
-            break
-        low, richest, high = high, factors, high * 2
-    for _ in range(_BISECTIONS):
-        if np.count_nonzero(factors) == wanted:
-            richest = factors
-            break
-        middle = (low + high) / 2
-        factors = _descend(gram, target, middle, richest)
-        if np.count_nonzero(factors) < wanted:
-            high = middle
-        else:
-            low, richest = middle, factors
-    contributions = np.abs(richest) * strengths
+    factors, _ = lasso_path(gram, target, wanted)
     # Channels without a factor come first, the weakest of them before the others.
-    order = np.lexsort((strengths, contributions))
+    order = np.lexsort((strengths, np.abs(factors) * strengths))
     return np.sort(order[: channels - wanted])
-
-
-def _descend(gram: Floats, target: Floats, alpha: float, start: Floats) -> Floats:
-    """The lasso's solution by cyclic coordinate descent from ``start`` (Friedman, Hastie,
-    Tibshirani, "Regularization Paths for Generalized Linear Models", 2010, section 2.2)."""
-    diagonal = np.diagonal(gram)
-    factors = start.copy()
-    rest = target - gram @ factors
-    active = np.arange(len(gram))
-    for sweep in range(_SWEEPS):
-        change = 0.0
-        for c in active if sweep % 8 == 0 else active[factors[active] != 0]:
-            old = factors[c]
-            pull = rest[c] + diagonal[c] * old
-            new = np.sign(pull) * max(abs(pull) - alpha, 0.0) / diagonal[c]
-            if new != old:
-                factors[c] = new
-                rest -= gram[:, c] * (new - old)
-                change = max(change, diagonal[c] * (new - old) ** 2)
-        scale = float(target @ factors)
-        if change <= _TOLERANCE * max(scale, 0.0) / max(len(active), 1) and sweep % 8 in (0, 7):
-            break
-    return factors
 
 
 def smallest(scores: Floats, count: int) -> Indices:
