@@ -135,9 +135,10 @@ class PruneChannels(ir.passes.InPlacePass):
         if multiple_of < 1:
             raise SettingsError(f"multiple_of: expected 1 or more, found {multiple_of}")
         self.multiple_of = multiple_of
-        if activations is None and (reconstruct or selection in MEASURED):
+        if reconstruct or selection in MEASURED:
             what = "reconstruct" if reconstruct else f"selection {selection!r}"
-            raise SettingsError(f"{what} needs activations")
+            if activations is None or activations.num_feeds < 1:
+                raise SettingsError(f"{what} needs activations")
 
     def call(self, model: ir.Model) -> PruneResult:
         """Changes ``model`` in place."""
@@ -151,7 +152,10 @@ class PruneChannels(ir.passes.InPlacePass):
         if self.reconstruct and _give_biases(model, found):
             found = find_channel_groups(model)
         work = _Work(model, original, found, counts, self)
-        groups = work.run()
+        try:
+            groups = work.run()
+        finally:
+            work.close()
         masked = model.clone()
         cut_channels(model, found, np.flatnonzero(work.removed))
         return PruneResult(
@@ -225,6 +229,11 @@ class _Work:
             self.originals = OriginalRows(
                 settings.activations, original, list(self.layers.values()), settings.seed
             )
+
+    def close(self) -> None:
+        """Gives back what was kept of the original."""
+        if self.originals is not None:
+            self.originals.close()
 
     def _place(self, group: ChannelGroup) -> int:
         """Where the first layer behind a group is among all of them."""

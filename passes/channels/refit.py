@@ -25,8 +25,8 @@ STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5, 1e-7)
 """Ridges to try, as multiples of the features' mean square, until the error rises."""
 _UNJUDGED = 1e-2
 _WORTH = 0.98
-"""A refit must leave less than this share of the error on the samples left out of it: a smaller gain
-is as likely to be chance."""
+"""A refit must leave less than this share of the error on the samples left out of it: a smaller
+gain is as likely to be chance."""
 
 
 @dataclass(frozen=True)
