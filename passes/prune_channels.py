@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import gcd
 
 import numpy as np
 import onnx_ir as ir
@@ -107,7 +108,8 @@ class PruneChannels(ir.passes.InPlacePass):
         activations: Runs the model on calibration data.
         reconstruct: Whether to refit.
         multiple_of: Numbers of channels that stay are rounded to the nearest multiple of this,
-            where there are more: processors work on 8 or 16 at a time.
+            where there are more: processors work on 8 or 16 at a time. What goes as one, such as an
+            attention head, counts as the channels that it has.
         seed: Of the random selection and of the places that are sampled.
 
     Raises:
@@ -176,8 +178,9 @@ class PruneChannels(ir.passes.InPlacePass):
             share = self._share(group, used)
             count = len(group.channels)
             kept = count - round(share * count)
-            if share and 1 < self.multiple_of < count:
-                kept = max(round(kept / self.multiple_of), 1) * self.multiple_of
+            multiple = self.multiple_of // gcd(self.multiple_of, _width(group, found))
+            if share and 1 < multiple < count:
+                kept = max(round(kept / multiple), 1) * multiple
             counts.append(count - min(max(kept, 1), count))
         if isinstance(self.fraction, Mapping):
             for pattern in self.fraction:
@@ -361,6 +364,12 @@ class _Work:
                 )
             return None
         return layer
+
+
+def _width(group: ChannelGroup, found: ChannelMap) -> int:
+    """Outputs of the layer that makes them for each channel of a group: a head's, for instance."""
+    labels = group.producers[0].labels
+    return int(np.isin(found.number[labels], group.channels).sum()) // len(group.channels)
 
 
 def _give_biases(model: ir.Model, found: ChannelMap) -> bool:

@@ -58,6 +58,9 @@ def test_heads_go_whole() -> None:
     (group,) = result.groups
     assert (group.num_channels, group.num_removed) == (4, 2)
     assert set(group.producers) == {"wq", "wk", "wv"}
+    for multiple, removed in ((2, [1]), (4, []), (16, [1])):  # a head has two channels
+        _, result = pruned(proto, "l2", {"wq": 0.3}, reconstruct=False, multiple_of=multiple)
+        assert [group.num_removed for group in result.groups] == removed
     assert model.graph.initializers["wq"].shape == (8, 4)
 
 
