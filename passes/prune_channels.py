@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import gcd
 
 import numpy as np
 import onnx_ir as ir
@@ -108,7 +109,8 @@ class PruneChannels(ir.passes.InPlacePass):
         activations: Runs the model on calibration data.
         reconstruct: Whether to refit.
         multiple_of: Numbers of channels that stay are rounded to the nearest multiple of this,
-            where there are more: processors work on 8 or 16 at a time.
+            where there are more: processors work on 8 or 16 at a time. What goes as one, such as an
+            attention head, counts as the channels that it has.
         seed: Of the random selection and of the places that are sampled.
 
     Raises:
@@ -133,9 +135,10 @@ class PruneChannels(ir.passes.InPlacePass):
         if multiple_of < 1:
             raise SettingsError(f"multiple_of: expected 1 or more, found {multiple_of}")
         self.multiple_of = multiple_of
-        if activations is None and (reconstruct or selection in MEASURED):
+        if reconstruct or selection in MEASURED:
             what = "reconstruct" if reconstruct else f"selection {selection!r}"
-            raise SettingsError(f"{what} needs activations")
+            if activations is None or activations.num_feeds < 1:
+                raise SettingsError(f"{what} needs activations")
 
     def call(self, model: ir.Model) -> PruneResult:
         """Changes ``model`` in place."""
@@ -149,7 +152,10 @@ class PruneChannels(ir.passes.InPlacePass):
         if self.reconstruct and _give_biases(model, found):
             found = find_channel_groups(model)
         work = _Work(model, original, found, counts, self)
-        groups = work.run()
+        try:
+            groups = work.run()
+        finally:
+            work.close()
         masked = model.clone()
         cut_channels(model, found, np.flatnonzero(work.removed))
         return PruneResult(
@@ -170,8 +176,9 @@ class PruneChannels(ir.passes.InPlacePass):
             share = self._share(group, used)
             count = len(group.channels)
             kept = count - round(share * count)
-            if share and 1 < self.multiple_of < count:
-                kept = max(round(kept / self.multiple_of), 1) * self.multiple_of
+            multiple = self.multiple_of // gcd(self.multiple_of, _width(group, found))
+            if share and 1 < multiple < count:
+                kept = max(round(kept / multiple), 1) * multiple
             counts.append(count - min(max(kept, 1), count))
         if isinstance(self.fraction, Mapping):
             for pattern in self.fraction:
@@ -223,6 +230,11 @@ class _Work:
             self.originals = OriginalRows(
                 settings.activations, original, list(self.layers.values()), settings.seed
             )
+
+    def close(self) -> None:
+        """Gives back what was kept of the original."""
+        if self.originals is not None:
+            self.originals.close()
 
     def _place(self, group: ChannelGroup) -> int:
         """Where the first layer behind a group is among all of them."""
@@ -350,6 +362,12 @@ class _Work:
                 )
             return None
         return layer
+
+
+def _width(group: ChannelGroup, found: ChannelMap) -> int:
+    """Outputs of the layer that makes them for each channel of a group: a head's, for instance."""
+    labels = group.producers[0].labels
+    return int(np.isin(found.number[labels], group.channels).sum()) // len(group.channels)
 
 
 def _give_biases(model: ir.Model, found: ChannelMap) -> bool:

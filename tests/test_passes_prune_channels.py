@@ -58,6 +58,9 @@ def test_heads_go_whole() -> None:
     (group,) = result.groups
     assert (group.num_channels, group.num_removed) == (4, 2)
     assert set(group.producers) == {"wq", "wk", "wv"}
+    for multiple, removed in ((2, [1]), (4, []), (16, [1])):  # a head has two channels
+        _, result = pruned(proto, "l2", {"wq": 0.3}, reconstruct=False, multiple_of=multiple)
+        assert [group.num_removed for group in result.groups] == removed
     assert model.graph.initializers["wq"].shape == (8, 4)
 
 
@@ -110,6 +113,19 @@ def test_constants_that_groups_share_are_cut_for_each() -> None:
     assert [group.num_removed for group in result.groups] == [1, 1]
     feed = {"x": normal(2, 4, 6, 6)}
     np.testing.assert_allclose(run(model, feed)["y"], run(proto, feed)["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_bias_that_layers_share_is_refitted_for_each() -> None:
+    text = (
+        HEAD + "net (float[N,4,6,6] x) => (float[N,8,2,2] y) { a = Conv(x, w1, b) r = Relu(a)"
+        " c = Conv(r, w2, b) t = Relu(c) y = Conv<strides=[2,2]>(t, w3, b) }"
+    )
+    tensors = {"w1": normal(8, 4, 3, 3), "w2": normal(8, 8, 1, 1), "w3": normal(8, 8, 1, 1, seed=1)}
+    proto = proto_of(text, tensors | {"b": normal(8)})
+    model, result = pruned(proto, "random", 0.5)
+    biases = [node.inputs[2] for node in model.graph if node.op_type == "Conv"]
+    assert [v.shape for v in biases] == [(4,), (4,), (8,)] and len(set(biases)) == 3
+    assert not result.notes and all(refit.strength is not None for refit in result.refits)
 
 
 def test_shared_weights_stay_shared() -> None:
@@ -189,6 +205,7 @@ def test_multiple_of_and_patterns() -> None:
         ({"multiple_of": 0}, "multiple_of"),
         ({"reconstruct": True}, "needs activations"),
         ({"selection": "lasso"}, "needs activations"),
+        ({"selection": "greedy", "activations": Captured([])}, "needs activations"),
     ],
 )
 def test_bad_settings_are_refused(options: dict, text: str) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -47,6 +48,20 @@ def test_calibration_and_json(model: Path, tmp_path: Path) -> None:
     assert any("data.npz" in note for note in values["notes"])
 
 
+def test_normalisation_is_folded_and_dead_weights_go(tmp_path: Path) -> None:
+    proto = coupled("batch_norm")
+    proto.graph.node.append(onnx.helper.make_node("Abs", ["w1"], ["unused"]))
+    model = saved(proto, tmp_path / "bn.onnx")
+    report = toolkit.prune_channels(
+        model, tmp_path / "out.onnx", selection="l1", reconstruct=False, multiple_of=1
+    )
+    written = onnx.load(tmp_path / "out.onnx")
+    kinds = {node.op_type for node in written.graph.node}
+    assert kinds.isdisjoint({"BatchNormalization", "Abs"}) and "Conv" in kinds
+    assert report.pruned_parameters < report.original_parameters
+    assert [group.num_removed for group in report.groups] == [2]
+
+
 def test_layers_by_pattern(model: Path, tmp_path: Path) -> None:
     report = toolkit.prune_channels(
         model, tmp_path / "out.onnx", layers={"w2": 0.5}, selection="l2", reconstruct=False
@@ -64,6 +79,8 @@ def test_layers_by_pattern(model: Path, tmp_path: Path) -> None:
         (("--layer", "nope=0.5"), "'nope' matches no layer"),
         (("--layer", "w1=0.5", "--fraction", "0.5"), "exclude each other"),
         (("--fraction", "-0.1"), "fraction"),
+        (("--fraction", "0"), "rounds to none"),
+        (("--fraction", "0.1", "--multiple-of", "4"), "rounds to none"),
         (("--calibration", "missing.npz", "--selection", "greedy"), "missing.npz"),
     ],
 )

@@ -221,6 +221,7 @@ def _pruned(
     threads: int,
     settings: Mapping[str, Any],
 ) -> PruneResult:
+    from passes.channels import find_channel_groups
     from passes.clean_up import CleanUp
     from passes.errors import ModelError, SchemeError, SettingsError
     from passes.prune_channels import PruneChannels
@@ -233,6 +234,11 @@ def _pruned(
     except (ModelError, SchemeError, SettingsError) as error:
         raise InputError(str(error)) from error
     if not result.groups:
+        if find_channel_groups(model).groups:
+            multiple = settings["multiple_of"]
+            raise InputError(
+                f"no channel is removed: the fraction rounds to none with {multiple} as multiple_of"
+            )
         why = f": {result.blocked[0].name}: {result.blocked[0].reason}" if result.blocked else ""
         raise InputError(f"no channel can be removed{why}")
     CleanUp(rename_values=False, keep_node_names=True)(model)
