@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -36,19 +37,20 @@ def measure_sensitivity(
 
     `alone(name, step, draw)` runs the model with that one weight quantised, on the share of feeds
     number `draw` of two; `together` is the fidelity with all weights at `steps`. Weights are
-    measured from the largest on until `seconds` are over; `fill_sensitivity` gives the others the
+    measured from the largest on for `seconds` of all cores' time, which other work on the machine
+    does not change; `fill_sensitivity` gives the others the
     mean. Outputs that are near their limit when all are quantised count more. Returns the
     sensitivities and the number of weights measured, no more than 0 of them where it failed.
     """
     weights = _output_weights(together)
-    stop = time.monotonic() + seconds
+    stop = time.process_time() + seconds * (os.cpu_count() or 1)
     total = sum(curve.size for curve in curves.values())
     order = sorted(curves, key=lambda name: -curves[name].size)
     draws: dict[str, list[float]] = {}
     for draw in range(DRAWS):
         seen = 0
         for index, name in enumerate(order):
-            if time.monotonic() > stop or seen >= COVERED * total:
+            if time.process_time() > stop or seen >= COVERED * total:
                 break
             seen += curves[name].size
             step = steps[name] * RATIO**draw
