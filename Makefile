@@ -45,8 +45,8 @@ $(STAMPS)/install: $(STAMPS)/tools CMakeLists.txt $(SOURCES)
 	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable .
 	touch $@
 
-# What a target needs beside the package; torch comes with the extra `models` only.
-$(STAMPS)/test: EXTRAS := test
+# What a target needs beside the package; torch comes with the extras `train` and `models`.
+$(STAMPS)/test: EXTRAS := test,train
 $(STAMPS)/test-real: EXTRAS := test,models
 $(STAMPS)/bench: EXTRAS := bench,models
 $(STAMPS)/lint: EXTRAS := lint,test

@@ -85,6 +85,32 @@ class FeatureBlock(ctypes.Structure):
     ]
 
 
+class RatesInfo(ctypes.Structure):
+    """`tk_rates_info`."""
+
+    _fields_ = [
+        ("rows", _i64),
+        ("columns", _i64),
+        ("classes", _i32),
+        ("contexts", _i32),
+        ("tables", _i32),
+        ("low_bits", _i32),
+    ]
+
+
+class RatesModel(ctypes.Structure):
+    """`tk_rates_model`."""
+
+    _fields_ = [
+        ("row_classes", _pointer),
+        ("column_classes", _pointer),
+        ("t1", _pointer),
+        ("t2", _pointer),
+        ("map", _pointer),
+        ("bits", _pointer),
+    ]
+
+
 class WideInfo(ctypes.Structure):
     """`tk_wide_info`: the counts of FORMAT.md 2.2."""
 
@@ -168,6 +194,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "tk_symbol_rates_close": (None, [_pointer]),
     "tk_symbol_rates_total": (_i32, [_pointer, _pointer, ctypes.POINTER(ctypes.c_double)]),
+    "tk_symbol_rates_get_info": (_i32, [_pointer, ctypes.POINTER(RatesInfo)]),
+    "tk_symbol_rates_get_model": (_i32, [_pointer, ctypes.POINTER(RatesModel)]),
     "tk_round_features": (
         _i32,
         [ctypes.POINTER(FeatureBlock), _pointer, _i64, _pointer, _pointer],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,31 @@ from runtime.errors import CodecError, Status
 
 MOST = 2**15 - 1
 """Largest magnitude of a symbol."""
+
+
+@dataclass(frozen=True, eq=False)
+class RateTables:
+    """The tables of `SymbolRates` (FORMAT.md 2.6).
+
+    A symbol k is coded as ``v = k >> low_bits``, and ``low_bits`` raw bits. Its class is
+    ``y = min(max(row_classes[row] + column_classes[column], 0), classes - 1)``, its context z that
+    of the coded symbol before it in its row; it costs ``bits[map[y, z], v + 128] + low_bits``.
+
+    Attributes:
+        row_classes: int8 [A * B].
+        column_classes: int8 [C].
+        t1, t2: uint8 [classes], thresholds of the contexts.
+        map: uint8 [classes, contexts], numbers of tables; 1 or 5 contexts.
+        bits: float32 [tables, 256]; 13 for a symbol that its table lacks.
+    """
+
+    row_classes: npt.NDArray[np.int8]
+    column_classes: npt.NDArray[np.int8]
+    t1: npt.NDArray[np.uint8]
+    t2: npt.NDArray[np.uint8]
+    map: npt.NDArray[np.uint8]
+    bits: npt.NDArray[np.float32]
+    low_bits: int
 
 
 class SymbolRates:
@@ -65,6 +91,25 @@ class SymbolRates:
         )
         library.check(status, "bits of symbols")
         return bits.value
+
+    def tables(self) -> RateTables:
+        """The tables, as arrays of their own."""
+        codec, info = library.load(), library.RatesInfo()
+        library.check(codec.tk_symbol_rates_get_info(self.handle, ctypes.byref(info)), "rates")
+        tables = RateTables(
+            np.empty(info.rows, np.int8),
+            np.empty(info.columns, np.int8),
+            np.empty(info.classes, np.uint8),
+            np.empty(info.classes, np.uint8),
+            np.empty((info.classes, info.contexts), np.uint8),
+            np.empty((info.tables, 256), np.float32),
+            info.low_bits,
+        )
+        arrays = (tables.row_classes, tables.column_classes, tables.t1, tables.t2, tables.map)
+        model = library.RatesModel(*(a.ctypes.data for a in (*arrays, tables.bits)))
+        status = codec.tk_symbol_rates_get_model(self.handle, ctypes.byref(model))
+        library.check(status, "the tables of rates")
+        return tables
 
 
 def round_features(

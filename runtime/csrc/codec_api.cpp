@@ -139,6 +139,35 @@ int32_t tk_symbol_rates_total(const tk_symbol_rates* rates, const int16_t* symbo
   return TK_OK;
 }
 
+int32_t tk_symbol_rates_get_info(const tk_symbol_rates* rates, tk_rates_info* info) {
+  if (!rates || !info) return TK_ERR_ARGUMENT;
+  const toolkit::wide::SymbolRates& learnt = rates->learnt.rates;
+  *info = {rates->learnt.shape.rows(),
+           rates->learnt.shape.c,
+           learnt.set().classes,
+           learnt.set().contexts,
+           static_cast<int32_t>(learnt.table_bits().size() / 256),
+           learnt.low_bits()};
+  return TK_OK;
+}
+
+int32_t tk_symbol_rates_get_model(const tk_symbol_rates* rates, const tk_rates_model* model) {
+  if (!rates || !model || !model->row_classes || !model->column_classes || !model->t1 || !model->t2 || !model->map ||
+      !model->bits)
+    return TK_ERR_ARGUMENT;
+  const toolkit::wide::SymbolRates& learnt = rates->learnt.rates;
+  for (int64_t row = 0; row < rates->learnt.shape.rows(); ++row)
+    model->row_classes[row] = static_cast<int8_t>(learnt.row_class(row));
+  for (int64_t c = 0; c < rates->learnt.shape.c; ++c)
+    model->column_classes[c] = static_cast<int8_t>(learnt.column_class(c));
+  const toolkit::wide::SetPlan& set = learnt.set();
+  std::copy_n(set.t1.begin(), set.classes, model->t1);
+  std::copy_n(set.t2.begin(), set.classes, model->t2);
+  std::copy(set.map.begin(), set.map.end(), model->map);
+  std::copy(learnt.table_bits().begin(), learnt.table_bits().end(), model->bits);
+  return TK_OK;
+}
+
 int32_t tk_round_features(const tk_feature_block* block, const tk_symbol_rates* rates, int64_t num_symbols,
                           int16_t* symbols, float* missed) {
   if (!block || !symbols || !missed || num_symbols < 1) return TK_ERR_ARGUMENT;

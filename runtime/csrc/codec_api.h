@@ -92,6 +92,24 @@ TK_API void tk_symbol_rates_close(tk_symbol_rates* rates);
 // Bits of symbols, a * b * c of them, by these rates.
 TK_API int32_t tk_symbol_rates_total(const tk_symbol_rates* rates, const int16_t* symbols, double* bits);
 
+// The tables themselves. A symbol k is coded as k >> low_bits, and so many raw bits. Its table stands at
+// map[y * contexts + z], y = min(max(row class + column class, 0), classes - 1) and z the context of the coded symbol
+// before it in its row (FORMAT.md 2.6); there the coded symbol v costs bits[256 * table + v + 128].
+typedef struct {
+  int64_t rows, columns;
+  int32_t classes, contexts, tables, low_bits;
+} tk_rates_info;
+TK_API int32_t tk_symbol_rates_get_info(const tk_symbol_rates* rates, tk_rates_info* info);
+typedef struct {
+  int8_t* row_classes;     // rows
+  int8_t* column_classes;  // columns
+  uint8_t *t1, *t2;        // classes, where there are five contexts
+  uint8_t* map;            // classes * contexts
+  float* bits;             // tables * 256
+} tk_rates_model;
+// Fills the caller's arrays, of the sizes that tk_symbol_rates_get_info gives.
+TK_API int32_t tk_symbol_rates_get_model(const tk_symbol_rates* rates, const tk_rates_model* model);
+
 // Chooses the symbols of some features of a layer one feature after the other, each for all outputs, by the least
 // importance * (target - symbol)^2 + rate_weight * bits. What a choice misses moves the targets of the features behind.
 typedef struct {

@@ -34,14 +34,15 @@ class SymbolRates {
   // What the symbols of a row have in common.
   int row_class(int64_t row) const { return plan_.row_class(row); }
 
+  int column_class(int64_t c) const { return plan_.class_c.empty() ? 0 : plan_.class_c[static_cast<size_t>(c)]; }
+
   // What the states of a trellis have in common in column `c` of a row.
   struct Column {
     const uint8_t* map;
     int t1, t2;
   };
   Column column(int row_class, int64_t c) const {
-    const int col_class = plan_.class_c.empty() ? 0 : plan_.class_c[static_cast<size_t>(c)];
-    const auto y = static_cast<size_t>(class_of(row_class, col_class, set_.classes));
+    const auto y = static_cast<size_t>(class_of(row_class, column_class(c), set_.classes));
     return {set_.map.data() + y * static_cast<size_t>(set_.width()), set_.t1[y], set_.t2[y]};
   }
 
@@ -53,6 +54,10 @@ class SymbolRates {
 
   // A symbol k is coded as k >> low_bits, and so many raw bits.
   int low_bits() const { return plan_.low_bits; }
+
+  // Contexts, thresholds and the map of tables; costs of all tables, [table * 256 + symbol + 128].
+  const SetPlan& set() const { return set_; }
+  const std::vector<float>& table_bits() const { return bits_; }
 
  private:
   TensorPlan plan_;

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers and parametrizations of torch that train a network in its compressed form."""
+
+from __future__ import annotations
+
+from toolkit.nn.codec_rate import CodecRate
+from toolkit.nn.compressed import (
+    Compressed,
+    attach,
+    original_of,
+    originals,
+    parametrizations,
+)
+from toolkit.nn.decoders import AffineDecoder, Decoder
+from toolkit.nn.fitted import Fitted
+from toolkit.nn.latent import Latent
+from toolkit.nn.masked import Masked
+from toolkit.nn.model_size import (
+    compressed_bytes,
+    fit_all,
+    fitted_parameters,
+    plain_bytes,
+    rate_bits,
+    rate_exact_bits,
+    update_averages,
+)
+
+__all__ = [
+    "AffineDecoder",
+    "CodecRate",
+    "Compressed",
+    "Decoder",
+    "Fitted",
+    "Latent",
+    "Masked",
+    "attach",
+    "compressed_bytes",
+    "fit_all",
+    "fitted_parameters",
+    "original_of",
+    "originals",
+    "parametrizations",
+    "plain_bytes",
+    "rate_bits",
+    "rate_exact_bits",
+    "update_averages",
+]

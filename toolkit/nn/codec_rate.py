@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec's own model as a differentiable rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from passes.symbol_packing import padded
+from runtime.rounding import RateTables, SymbolRates
+from toolkit.nn.stored_size import smallest_integers, symbol_bits, view_of
+
+_MOST = 2**15 - 1
+
+
+class CodecRate(nn.Module):
+    """Bits of the symbols nearest to real positions, as the codec writes them.
+
+    The wide codec codes a symbol by a static table that the scale of its row and of its column and
+    the magnitude of the symbol before choose (FORMAT.md 2.6). Every ``interval`` calls in training
+    mode the tensor's symbols are given to the codec, which makes its classes and tables for them
+    and writes them with whichever of its coders is smallest; between, the value is what was written
+    plus what the code lengths of the tables say has changed since. So the estimate is in bits, not
+    in nats per weight, holds at 0.1 bits per weight as at 10, and knows headers and tables.
+
+    The gradient is the slope of the code lengths between the two integers around a position: that
+    of the expected rate under rounding up or down at random without bias, which is the mean over
+    uniform noise of the rate of the rounded sum. The value has no noise. What a symbol changes in
+    the context of the next one has no gradient.
+
+    Args:
+        shape: Of the tensor, in torch's layout; it decides what are rows and columns.
+        interval: Calls in training mode from one fit of the tables to the next.
+    """
+
+    learnt_from: Tensor
+
+    def __init__(self, shape: tuple[int, ...], *, interval: int = 50) -> None:
+        super().__init__()
+        self.shape, self.view, self.interval = tuple(shape), view_of(tuple(shape)), interval
+        self.register_buffer("learnt_from", torch.zeros(shape, dtype=torch.int16))
+        self._age = -1
+        self._tables: _Tables | None = None
+        self._side_bits = 0.0
+
+    @torch.compiler.disable
+    def forward(self, positions: Tensor) -> Tensor:
+        """Bits, float32 []; ``positions`` are real numbers in units of symbols, of the tensor's
+        shape."""
+        if self._age < 0 or (self.training and self._age >= self.interval):
+            self.learn(positions)
+        self._age += self.training
+        tables = self._learnt(positions.device)
+        rows = self._rows(positions.detach().float())
+        total, slopes = tables.bits(rows)
+        flat = slopes.reshape(-1)[: positions.numel()].reshape(positions.shape)
+        bits: Tensor = _Sloped.apply(positions, total + self._side_bits, flat)
+        return bits
+
+    def learn(self, positions: Tensor) -> None:
+        """Fits the tables to the symbols nearest to ``positions``."""
+        symbols = positions.detach().round().clamp(-_MOST - 1, _MOST)
+        self.learnt_from.copy_(symbols)
+        self._tables, self._age = None, 0
+
+    def _learnt(self, device: torch.device) -> _Tables:
+        if self._tables is None:
+            symbols = self.learnt_from.cpu().numpy()
+            rows = padded(symbols, self.view)
+            found = SymbolRates(rows)
+            self._side_bits = symbol_bits(smallest_integers(symbols), self.view) - found.total(rows)
+            self._tables = _Tables(found.tables())
+        if self._tables.device != device:
+            self._tables.to(device)
+        return self._tables
+
+    def _rows(self, positions: Tensor) -> Tensor:
+        """[A * B, C], zeros behind the last position."""
+        a, b, c = self.view
+        flat = positions.reshape(-1)
+        missing = a * b * c - flat.numel()
+        return nn.functional.pad(flat, (0, missing)).reshape(a * b, c)
+
+    def get_extra_state(self) -> Tensor:
+        """Calls since the last fit, int64 []."""
+        return torch.tensor(self._age)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Goes on from a state dict: the tables are made again from the symbols stored there."""
+        self._age, self._tables = int(state), None
+
+
+class _Tables:
+    """Code lengths where the positions are."""
+
+    def __init__(self, tables: RateTables) -> None:
+        classes = tables.row_classes.astype(np.int32)[:, None] + tables.column_classes[None, :]
+        kinds = np.clip(classes, 0, tables.map.shape[0] - 1)
+        self.low_bits, self.contexts = tables.low_bits, tables.map.shape[1]
+        places = tables.map.astype(np.int32) * 256 + 128
+        self.device = torch.device("cpu")
+        self._bits = torch.from_numpy(tables.bits.reshape(-1))
+        if self.contexts == 1:
+            self._places = torch.from_numpy(places[:, 0][kinds])
+            self._kinds = self._t1 = self._t2 = torch.zeros(0)
+        else:
+            self._places = torch.from_numpy(places.reshape(-1))
+            self._kinds = torch.from_numpy(kinds * 5)
+            self._t1, self._t2 = (
+                torch.from_numpy(t[kinds].astype(np.float32)) for t in (tables.t1, tables.t2)
+            )
+
+    def to(self, device: torch.device) -> None:
+        for name in ("_bits", "_places", "_kinds", "_t1", "_t2"):
+            setattr(self, name, getattr(self, name).to(device))
+        self.device = device
+
+    @torch.no_grad()
+    def bits(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Code length of the nearest symbols together, and the slope at each position [R, C]."""
+        symbols = rows.round()
+        scale = float(1 << self.low_bits)
+        coded = (symbols / scale).floor() if self.low_bits else symbols
+        starts = self._starts(coded)
+        if self.low_bits:
+            lengths = self._lengths(starts, coded)
+            slopes = self._lengths(starts, coded + 1) - self._lengths(starts, coded - 1)
+            total = lengths.sum() + float(self.low_bits * rows.numel())
+            return total, slopes / (2 * scale)
+        lower = rows.floor()
+        below, above = self._lengths(starts, lower), self._lengths(starts, lower + 1)
+        return torch.where(symbols == lower, below, above).sum(), above - below
+
+    def _starts(self, coded: Tensor) -> Tensor:
+        """Where the table of each position stands: the index of its symbol 0."""
+        if self.contexts == 1:
+            return self._places
+        before = nn.functional.pad(coded[:, :-1], (1, 0))
+        size = before.abs()
+        bins = (size >= self._t1).int() + (size >= self._t2).int()
+        context = 2 + torch.where(before < 0, -bins, bins)
+        return self._places[(self._kinds + context).long()]
+
+    def _lengths(self, starts: Tensor, coded: Tensor) -> Tensor:
+        return self._bits[(starts + coded.clamp(-128, 127).int()).long()]
+
+
+class _Sloped(torch.autograd.Function):
+    """A value, and its slope along each of ``positions``."""
+
+    @staticmethod
+    def forward(ctx: Any, positions: Tensor, value: Tensor, slopes: Tensor) -> Tensor:
+        ctx.save_for_backward(slopes.to(positions.dtype))
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (slopes,) = ctx.saved_tensors
+        return gradient * slopes, None, None
