@@ -51,7 +51,7 @@ def _build() -> bytes:
 
 @functools.cache
 def cifar10_images(part: str) -> npt.NDArray[np.float32]:
-    """Images of "test_batch" or "data_batch_1", float32 (10000, 3, 32, 32), pixels of 0 to 255."""
+    """Images of "test_batch" or "data_batch_1" to 5, float32 (10000, 3, 32, 32), 0 to 255."""
     from PIL import Image
 
     with Image.open(io.BytesIO(read_member(CIFAR10, f"package/{part}.png"))) as picture:
@@ -63,7 +63,17 @@ def cifar10_images(part: str) -> npt.NDArray[np.float32]:
 @functools.cache
 def cifar10_test_labels() -> npt.NDArray[np.int64]:
     """Class of each test image, int64 (10000,)."""
-    return np.asarray(json.loads(read_member(CIFAR10, "package/test_lables.json")), np.int64)
+    return _labels("test_lables")
+
+
+@functools.cache
+def cifar10_train_labels() -> npt.NDArray[np.int64]:
+    """Class of each training image, batch after batch, int64 (50000,)."""
+    return _labels("train_lables")
+
+
+def _labels(member: str) -> npt.NDArray[np.int64]:
+    return np.asarray(json.loads(read_member(CIFAR10, f"package/{member}.json")), np.int64)
 
 
 def _score(run: Run, limit: int | None) -> Evaluation:

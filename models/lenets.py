@@ -51,7 +51,9 @@ def pruned_weights(name: Name, kept: Mapping[str, float]) -> Arrays:
         DataUnavailable: the images cannot be fetched.
     """
     told = [_EPOCHS, _BATCH, _RATE, _MOMENTUM, _DECAY, _IMAGES, sorted(kept.items())]
-    source = "".join(inspect.getsource(part) for part in (_module, _trained, _train))
+    from models.architectures import lenet
+
+    source = "".join(inspect.getsource(part) for part in (lenet, _trained, _train))
     key = hashlib.sha256(f"{source}{told}".encode()).hexdigest()[:12]
     path = cache_folder() / "lenets" / f"{name}-{key}.npz"
     if not path.exists():
@@ -65,31 +67,9 @@ def pruned_weights(name: Name, kept: Mapping[str, float]) -> Arrays:
 
 def _module(name: Name) -> Any:
     """The untrained torch module; its layers have the names of `LAYERS`."""
-    from collections import OrderedDict
+    from models.architectures.lenet import lenet_5_caffe, lenet_300_100
 
-    from torch import nn
-
-    if name == "lenet_300_100":
-        parts: list[tuple[str, Any]] = [
-            ("flatten", nn.Flatten()),
-            ("ip1", nn.Linear(784, 300)),
-            ("relu1", nn.ReLU()),
-            ("ip2", nn.Linear(300, 100)),
-            ("relu2", nn.ReLU()),
-            ("ip3", nn.Linear(100, 10)),
-        ]
-    else:
-        parts = [
-            ("conv1", nn.Conv2d(1, 20, 5)),
-            ("pool1", nn.MaxPool2d(2)),
-            ("conv2", nn.Conv2d(20, 50, 5)),
-            ("pool2", nn.MaxPool2d(2)),
-            ("flatten", nn.Flatten()),
-            ("ip1", nn.Linear(800, 500)),
-            ("relu1", nn.ReLU()),
-            ("ip2", nn.Linear(500, 10)),
-        ]
-    return nn.Sequential(OrderedDict(parts))
+    return lenet_300_100() if name == "lenet_300_100" else lenet_5_caffe()
 
 
 def _trained(name: Name, kept: Mapping[str, float]) -> Arrays:
