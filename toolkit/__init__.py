@@ -44,8 +44,13 @@ _HOMES = {
 }
 
 
+_PACKAGES = ("train",)
+
+
 def __getattr__(name: str) -> Any:
-    """Imports a public name at its first use: numpy and onnxruntime take their time."""
+    """Imports a public name at its first use: numpy, onnxruntime and torch take their time."""
+    if name in _PACKAGES:
+        return import_module(f"toolkit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

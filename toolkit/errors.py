@@ -12,6 +12,11 @@ class InputError(ValueError):
     """
 
 
+class TrainingError(InputError):
+    """Training cannot go on with what was given: its loss is NaN, or it diverges (exit code 2). The
+    message says where the last good checkpoint is."""
+
+
 class OutputError(OSError):
     """The result could not be written; nothing half-written is left behind (exit code 2)."""
 
