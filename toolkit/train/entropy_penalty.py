@@ -58,7 +58,7 @@ class EntropyPenalty(Callback):
     def on_start(self, trainer: Trainer) -> None:
         """Checks that there is something to penalise."""
         if self._rate is None:
-            from toolkit.nn import parametrizations  # type: ignore[import-untyped]
+            from toolkit.nn import parametrizations
 
             if not list(parametrizations(trainer.model)):
                 raise InputError(
