@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -14,7 +15,7 @@ from toolkit.calibration import read_calibration
 from toolkit.errors import InputError
 from toolkit.index_bounds import index_bounds
 from toolkit.inputs import MAX_FEEDS, Sizes, make_feed, model_inputs, resolve_shapes
-from toolkit.signature import InputSpec
+from toolkit.signature import InputSpec, model_signature
 
 IDS = InputSpec("input_ids", "int64", ("batch", "sequence"))
 MASK = InputSpec("attention_mask", "int64", ("batch", "sequence"))
@@ -27,6 +28,15 @@ def test_token_ids_stay_below_the_table_they_index(tmp_path: Path) -> None:
     feed = make_feed([InputSpec("ids", "int64", ("batch", "sequence"))], Sizes(), bounds, 0)
     assert feed["ids"].max() < 37
     assert feed["ids"].min() >= 0
+
+
+def test_sizes_that_exporters_do_not_know_are_no_sizes() -> None:
+    dims = [-1, 3, "?", "", "height", 0]
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, dims)
+    graph = onnx.helper.make_graph([], "g", [value], [])
+    model = ir.from_proto(onnx.helper.make_model(graph))
+    (spec,) = model_signature(model)
+    assert spec.shape == (None, 3, None, None, "height", 0)
 
 
 def test_a_symbol_has_one_size_and_sums_add_up() -> None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from toolkit.calibration import Feed
 from toolkit.fitting import CalibratedFitting
+from toolkit.judged_values import JudgedValues
 from toolkit.memory import release_memory
 from toolkit.metrics import Metric
 from toolkit.moment_store import moments_of
 from toolkit.prepare_model import Prepared, prepare, searchable
 from toolkit.quantiser_search import choose_steps
-from toolkit.scores import ScoreKind
 from toolkit.search import SearchResult
 from toolkit.targets import Target
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from toolkit.pipeline import Source
 
 Settings = dict[str, "WeightSettings"]
+
+_OF_OUTPUTS = ("max_error", "min_agreement")
+"""Targets that speak of the outputs themselves, and not of what is behind them."""
 
 _NEED_MOMENTS = frozenset({"compensated", "rate_distortion"})
 
@@ -49,7 +52,7 @@ class Run(Protocol):
 class Choice:
     """Settings of every weight that is touched, and what is known from choosing them: `moments` of
     inputs, parameters fitted already, the feeds that were measured on (`feeds`) and fitted to;
-    `kinds` names the outputs that the search compared as scores."""
+    `judged` is how the search compared outputs, `reference` what the original gave, seen so."""
 
     settings: Settings
     target: Target
@@ -58,7 +61,8 @@ class Choice:
     fitted: list[Feed]
     ignored: list[str]
     notes: list[str]
-    kinds: dict[str, ScoreKind]
+    judged: JudgedValues
+    reference: list[dict[str, Any]]
     moments: Mapping[str, Moments | RowUse] = field(default_factory=dict)
     known: dict[str, Parameters] = field(default_factory=dict)
 
@@ -80,7 +84,16 @@ def choose_settings(
     with run.timed("inputs"):
         # Without a search the weights are taken out as well: the session stays small.
         taken = names or searchable(source, dict.fromkeys(settings))
-        prepared = prepare(source, taken, run.calibration, run.threads, metric, calibrated)
+        prepared = prepare(
+            source,
+            taken,
+            run.calibration,
+            run.threads,
+            metric,
+            calibrated,
+            behind=target.kind not in _OF_OUTPUTS,
+        )
+    judged_behind = target.kind == "min_sqnr" and bool(names)
     choice = Choice(
         fixed,
         target.with_baseline(prepared.baseline),
@@ -89,7 +102,8 @@ def choose_settings(
         prepared.fitted,
         prepared.ignored,
         prepared.notes,
-        prepared.kinds if target.kind == "min_sqnr" and names else {},
+        prepared.judged if judged_behind else JudgedValues(),
+        list(prepared.reference) if judged_behind and prepared.judged.parted else [],
     )
     if calibrated:
         with run.timed("moments"):

@@ -328,8 +328,14 @@ class _Job:
         """Fidelity of the outputs, the same in the search's own measure, and on stock ONNX
         Runtime where that was run."""
         from toolkit.padding import without_padding
-        from toolkit.scores import to_scores
-        from toolkit.verify import check_weights, run_compressed, run_original, run_stock, score
+        from toolkit.verify import (
+            check_weights,
+            run_compressed,
+            run_original,
+            run_parts,
+            run_stock,
+            score,
+        )
 
         def compared(found: list[dict[str, Any]]) -> Fidelity:
             return compare_outputs(original, without_padding(found, feeds), choice.ignored)
@@ -346,10 +352,16 @@ class _Job:
         release_memory()
         runs = run_compressed(path, feeds, self.threads)
         fidelity = judged = compared(runs)
-        if choice.kinds:
-            original_scores = to_scores(original, choice.kinds)
-            scores = without_padding(to_scores(runs, choice.kinds), feeds)
-            judged = compare_outputs(original_scores, scores, choice.ignored)
+        if choice.judged.parted:
+            parts = run_parts(path, choice.judged.parted, feeds, self.threads)
+            if parts is not None:
+                seen = without_padding(choice.judged.of(parts), feeds)
+                judged = compare_outputs(choice.reference, seen, choice.ignored)
+            elif choice.result is not None and choice.result.fidelity is not None:
+                judged = choice.result.fidelity  # the file does not show them, the search saw them
+        elif choice.judged.kinds:
+            seen = without_padding(choice.judged.of(runs), feeds)
+            judged = compare_outputs(choice.judged.of(original), seen, choice.ignored)
         if self.metric is not None:
             fidelity.score = score(path, self.metric, self.threads)
         if choice.moments and choice.fitted is not feeds:
@@ -406,10 +418,9 @@ def _reached(target: Target, fidelity: Fidelity, size: int) -> bool:
 
 
 def _behind(choice: Choice, judged: Fidelity) -> str:
-    """What is to be said of a target that was judged by scores."""
-    if not choice.kinds:
-        return ""
-    return f", {', '.join(choice.kinds)} as scores ({judged.sqnr_db:.1f} dB)"
+    """What is to be said of a target that was judged by what is behind the outputs."""
+    text = choice.judged.text
+    return f", {text} ({judged.sqnr_db:.1f} dB)" if text else ""
 
 
 def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity: Fidelity) -> None:

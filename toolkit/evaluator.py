@@ -27,7 +27,8 @@ class Evaluator:
     """A model whose weights are given at each run.
 
     `model` is consumed: the weights in `values` leave it. `weights` maps the name under which a
-    weight is given to its `ir.Value`, in the main graph or in a subgraph.
+    weight is given to its `ir.Value`, in the main graph or in a subgraph. `observed` are values of
+    the main graph that are given out beside the outputs, by the keys there.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Evaluator:
         model: ir.Model,
         weights: Mapping[str, ir.Value],
         threads: int = 0,
+        observed: Mapping[str, ir.Value] | None = None,
     ) -> None:
         import onnxruntime
 
@@ -50,19 +52,30 @@ class Evaluator:
             model.graph.inputs.append(value)
             taken.add(value.name)
             self._input_of[name] = str(value.name)
+        self._names = {str(output.name): str(output.name) for output in model.graph.outputs}
+        self._observed = frozenset(observed or ())
+        for key, value in (observed or {}).items():
+            if value not in model.graph.outputs:
+                model.graph.outputs.append(value)
+            self._names[key] = str(value.name)
         self._session = onnxruntime.InferenceSession(
             _serialized(model), quiet_options(threads), providers=["CPUExecutionProvider"]
         )
-        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, values: Values, feeds: Sequence[Feed]) -> list[dict[str, Any]]:
-        """Outputs by name for each feed, with the weights in `values` (all of them)."""
+        """Outputs by name, and observed values by key, for each feed, with the weights in `values`
+        (all of them)."""
         given = {self._input_of[name]: _runtime_value(array) for name, array in values.items()}
         results = []
         for feed in feeds:
-            outputs = self._session.run(self._outputs, {**feed, **given})
-            results.append(dict(zip(self._outputs, outputs, strict=True)))
+            outputs = self._session.run(list(self._names.values()), {**feed, **given})
+            results.append(dict(zip(self._names, outputs, strict=True)))
         return results
+
+    def outputs(self, values: Values, feed: Feed) -> dict[str, Any]:
+        """The model's own outputs by name for one feed."""
+        found = self.run(values, [feed])[0]
+        return {name: value for name, value in found.items() if name not in self._observed}
 
 
 def _serialized(model: ir.Model) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.fitting import Fitting, PlainFitting
 from toolkit.index_bounds import index_bounds
 from toolkit.inputs import MAX_CALIBRATION_FEEDS, MAX_FITTED_FEEDS, model_inputs
+from toolkit.judged_values import JudgedValues
 from toolkit.metrics import Metric
 from toolkit.ort_session import open_session
+from toolkit.output_parts import output_parts
 from toolkit.padding import without_padding
 from toolkit.pipeline import Source
-from toolkit.scores import ScoreKind, score_kinds, to_scores
 from toolkit.search import Steps
 from toolkit.signature import model_signature
 
@@ -55,9 +57,8 @@ MINOR_SIZE = 64
 @dataclass
 class Prepared:
     """A model ready to be measured: `feeds`, padding aside, and what the original gives for them;
-    `fitted` are the feeds to fit to, `apart` whether they are others. Outputs that are
-    probabilities are compared as scores; `kinds` says which. `baseline` is the original's
-    `metric`."""
+    `fitted` are the feeds to fit to. Outputs are compared as `judged` says; `baseline` is the
+    original's `metric`."""
 
     evaluator: Evaluator
     arrays: dict[str, npt.NDArray[Any]]
@@ -65,7 +66,7 @@ class Prepared:
     fitted: list[Feed]
     generated: bool
     reference: list[dict[str, Any]]
-    kinds: dict[str, ScoreKind]
+    judged: JudgedValues
     ignored: list[str]
     notes: list[str]
     fitting: Fitting
@@ -81,7 +82,7 @@ class Prepared:
         values = {**self.arrays, **changed}
         fidelity = self._compared(values, self.feeds, self.reference)
         if self.metric is not None:
-            fidelity.score = self.metric.score(lambda feed: self.evaluator.run(values, [feed])[0])
+            fidelity.score = self.metric.score(partial(self.evaluator.outputs, values))
         return fidelity
 
     def alone(self, name: str, step: float, draw: int) -> Fidelity:
@@ -97,7 +98,7 @@ class Prepared:
         feeds: Sequence[Feed],
         reference: Sequence[Mapping[str, Any]],
     ) -> Fidelity:
-        found = to_scores(self.evaluator.run(values, feeds), self.kinds)
+        found = self.judged.of(self.evaluator.run(values, feeds))
         return compare_outputs(reference, without_padding(found, feeds), self.ignored)
 
 
@@ -108,16 +109,20 @@ def prepare(
     threads: int,
     metric: Metric | None = None,
     divide: bool = False,
+    behind: bool = True,
 ) -> Prepared:
     """Makes inputs and runs the original once. `names` are the weights that will be replaced; with
-    `divide` most of the calibration data is not measured on, so that it can be fitted to.
+    `divide` most of the calibration data is not measured on, so that it can be fitted to; with
+    `behind` outputs are compared by their parts, and probabilities as scores.
     Raises `InputError` where no inputs can be had."""
     specs, bounds = model_signature(source.model), index_bounds(source.model)
     arrays = {name: source.weights[name].array() for name in names}
     try:
         copy = source.model.clone()
         taken = {name: copy.graph.initializers[name] for name in names}
-        evaluator = Evaluator(copy, taken, threads)
+        parts = output_parts(copy.graph) if behind else {}
+        observed = {part.key: part.value for found in parts.values() for part in found}
+        evaluator = Evaluator(copy, taken, threads, observed)
     except Exception:
         open_session(source.path, threads)  # says so where the model itself is at fault
         raise
@@ -133,30 +138,28 @@ def prepare(
         split = split_calibration(inputs.feeds, specs)
         feeds, fitted = split.apart, split.fitted
         notes.append(split.note)
-    reference = evaluator.run(arrays, feeds)
-    ignored = irreproducible(reference, evaluator.run(arrays, feeds))
+    parted = {output: [part.key for part in found] for output, found in parts.items()}
+    runs = evaluator.run(arrays, feeds)
+    judged = JudgedValues.found(runs, parted) if behind else JudgedValues()
+    reference = judged.of(runs)
+    ignored = irreproducible(reference, judged.of(evaluator.run(arrays, feeds)))
     if ignored:
         notes.append(
             f"outputs {', '.join(ignored)} differ from run to run in the original already: "
             "they do not count"
         )
-    kinds = score_kinds(reference)
-    if kinds:
-        notes.append(
-            f"outputs {', '.join(kinds)} are probabilities: "
-            "the search compares the scores behind them"
-        )
+    notes += judged.notes
     baseline = 0.0
     if metric is not None:
-        baseline = metric.score(lambda feed: evaluator.run(arrays, [feed])[0])
+        baseline = metric.score(partial(evaluator.outputs, arrays))
     return Prepared(
         evaluator,
         arrays,
         feeds,
         fitted,
         inputs.generated,
-        without_padding(to_scores(reference, kinds), feeds),
-        kinds,
+        without_padding(reference, feeds),
+        judged,
         ignored,
         notes,
         PlainFitting(threads),

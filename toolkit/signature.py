@@ -69,12 +69,16 @@ def signature(inputs: Iterable[SessionInput]) -> list[InputSpec]:
     for entry in inputs:
         is_tensor = entry.type.startswith("tensor(") and entry.type.endswith(")")
         element = entry.type[len("tensor(") : -1] if is_tensor else entry.type
-        shape = tuple(
-            d if isinstance(d, str) or (isinstance(d, int) and d >= 0) else None
-            for d in entry.shape or ()
-        )
+        shape = tuple(_dimension(d) for d in entry.shape or ())
         specs.append(InputSpec(entry.name, element, shape, is_tensor))
     return specs
+
+
+def _dimension(size: object) -> int | str | None:
+    """A size or a symbol; None for what exporters write where they know neither: -1, "" and "?"."""
+    if isinstance(size, str):
+        return size if size.strip("?") else None
+    return size if isinstance(size, int) and size >= 0 else None
 
 
 def model_signature(model: ir.Model) -> list[InputSpec]:
@@ -88,9 +92,7 @@ def model_signature(model: ir.Model) -> list[InputSpec]:
             continue
         shape: tuple[int | str | None, ...] = ()
         if value.shape is not None:
-            shape = tuple(
-                d if isinstance(d, int) else (d.value if d.value else None) for d in value.shape
-            )
+            shape = tuple(_dimension(d if isinstance(d, int) else d.value) for d in value.shape)
         is_tensor = value.type is None or isinstance(value.type, ir.TensorType)
         element = value.dtype.name.lower() if value.dtype is not None else "float"
         specs.append(InputSpec(name, element if is_tensor else str(value.type), shape, is_tensor))

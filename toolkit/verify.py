@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Outputs = list[dict[str, Any]]
 Expected = str | npt.NDArray[Any]
 
+MOST_IN_MEMORY = 1 << 29
+"""Bytes of a file that is copied to look at values inside of it."""
+
 # Share of the largest weight by which sums of products may differ; by default 1e-5.
 _ROUND_OFF = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
 
@@ -191,17 +194,54 @@ def run_compressed(
     return _run(path, lambda: _session(path, threads, mode), feeds, f"{mode} mode")
 
 
+def run_parts(
+    path: Path, parted: Mapping[str, Sequence[str]], feeds: Sequence[Feed], threads: int = 0
+) -> Outputs | None:
+    """Outputs of a compressed file in load mode, and the parts of those in `parted` by key; None
+    where the file is too large to be changed in memory, or has other parts."""
+    import onnx
+    import onnx_ir as ir
+
+    from toolkit.output_parts import output_parts
+
+    if path.stat().st_size > MOST_IN_MEMORY:
+        return None
+    parts = [part for found in output_parts(ir.load(path).graph).values() for part in found]
+    names = {part.key: str(part.value.name) for part in parts}
+    proto = onnx.load(str(path), load_external_data=False)
+    stored = any(t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer)
+    if stored or set(names) != {key for keys in parted.values() for key in keys}:
+        return None
+    present = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(
+        onnx.ValueInfoProto(name=name)
+        for name in dict.fromkeys(names.values())
+        if name not in present
+    )
+
+    def run_all(feed: Feed) -> dict[str, Any]:
+        found = run_named(session, feed)
+        mine = {name: found[name] for name in found if name in present}
+        return mine | {key: found[name] for key, name in names.items()}
+
+    session = _session(proto.SerializeToString(), threads)
+    return [run_all(feed) for feed in feeds]
+
+
 def score(path: Path, metric: Metric, threads: int = 0) -> float:
     """The user's metric of a compressed file in load mode."""
     session = _session(path, threads)
     return metric.score(lambda feed: run_named(session, feed))
 
 
-def _session(path: Path, threads: int, mode: Literal["load", "stream"] = "load") -> Any:
+def _session(model: Path | bytes, threads: int, mode: Literal["load", "stream"] = "load") -> Any:
     import runtime
 
     return runtime.InferenceSession(
-        str(path), quiet_options(threads), providers=["CPUExecutionProvider"], mode=mode
+        model if isinstance(model, bytes) else str(model),
+        quiet_options(threads),
+        providers=["CPUExecutionProvider"],
+        mode=mode,
     )
 
 

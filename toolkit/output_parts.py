@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an output is put together from, so that each part can be judged by itself.
+
+A detector joins boxes in pixels and class scores between 0 and 1 in one output: a ratio over all of
+it sees the boxes only. And behind a Sigmoid most values are close to 0, where neither the damage to
+a score nor, on inputs without an object, any score is left to see. So the values are looked at
+where they are made: before a Concat, and before a Sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_PASSED = frozenset(
+    {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Dropout"}
+)
+"""Operators that only rearrange their first input."""
+
+BEFORE_SIGMOID = " before Sigmoid"
+"""How the key of such a part ends."""
+
+MAX_PARTS = 32
+"""Outputs of more parts are judged as a whole."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One value that an output is made of; ``before_sigmoid`` where a Sigmoid follows it."""
+
+    output: str
+    index: int
+    value: ir.Value
+    before_sigmoid: bool
+
+    @property
+    def key(self) -> str:
+        """The part in words, the same for the same part of another file of the model."""
+        place = BEFORE_SIGMOID if self.before_sigmoid else ""
+        return f"{self.output}, part {self.index + 1}{place}"
+
+
+def output_parts(graph: ir.Graph) -> dict[str, list[Part]]:
+    """The parts of those outputs that are joined by Concat or made by Sigmoid, by output name."""
+    found: dict[str, list[Part]] = {}
+    for output in graph.outputs:
+        name = output.name or ""
+        parts = list(_parts(output, False))
+        joined = len(parts) > 1 or any(squashed for _, squashed in parts)
+        if joined and len(parts) <= MAX_PARTS:
+            found[name] = [
+                Part(name, index, value, squashed) for index, (value, squashed) in enumerate(parts)
+            ]
+    return found
+
+
+def _parts(value: ir.Value, squashed: bool) -> Iterator[tuple[ir.Value, bool]]:
+    """The computed values behind ``value``, in the order of their Concats."""
+    node = value.producer()
+    while node is not None and not node.domain and node.op_type in _PASSED:
+        first = node.inputs[0]
+        if first is None or not _is_float(first):
+            break
+        value, node = first, first.producer()
+    if node is None:  # an input or a constant: nothing of the model's doing
+        return
+    if not node.domain and node.op_type == "Concat":
+        for part in node.inputs:
+            if part is not None:
+                yield from _parts(part, squashed)
+    elif not node.domain and node.op_type == "Sigmoid" and not squashed and node.inputs[0]:
+        yield from _parts(node.inputs[0], True)
+    else:
+        yield value, squashed
+
+
+def _is_float(value: ir.Value) -> bool:
+    """Whether ``value`` holds floats, as far as is known."""
+    return value.dtype is None or value.dtype.is_floating_point()
