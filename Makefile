@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet
 STAMPS := .make
-SOURCES := $(wildcard runtime/csrc/*.cpp runtime/csrc/*.h)
+SOURCES := $(wildcard runtime/csrc/*.cpp runtime/csrc/*.h runtime/csrc/cuda/*)
 DRIVER := build/sanitize/toolkit_fuzz_driver
 
 .PHONY: demo test test-real lint types sanitize bench clean

@@ -158,6 +158,44 @@ class Dequantize(ctypes.Structure):
     ]
 
 
+class Output(ctypes.Structure):
+    """`tk_output`: what becomes of the symbols that a GPU decodes."""
+
+    _fields_ = [
+        ("kind", _i32),
+        ("scale_type", _i32),
+        ("zero_type", _i32),
+        ("reserved", _i32),
+        ("scales", _pointer),
+        ("zero_points", _pointer),
+        ("codebook", _pointer),
+        ("num_scales", _i64),
+        ("inner", _i64),
+        ("length", _i64),
+        ("block", _i64),
+        ("num_entries", _i64),
+        ("offset", _i64),
+        ("num_values", _i64),
+    ]
+
+
+class PlanInfo(ctypes.Structure):
+    """`tk_plan_info`: the geometry of a launch."""
+
+    _fields_ = [
+        ("layout", _i32),
+        ("grid", _i32),
+        ("warps", _i32),
+        ("shared_bytes", _i32),
+        ("tables", _i32),
+        ("entries", _i32),
+        ("record_bytes", _i32),
+        ("reserved", _i32),
+        ("image_bytes", _i64),
+        ("num_blocks", _i64),
+    ]
+
+
 class LoadResult(ctypes.Structure):
     """`tk_load_result`."""
 
@@ -213,6 +251,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_wide_decode_lookup": (
         _i32,
         [_pointer, _i64, _pointer, _i64, _i64, _i32, _i64, _pointer, _i64, _i32, _i32],
+    ),
+    "tk_plan_describe": (_i32, [_pointer, _i64, _i32, _i32, _i32, ctypes.POINTER(PlanInfo)]),
+    "tk_emulate_decode": (
+        _i32,
+        [_pointer, _i64, _i32, ctypes.POINTER(Output), _pointer, _i64],
     ),
     "tk_small_info": (_i32, [*_words, ctypes.POINTER(_i32), ctypes.POINTER(_i64)]),
     "tk_small_decode": (_i32, [*_words, _pointer, _i64]),

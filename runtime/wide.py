@@ -169,6 +169,11 @@ class WideReader:
             for index, tensor in enumerate(self.tensors)
         }
 
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """The library's `tk_wide_reader`, which lives as long as this object."""
+        return self._handle
+
     def find(self, lane: int, lanes: int, steps: int) -> int | None:
         """Return which tensor takes a place among the symbols of the blob, or None.
 

@@ -16,15 +16,12 @@
 #include "wide_decode.h"
 #include "wide_encode.h"
 #include "wide_format.h"
+#include "wide_reader.h"
 #include "wide_step.h"
 #include "wide_trellis.h"
 
 using toolkit::wide::Segment;
 using toolkit::wide::Tensor;
-
-struct tk_wide_reader {
-  Segment segment;
-};
 
 struct tk_symbol_rates {
   toolkit::wide::LearntRates learnt;
@@ -192,6 +189,8 @@ int32_t tk_wide_open(const uint16_t* words, int64_t num_words, tk_wide_reader** 
     if (tk_status status = toolkit::check_frame(words, num_words, toolkit::kCoderWide, &body, &body_words))
       return status;
     auto made = std::make_unique<tk_wide_reader>();
+    made->blob = words;
+    made->num_words = num_words;
     if (tk_status status = toolkit::wide::parse_segment(body, body_words, false, &made->segment)) return status;
     *reader = made.release();
     return TK_OK;

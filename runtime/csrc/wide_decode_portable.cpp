@@ -16,12 +16,8 @@ bool decode_block(const BlockJob& job) {
   const uint16_t* p = job.words;
   const uint16_t* const end = job.words_end;
   auto* const out = static_cast<Symbol*>(job.out);
-  const uint32_t low_mask = (1u << job.low_bits) - 1;
   const auto put = [trellis](int symbol, int* state) {
-    if (!trellis) return static_cast<Symbol>(symbol);
-    const int quantiser = *state & 1;
-    *state = next_state(*state, symbol);
-    return static_cast<Symbol>(reconstruct(symbol, quantiser));
+    return static_cast<Symbol>(trellis ? trellis_integer(symbol, state) : symbol);
   };
   for (int64_t row = 0; row < job.rows; ++row) {
     const int active = row < job.last_rows ? job.lanes : job.lanes - 1;
@@ -36,20 +32,18 @@ bool decode_block(const BlockJob& job) {
         const int64_t table = set.map[set.place_of(y, z, q)];
         const int v = pop_symbol(set.slots[table * kSlots + x[i] % kSlots], &x[i]);
         previous[i] = v;
-        if (x[i] < kStateLow) {
+        if (needs_word(x[i])) {
           if (p == end) return false;
-          x[i] = x[i] << 16 | *p++;
+          x[i] = with_word(x[i], *p++);
         }
         if constexpr (sizeof(Symbol) == 1) out[i * job.lane_stride + step] = put(v, &state[i]);
       }
       if constexpr (sizeof(Symbol) == 2) {
         for (int i = 0; i < active; ++i) {
-          const auto low = static_cast<int>(x[i] & low_mask);
-          out[i * job.lane_stride + step] = put(previous[i] * (1 << job.low_bits) + low, &state[i]);
-          x[i] >>= job.low_bits;
-          if (x[i] < kStateLow) {
+          out[i * job.lane_stride + step] = put(join_low_bits(previous[i], job.low_bits, &x[i]), &state[i]);
+          if (needs_word(x[i])) {
             if (p == end) return false;
-            x[i] = x[i] << 16 | *p++;
+            x[i] = with_word(x[i], *p++);
           }
         }
       }

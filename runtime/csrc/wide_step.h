@@ -20,8 +20,9 @@ TK_HOST_DEVICE inline int8_t row_class_of(int sum) {
 
 // 2.6 step 2: min(max(row + column, 0), classes - 1).
 TK_HOST_DEVICE inline int class_of(int row_class, int col_class, int classes) {
-  const int y = row_class + col_class;
-  return y < 0 ? 0 : (y >= classes ? classes - 1 : y);
+  const int y = row_class + col_class, last = classes - 1;
+  const int below = y < last ? y : last;
+  return below > 0 ? below : 0;
 }
 
 // 2.6 step 3, for sets of five contexts: 2 + sign(previous) * (how many of the two thresholds its magnitude reaches).
@@ -37,6 +38,23 @@ TK_HOST_DEVICE inline int pop_symbol(uint32_t entry, uint32_t* x) {
   return static_cast<int8_t>(entry);
 }
 
+// The same with the symbol's cumulative frequency in the place of the bias, for tables that are not laid out by slot.
+TK_HOST_DEVICE inline int pop_symbol_at(uint32_t entry, uint32_t slot, uint32_t* x) {
+  *x = ((entry >> 8) & 0xfff) * (*x >> 12) + slot - (entry >> 20);
+  return static_cast<int8_t>(entry);
+}
+
+// 2.6 step 5: whether a lane takes the next code word, and its state then.
+TK_HOST_DEVICE inline bool needs_word(uint32_t x) { return x < 1u << 16; }
+TK_HOST_DEVICE inline uint32_t with_word(uint32_t x, uint32_t word) { return x << 16 | word; }
+
+// 2.6 step 6: takes the raw low bits out of the state and returns the symbol that they complete.
+TK_HOST_DEVICE inline int join_low_bits(int symbol, int low_bits, uint32_t* x) {
+  const uint32_t low = *x & ((1u << low_bits) - 1);
+  *x >>= low_bits;
+  return symbol * (1 << low_bits) + static_cast<int>(low);
+}
+
 // Trellis sets: the states of dependent quantisation. T of FORMAT.md 2.9, four bits an entry: T[t][p] at 4 (2 t + p).
 inline constexpr uint64_t kTransitions = 0x6413750246315720;
 
@@ -48,6 +66,13 @@ TK_HOST_DEVICE constexpr int next_state(int state, int symbol) {
 // 2.9: the integer that a symbol stands for under quantiser 0 (even integers) or 1 (odd ones and zero).
 TK_HOST_DEVICE constexpr int reconstruct(int symbol, int quantiser) {
   return 2 * symbol - quantiser * ((symbol > 0) - (symbol < 0));
+}
+
+// 2.9: puts the integer in the place of a symbol and moves the state on.
+TK_HOST_DEVICE inline int trellis_integer(int symbol, int* state) {
+  const int quantiser = *state & 1;
+  *state = next_state(*state, symbol);
+  return reconstruct(symbol, quantiser);
 }
 
 }  // namespace toolkit::wide

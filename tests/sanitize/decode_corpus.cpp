@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "codec_api.h"
+#include "cuda/cuda_api.h"
 #include "load_plan.h"
 #include "small_coders.h"
 
@@ -73,6 +74,44 @@ int32_t decode_wide(const uint16_t* words, int64_t num_words, int32_t isa, uint3
   return status;
 }
 
+// The GPU's program on the host, with tables in every layout: the first status that is not TK_OK.
+int32_t emulate(const uint16_t* words, int64_t num_words) {
+  tk_wide_reader* reader = nullptr;
+  int32_t status = tk_wide_open(words, num_words, &reader);
+  if (status != TK_OK) return status;
+  tk_wide_info info{};
+  tk_wide_get_info(reader, &info);
+  const int64_t size = info.wide ? 2 : 1;
+  for (int32_t layout = -1; layout <= 3; ++layout) {
+    tk_output as_symbols{};
+    as_symbols.inner = 1;
+    if (info.num_lanes * info.num_steps <= kMostSymbols) {
+      std::vector<char> out(static_cast<size_t>(info.num_lanes * info.num_steps * size));
+      const auto bytes = static_cast<int64_t>(out.size());
+      const int32_t now = tk_emulate_decode(reader, -1, layout, &as_symbols, out.data(), bytes);
+      if (status == TK_OK && layout < 0) status = now;
+    }
+    for (int64_t index = 0; index < info.num_tensors; ++index) {
+      tk_wide_tensor_info tensor{};
+      const int32_t found = tk_wide_get_tensor(reader, index, &tensor);
+      const int64_t count = tensor.a * tensor.b * tensor.c;
+      if (found != TK_OK || count > kMostSymbols) continue;
+      const std::vector<float> scales(static_cast<size_t>(tensor.c), 0.5f);
+      tk_output halves{};
+      halves.kind = TK_FLOAT16;
+      halves.scale_type = TK_FLOAT32;
+      halves.scales = scales.data();
+      halves.num_scales = tensor.c;
+      halves.inner = 1;
+      halves.num_values = count;
+      std::vector<uint16_t> out(static_cast<size_t>(count));
+      tk_emulate_decode(reader, index, layout, &halves, out.data(), count * 2);
+    }
+  }
+  tk_wide_close(reader);
+  return status;
+}
+
 int32_t decode_small(const uint16_t* words, int64_t num_words) {
   int32_t coder = 0;
   int64_t count = 0;
@@ -124,6 +163,10 @@ int main(int argc, char** argv) {
         }
         status = now;
         digest = found;
+      }
+      if (const int32_t emulated = emulate(words.get(), num_words); emulated != status) {
+        std::fprintf(stderr, "%s: status %d, the GPU's program %d\n", file.filename().c_str(), status, emulated);
+        return 1;
       }
       const int32_t small = decode_small(words.get(), num_words);
       std::printf("%s %d %d %d\n", file.filename().c_str(), status, small, load_model(bytes));

@@ -1,0 +1,53 @@
+// C API of decoding and computing on a GPU. All functions are in every build of the library; where it was built without
+// CUDA, or there is no device, they say so by their status.
+// SPDX-License-Identifier: Apache-2.0
+#ifndef TOOLKIT_CUDA_API_H
+#define TOOLKIT_CUDA_API_H
+
+#include "codec_api.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// What becomes of the symbols of a tensor. Types are numbers of ONNX's TensorProto: 1 float32, 3 int8, 5 int16,
+// 6 int32, 10 float16, 16 bfloat16.
+typedef struct {
+  int32_t kind;        // 0: symbols as they are; 1, 10, 16: dequantised to that type; 32, 33: codebook of 2 or 4 bytes
+  int32_t scale_type;  // 1, 10 or 16
+  int32_t zero_type;   // 0 where there are no zero points, else 3, 5 or 6
+  int32_t reserved;
+  const void* scales;
+  const void* zero_points;
+  const void* codebook;
+  int64_t num_scales;
+  int64_t inner;        // scale j belongs to flat index i where j = i / inner % num_scales
+  int64_t length;       // with block > 0: of the axis; then j = (i / (length * inner) * ceil(length / block)
+  int64_t block;        //   + i / inner % length / block) * inner + i % inner
+  int64_t num_entries;  // of the codebook
+  int64_t offset;       // symbol + offset is the index in the codebook
+  int64_t num_values;   // to write, at most the tensor's symbols
+} tk_output;
+
+// How tables lie: -1 lets the library choose, 0 direct, 1 paired, 2 buckets, 3 buckets in global memory.
+typedef struct {
+  int32_t layout, grid, warps, shared_bytes;
+  int32_t tables, entries, record_bytes, reserved;
+  int64_t image_bytes, num_blocks;
+} tk_plan_info;
+
+// Plans a launch for a device of so many multiprocessors and so much shared memory for a thread block. tensor -1: all
+// of the segment's first launch. Needs no device.
+TK_API int32_t tk_plan_describe(const tk_wide_reader* reader, int64_t tensor, int32_t layout, int32_t multiprocessors,
+                                int32_t shared_bytes, tk_plan_info* info);
+
+// The device's program on the host, lane by lane: memory is the host's. tensor -1: the matrix of all symbols, for which
+// output->kind is 0.
+TK_API int32_t tk_emulate_decode(const tk_wide_reader* reader, int64_t tensor, int32_t layout, const tk_output* output,
+                                 void* out, int64_t out_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // TOOLKIT_CUDA_API_H

@@ -1,0 +1,131 @@
+// What one launch of the wide decoder works on: plain structures, the same for the device and for the host's executor.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Everything here has been checked and laid out by the host (decode_plan.h). The only bytes that a device believes are
+// code words and initial states, and no value of these can lead an index out of its range.
+#ifndef TOOLKIT_CUDA_DECODE_LAUNCH_H
+#define TOOLKIT_CUDA_DECODE_LAUNCH_H
+
+#include <cstdint>
+
+namespace toolkit::cuda {
+
+// How the tables of a launch lie in memory; `slot` is one of 4096. An *entry* is cum << 20 | freq << 8 | symbol.
+enum class Layout : int32_t {
+  kDirect = 0,         // an entry for each slot, with slot - cum in the place of cum: one load, 16 KiB a table
+  kPaired = 1,         // a byte for each slot, the number of its entry: two loads, 4 KiB and the entries
+  kBuckets = 2,        // a byte for every 16 slots, the entry of the first of them, and a search from there
+  kGlobalBuckets = 3,  // the same, left in global memory because shared memory has no room
+};
+inline constexpr int kLayouts = 4;
+inline constexpr int kWarpLanesOfBlock = 32;  // lanes of a block, threads of a warp
+inline constexpr int kBucketSlots = 16;
+
+// What becomes of symbols.
+enum class OutKind : int32_t {
+  kSymbols = 0,  // int8 or int16 as they are
+  kFloat32 = 1,  // (symbol - zero point) * scale; ONNX's numbers of types
+  kFloat16 = 10,
+  kBfloat16 = 16,
+  kLookup16 = 32,  // entry of a codebook, elements of 2 or 4 bytes
+  kLookup32 = 33,
+};
+
+enum class NumberType : int32_t { kNone = 0, kFloat32, kFloat16, kBfloat16, kInt8, kInt16, kInt32 };
+
+// Division by a constant of numbers below 2^31: q = (n * multiplier) >> 32 >> shift.
+struct Divider {
+  uint32_t divisor = 1, multiplier = 0, shift = 0;
+};
+
+// Which scale belongs to which flat index i of a tensor.
+enum class ScaleMap : int32_t {
+  kOne = 0,     // scale 0
+  kAxis = 1,    // (i / inner) % count
+  kBlocks = 2,  // (i / (length * inner) * blocks + i / inner % length / block) * inner + i % inner
+};
+
+// How scales lie beside `width` symbols that begin at a multiple of `width`.
+enum class ScaleRun : int32_t { kSame = 0, kConsecutive = 1, kEach = 2 };
+
+struct Epilogue {
+  OutKind kind = OutKind::kSymbols;
+  NumberType scale_type = NumberType::kFloat32, zero_type = NumberType::kNone;
+  ScaleMap map = ScaleMap::kOne;
+  ScaleRun run = ScaleRun::kSame;
+  int32_t vector = 0;  // 1: 16-byte stores are possible
+  Divider inner, count, length, block;
+  uint32_t blocks = 1;
+  int64_t num_entries = 0;  // of the codebook
+  int64_t offset = 0;       // added to symbols
+  const void* scales = nullptr;
+  const void* zeros = nullptr;
+  const void* codebook = nullptr;
+};
+
+// One tensor of the launch.
+struct TensorJob {
+  int64_t out_first;    // where its first value goes, in values
+  int64_t out_stride;   // from lane to lane of the output, in values
+  uint32_t num_values;  // values to write, in the order of the tensor
+  uint32_t rows, rows_per_lane, b, c;
+  uint32_t num_lanes, lane_steps;      // symbols of a full lane
+  uint32_t first_lane;                 // of the segment: states
+  uint32_t class_a, class_b, class_c;  // where its class arrays begin, kNoClasses where absent
+  int32_t base;
+};
+inline constexpr uint32_t kNoClasses = 0xffffffff;
+
+// One block of 32 lanes.
+struct BlockJob {
+  uint32_t tensor;  // of the launch
+  uint32_t lane;    // first lane, of the tensor
+  uint32_t begin;   // first code word, of the segment
+  uint32_t length;  // code words
+};
+static_assert(sizeof(BlockJob) == 16, "one load of 16 bytes");
+
+// A symbol that is replaced after decoding.
+struct Patch {
+  uint32_t tensor;
+  uint32_t flat;  // index among the tensor's symbols
+  int32_t value;
+};
+
+// The class of a symbol chooses a record: bytes 0-4 the tables of the contexts, 5 and 6 the thresholds, 7 zero; 8-12
+// the tables under the second quantiser.
+inline constexpr int kRecordBytes = 16;
+inline constexpr int kMaxClassesOfSet = 64;
+
+inline constexpr uint32_t kChunkWords = 128;             // code words that a warp loads at once, 8 bytes a lane
+inline constexpr uint32_t kRingWords = 2 * kChunkWords;  // and keeps at hand
+inline constexpr uint32_t kTileWords = 8;                // 32-bit words of symbols that a lane stages
+inline constexpr uint32_t kTilePitch = kTileWords + 1;   // odd: no two lanes of a column share a bank
+inline constexpr uint32_t kWarpBytes = kRingWords * 2 + 32 * kTilePitch * 4;
+
+struct DecodeLaunch {
+  const uint16_t* blob;  // 16-byte aligned, readable up to blob_units
+  uint64_t blob_units;   // of four words
+  uint64_t words_at;     // where code words begin, in words
+  uint64_t states_at;    // where states begin, in words
+  const BlockJob* blocks;
+  const TensorJob* tensors;
+  const int8_t* classes_of_axes;  // class arrays
+  const uint8_t* tables;          // records, then tables
+  const Patch* patches;
+  uint32_t num_blocks, num_patches;
+  uint32_t record_bytes, table_bytes;  // both multiples of 16
+  uint32_t table_stride;               // bytes from table to table
+  uint32_t entries_at;                 // where a table's entries begin, in bytes of the table
+  // The same for all tensors of a launch, so that the device branches on what all its threads share.
+  int32_t classes;                     // of the set, M
+  int32_t contexts, trellis, columns;  // 1 where there are contexts, trellis states, classes of columns
+  int32_t low_bits;
+  void* out;
+  uint32_t* status;  // gets a tk_status where decoding failed
+  Epilogue epilogue;
+};
+
+}  // namespace toolkit::cuda
+
+#endif  // TOOLKIT_CUDA_DECODE_LAUNCH_H

@@ -1,0 +1,272 @@
+// From a checked segment to what a launch works on.
+// SPDX-License-Identifier: Apache-2.0
+#include "decode_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <tuple>
+
+#include "wide_step.h"
+
+namespace toolkit::cuda {
+namespace {
+
+using wide::Segment;
+using wide::TableSet;
+using wide::Tensor;
+
+// The values of a class array, each once.
+std::vector<int> values_of(const int8_t* classes, uint32_t count) {
+  std::array<bool, 256> seen{};
+  if (classes)
+    for (uint32_t i = 0; i < count; ++i) seen[static_cast<size_t>(classes[i] + 128)] = true;
+  else
+    seen[128] = true;
+  std::vector<int> values;
+  for (int v = -128; v < 128; ++v)
+    if (seen[static_cast<size_t>(v + 128)]) values.push_back(v);
+  return values;
+}
+
+// The classes of a set that a tensor's symbols have.
+std::vector<bool> used_classes(const TableSet& set, const Tensor& t) {
+  std::array<bool, 256> rows{};
+  const std::vector<int> outer = values_of(t.class_a, t.a), inner = values_of(t.class_b, t.b);
+  for (const int a : outer)
+    for (const int b : inner) rows[static_cast<size_t>(wide::row_class_of(t.base + a + b) + 128)] = true;
+  std::vector<bool> used(static_cast<size_t>(set.classes));
+  for (const int c : values_of(t.class_c, t.c))
+    for (int row = -128; row < 128; ++row)
+      if (rows[static_cast<size_t>(row + 128)]) used[static_cast<size_t>(wide::class_of(row, c, set.classes))] = true;
+  return used;
+}
+
+// The symbols of a table that have a frequency, as entries with cumulative frequencies.
+std::vector<uint32_t> entries_of(const uint32_t* slots) {
+  std::vector<uint32_t> entries;
+  for (uint32_t slot = 0; slot < wide::kSlots;) {
+    const uint32_t frequency = slots[slot] >> 8 & 0xfff;
+    entries.push_back(wide::pack_slot(static_cast<int8_t>(slots[slot]), frequency, slot));
+    slot += frequency;
+  }
+  return entries;
+}
+
+void lay_out_table(Layout layout, const uint32_t* slots, const std::vector<uint32_t>& entries, uint8_t* to) {
+  if (layout == Layout::kDirect) {
+    std::memcpy(to, slots, wide::kSlots * sizeof(uint32_t));
+    return;
+  }
+  const uint32_t step = layout == Layout::kPaired ? 1 : kBucketSlots;
+  size_t entry = 0;
+  for (uint32_t slot = 0; slot < wide::kSlots; slot += step) {
+    while (entry + 1 < entries.size() && entries[entry + 1] >> 20 <= slot) ++entry;
+    to[slot / step] = static_cast<uint8_t>(entry);
+  }
+  std::memcpy(to + entries_begin(layout), entries.data(), entries.size() * sizeof(uint32_t));
+}
+
+// Adds room for `bytes` at a multiple of 16 and returns where it begins.
+size_t add_part(std::vector<uint8_t>* image, size_t bytes) {
+  const size_t at = (image->size() + 15) / 16 * 16;
+  image->resize(at + bytes);
+  return at;
+}
+
+template <class T>
+size_t add_values(std::vector<uint8_t>* image, const std::vector<T>& values) {
+  const size_t at = add_part(image, values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(image->data() + at, values.data(), values.size() * sizeof(T));
+  return at;
+}
+
+// The records of a set and the tables of a launch, numbered in the order of their first use.
+struct Tables {
+  std::vector<uint8_t> records;
+  std::vector<int> numbers;  // of the segment's tables
+  std::array<int, wide::kMaxTables> place;
+
+  explicit Tables(const TableSet& set) : records(static_cast<size_t>(set.classes) * kRecordBytes) { place.fill(-1); }
+
+  // Classes that no tensor has keep table 0: they are never read.
+  void add(const TableSet& set, const Tensor& t) {
+    const std::vector<bool> used = used_classes(set, t);
+    for (int y = 0; y < set.classes; ++y) {
+      if (!used[static_cast<size_t>(y)]) continue;
+      uint8_t* const record = records.data() + static_cast<size_t>(y) * kRecordBytes;
+      record[5] = set.t1[y];
+      record[6] = set.t2[y];
+      for (int z = 0; z < set.contexts; ++z)
+        for (int q = 0; q < set.quantisers; ++q) record[8 * q + z] = number_of(set.map[set.place_of(y, z, q)]);
+    }
+  }
+
+ private:
+  uint8_t number_of(int table) {
+    int& at = place[static_cast<size_t>(table)];
+    if (at < 0) {
+      at = static_cast<int>(numbers.size());
+      numbers.push_back(table);
+    }
+    return static_cast<uint8_t>(at);
+  }
+};
+
+}  // namespace
+
+Divider divider_of(int64_t divisor) {
+  Divider d;
+  d.divisor = static_cast<uint32_t>(divisor);
+  while ((int64_t{1} << d.shift) < divisor) ++d.shift;
+  d.multiplier = static_cast<uint32_t>(((uint64_t{1} << (31 + d.shift)) + d.divisor - 1) / d.divisor);
+  return d;
+}
+
+DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<int64_t>& tensors, Form form,
+                     int64_t num_values, const DeviceLimits& limits, int layout) {
+  DecodePlan plan;
+  plan.wide = s.wide;
+  std::vector<TensorJob> jobs;
+  std::vector<BlockJob> blocks;
+  std::vector<int8_t> classes;
+  std::vector<Patch> patches;
+  const Tensor& sample = s.tensors[static_cast<size_t>(tensors.front())];
+  const TableSet& set = s.sets[static_cast<size_t>(sample.set)];
+  plan.launch.classes = set.classes;
+  plan.launch.contexts = set.contexts > 1;
+  plan.launch.trellis = set.quantisers > 1;
+  plan.launch.columns = sample.class_c != nullptr;
+  plan.launch.low_bits = sample.low_bits;
+  Tables tables(set);
+  for (const int64_t index : tensors) {
+    const Tensor& t = s.tensors[static_cast<size_t>(index)];
+    const auto place_classes = [&](const int8_t* from, uint32_t count) {
+      if (!from) return kNoClasses;
+      const auto at = static_cast<uint32_t>(classes.size());
+      classes.insert(classes.end(), from, from + count);
+      return at;
+    };
+    const bool matrix = form == Form::kMatrix;
+    TensorJob job{};
+    job.out_first = matrix ? t.first_lane * s.num_steps : 0;
+    job.out_stride = matrix ? s.num_steps : t.lane_stride();
+    job.num_values = static_cast<uint32_t>(matrix ? t.size() : num_values);
+    job.rows = static_cast<uint32_t>(t.rows());
+    job.rows_per_lane = t.k;
+    job.b = t.b;
+    job.c = t.c;
+    job.num_lanes = static_cast<uint32_t>(t.num_lanes);
+    job.lane_steps = static_cast<uint32_t>(t.lane_stride());
+    job.first_lane = static_cast<uint32_t>(t.first_lane);
+    job.class_a = place_classes(t.class_a, t.a);
+    job.class_b = place_classes(t.class_b, t.b);
+    job.class_c = place_classes(t.class_c, t.c);
+    job.base = t.base;
+    tables.add(set, t);
+    plan.num_values += job.num_values;
+    const auto number = static_cast<uint32_t>(jobs.size());
+    for (int64_t b = 0; b < t.num_blocks; ++b) {
+      const auto at = static_cast<size_t>(t.first_block + b);
+      blocks.push_back({number, static_cast<uint32_t>(b * wide::kLanes), static_cast<uint32_t>(s.block_begin[at]),
+                        static_cast<uint32_t>(s.block_begin[at + 1] - s.block_begin[at])});
+    }
+    const auto steps = static_cast<uint64_t>(s.num_steps);
+    const uint64_t first = static_cast<uint64_t>(t.first_lane) * steps;
+    const uint64_t last = first + static_cast<uint64_t>(t.num_lanes) * steps;
+    auto e = std::lower_bound(s.exceptions.begin(), s.exceptions.end(), first,
+                              [](const wide::Exception& exception, uint64_t at) { return exception.index < at; });
+    for (; e != s.exceptions.end() && e->index < last; ++e) {
+      const uint64_t at = e->index - first;
+      patches.push_back(
+          {number, static_cast<uint32_t>(at / steps * job.lane_steps + at % steps), static_cast<int32_t>(e->value)});
+    }
+    jobs.push_back(job);
+  }
+  // Long blocks first, so that the last ones to end are short.
+  std::stable_sort(blocks.begin(), blocks.end(), [&](const BlockJob& p, const BlockJob& q) {
+    return jobs[p.tensor].lane_steps > jobs[q.tensor].lane_steps;
+  });
+
+  std::vector<std::vector<uint32_t>> entries;
+  TableNeeds& needs = plan.needs;
+  needs.tables = static_cast<int32_t>(tables.numbers.size());
+  needs.record_bytes = static_cast<int32_t>(tables.records.size());
+  for (const int table : tables.numbers) {
+    entries.push_back(entries_of(s.slots.get() + static_cast<size_t>(table) * wide::kSlots));
+    needs.entries = std::max(needs.entries, static_cast<int32_t>(entries.back().size()));
+  }
+  const auto num_blocks = static_cast<int64_t>(blocks.size());
+  plan.geometry = layout < 0 ? choose_geometry(limits, needs, num_blocks)
+                             : geometry_of(limits, needs, num_blocks, static_cast<Layout>(layout));
+  const Layout chosen = plan.geometry.layout;
+  const auto stride = static_cast<size_t>(table_stride(chosen, needs.entries));
+  const size_t record_bytes = (tables.records.size() + 15) / 16 * 16;
+  const size_t table_bytes = (stride * entries.size() + 15) / 16 * 16;
+
+  plan.parts.blocks = add_values(&plan.image, blocks);
+  plan.parts.tensors = add_values(&plan.image, jobs);
+  plan.parts.classes = add_values(&plan.image, classes);
+  plan.parts.patches = add_values(&plan.image, patches);
+  plan.parts.tables = add_part(&plan.image, record_bytes + table_bytes);
+  uint8_t* const at = plan.image.data() + plan.parts.tables;
+  std::copy(tables.records.begin(), tables.records.end(), at);
+  for (size_t i = 0; i < entries.size(); ++i)
+    lay_out_table(chosen, s.slots.get() + static_cast<size_t>(tables.numbers[i]) * wide::kSlots, entries[i],
+                  at + record_bytes + i * stride);
+
+  plan.launch.words_at = static_cast<uint64_t>(s.words - blob);
+  plan.launch.states_at = static_cast<uint64_t>(s.states - blob);
+  plan.launch.num_blocks = static_cast<uint32_t>(blocks.size());
+  plan.launch.num_patches = static_cast<uint32_t>(patches.size());
+  plan.launch.record_bytes = static_cast<uint32_t>(record_bytes);
+  plan.launch.table_bytes = static_cast<uint32_t>(table_bytes);
+  plan.launch.table_stride = static_cast<uint32_t>(stride);
+  plan.launch.entries_at = static_cast<uint32_t>(entries_begin(chosen));
+  return plan;
+}
+
+std::vector<std::vector<int64_t>> launch_groups(const Segment& s) {
+  std::map<std::tuple<int, bool, int>, std::vector<int64_t>> groups;
+  for (size_t i = 0; i < s.tensors.size(); ++i) {
+    const Tensor& t = s.tensors[i];
+    groups[{t.set, t.class_c != nullptr, t.low_bits}].push_back(static_cast<int64_t>(i));
+  }
+  std::vector<std::vector<int64_t>> lists;
+  for (auto& [way, tensors] : groups) lists.push_back(std::move(tensors));
+  return lists;
+}
+
+void settle_epilogue(const DecodePlan& plan, uint64_t out_alignment, Epilogue* e) {
+  const bool four = e->kind == OutKind::kFloat32 || e->kind == OutKind::kLookup32;
+  const int64_t size = four ? 4 : (e->kind == OutKind::kSymbols && !plan.wide ? 1 : 2);
+  const int64_t width = 16 / size;
+  const auto* const jobs = reinterpret_cast<const TensorJob*>(plan.image.data() + plan.parts.tensors);
+  const size_t count = (plan.parts.classes - plan.parts.tensors) / sizeof(TensorJob);
+  bool aligned = out_alignment % 16 == 0;
+  for (size_t i = 0; i < count; ++i)
+    aligned = aligned && jobs[i].out_first % width == 0 && jobs[i].out_stride % width == 0;
+  // Scales belong to flat indices, which must then be multiples of the width where a vector begins.
+  for (size_t i = 0; i < count; ++i) aligned = aligned && jobs[i].lane_steps % width == 0;
+  e->vector = aligned ? 1 : 0;
+  e->run = ScaleRun::kEach;
+  if (e->map == ScaleMap::kOne || (e->map == ScaleMap::kAxis && e->inner.divisor % width == 0))
+    e->run = ScaleRun::kSame;
+  else if (e->map == ScaleMap::kAxis && e->inner.divisor == 1 && e->count.divisor % width == 0)
+    e->run = ScaleRun::kConsecutive;
+}
+
+DecodeLaunch launch_at(const DecodePlan& plan, const uint8_t* image, const uint16_t* blob, int64_t blob_words) {
+  DecodeLaunch launch = plan.launch;
+  launch.blob = blob;
+  launch.blob_units = static_cast<uint64_t>(blob_words) / 4;
+  launch.blocks = reinterpret_cast<const BlockJob*>(image + plan.parts.blocks);
+  launch.tensors = reinterpret_cast<const TensorJob*>(image + plan.parts.tensors);
+  launch.classes_of_axes = reinterpret_cast<const int8_t*>(image + plan.parts.classes);
+  launch.patches = reinterpret_cast<const Patch*>(image + plan.parts.patches);
+  launch.tables = image + plan.parts.tables;
+  return launch;
+}
+
+}  // namespace toolkit::cuda

@@ -1,0 +1,158 @@
+// The device's program on the host, lane by lane: what is tested where there is no GPU.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "decode_plan.h"
+#include "output_request.h"
+#include "warp_block.h"
+#include "wide_reader.h"
+
+namespace toolkit::cuda {
+namespace {
+
+using Decode = void (*)(const HostWarp&, const DecodeLaunch&, const BlockJob&, const WarpMemory&);
+
+template <class Symbol>
+Decode decoder_of(Layout layout) {
+  switch (layout) {
+    case Layout::kDirect:
+      return decode_block<Symbol, Layout::kDirect, HostWarp>;
+    case Layout::kPaired:
+      return decode_block<Symbol, Layout::kPaired, HostWarp>;
+    case Layout::kBuckets:
+      return decode_block<Symbol, Layout::kBuckets, HostWarp>;
+    default:
+      return decode_block<Symbol, Layout::kGlobalBuckets, HostWarp>;
+  }
+}
+
+Decode decoder_of(const DecodePlan& plan) {
+  return plan.wide ? decoder_of<int16_t>(plan.geometry.layout) : decoder_of<int8_t>(plan.geometry.layout);
+}
+
+// Memory of exactly the size asked for, at a multiple of 16 bytes, so that a sanitizer sees every access outside.
+struct Aligned {
+  explicit Aligned(size_t bytes) : data(static_cast<uint8_t*>(::operator new[](bytes, std::align_val_t(16)))) {}
+  ~Aligned() { ::operator delete[](data, std::align_val_t(16)); }
+  Aligned(const Aligned&) = delete;
+  Aligned& operator=(const Aligned&) = delete;
+  uint8_t* data;
+};
+
+// Runs every thread block of a launch, one warp after the other.
+void run_grid(const DecodePlan& plan, const DecodeLaunch& launch) {
+  const Geometry& g = plan.geometry;
+  const Decode decode = decoder_of(plan);
+  const HostWarp warp;
+  for (int32_t block = 0; block < g.grid; ++block) {
+    const Aligned shared(static_cast<size_t>(g.shared_bytes));
+    const bool in_shared = g.layout != Layout::kGlobalBuckets;
+    const uint32_t copied = launch.record_bytes + (in_shared ? launch.table_bytes : 0);
+    std::memcpy(shared.data, launch.tables, copied);
+    for (int32_t w = 0; w < g.warps; ++w) {
+      uint8_t* const own = shared.data + copied + static_cast<size_t>(w) * kWarpBytes;
+      const WarpMemory memory{shared.data, (in_shared ? shared.data : launch.tables) + launch.record_bytes,
+                              reinterpret_cast<uint16_t*>(own), reinterpret_cast<uint32_t*>(own + kRingWords * 2)};
+      for (auto b = static_cast<uint32_t>(w * g.grid + block); b < launch.num_blocks;
+           b += static_cast<uint32_t>(g.grid * g.warps))
+        decode(warp, launch, launch.blocks[b], memory);
+    }
+  }
+  for (uint32_t i = 0; i < launch.num_patches; ++i)
+    if (!put_patch(launch, launch.patches[i])) warp.report(launch.status, kStreamError);
+}
+
+tk_status emulate(const wide::Segment& s, const uint16_t* blob, int64_t num_words, const std::vector<int64_t>& tensors,
+                  Form form, int layout, const tk_output& output, void* out) {
+  const DecodePlan plan = make_plan(s, blob, tensors, form, output.num_values, DeviceLimits(), layout);
+  if (plan.geometry.grid == 0) return TK_ERR_ARGUMENT;
+  Epilogue epilogue;
+  if (tk_status status = make_epilogue(output, &epilogue)) return status;
+  const int64_t padded_words = (num_words + 3) / 4 * 4;
+  const Aligned words(static_cast<size_t>(padded_words) * 2), image(plan.image.size());
+  std::memset(words.data, 0, static_cast<size_t>(padded_words) * 2);
+  std::memcpy(words.data, blob, static_cast<size_t>(num_words) * 2);
+  std::memcpy(image.data, plan.image.data(), plan.image.size());
+  DecodeLaunch launch = launch_at(plan, image.data, reinterpret_cast<const uint16_t*>(words.data), padded_words);
+  uint32_t status = TK_OK;
+  settle_epilogue(plan, reinterpret_cast<uintptr_t>(out), &epilogue);
+  launch.out = out;
+  launch.status = &status;
+  launch.epilogue = epilogue;
+  run_grid(plan, launch);
+  return static_cast<tk_status>(status);
+}
+
+template <class F>
+int32_t guarded(F f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    return TK_ERR_MEMORY;
+  } catch (...) {
+    return TK_ERR_ARGUMENT;
+  }
+}
+
+}  // namespace
+}  // namespace toolkit::cuda
+
+using toolkit::cuda::DecodePlan;
+using toolkit::cuda::Form;
+
+int32_t tk_plan_describe(const tk_wide_reader* reader, int64_t tensor, int32_t layout, int32_t multiprocessors,
+                         int32_t shared_bytes, tk_plan_info* info) {
+  if (!reader || !info || layout < -1 || layout >= toolkit::cuda::kLayouts || multiprocessors < 1 || shared_bytes < 0)
+    return TK_ERR_ARGUMENT;
+  const auto& s = reader->segment;
+  if (tensor < -1 || tensor >= static_cast<int64_t>(s.tensors.size())) return TK_ERR_ARGUMENT;
+  return toolkit::cuda::guarded([&]() -> int32_t {
+    toolkit::cuda::DeviceLimits limits;
+    limits.multiprocessors = multiprocessors;
+    limits.shared_bytes = shared_bytes;
+    const bool all = tensor < 0;
+    const std::vector<int64_t> tensors = all ? toolkit::cuda::launch_groups(s).front() : std::vector<int64_t>{tensor};
+    const int64_t values = all ? 0 : s.tensors[static_cast<size_t>(tensor)].size();
+    const DecodePlan plan =
+        make_plan(s, reader->blob, tensors, all ? Form::kMatrix : Form::kTensor, values, limits, layout);
+    const auto& g = plan.geometry;
+    *info = {static_cast<int32_t>(g.layout),
+             g.grid,
+             g.warps,
+             g.shared_bytes,
+             plan.needs.tables,
+             plan.needs.entries,
+             plan.needs.record_bytes,
+             0,
+             static_cast<int64_t>(plan.image.size()),
+             static_cast<int64_t>(plan.launch.num_blocks)};
+    return TK_OK;
+  });
+}
+
+int32_t tk_emulate_decode(const tk_wide_reader* reader, int64_t tensor, int32_t layout, const tk_output* output,
+                          void* out, int64_t out_bytes) {
+  if (!reader || !output || !out || layout < -1 || layout >= toolkit::cuda::kLayouts) return TK_ERR_ARGUMENT;
+  const auto& s = reader->segment;
+  if (tensor < -1 || tensor >= static_cast<int64_t>(s.tensors.size())) return TK_ERR_ARGUMENT;
+  const int64_t size = toolkit::cuda::value_bytes(*output, s.wide);
+  return toolkit::cuda::guarded([&]() -> int32_t {
+    if (tensor >= 0) {
+      const int64_t most = s.tensors[static_cast<size_t>(tensor)].size();
+      if (output->num_values < 1 || output->num_values > most || out_bytes != output->num_values * size)
+        return TK_ERR_ARGUMENT;
+      return toolkit::cuda::emulate(s, reader->blob, reader->num_words, {tensor}, Form::kTensor, layout, *output, out);
+    }
+    if (output->kind != 0 || out_bytes != s.num_lanes * s.num_steps * size) return TK_ERR_ARGUMENT;
+    std::memset(out, 0, static_cast<size_t>(out_bytes));
+    for (const auto& group : toolkit::cuda::launch_groups(s)) {
+      const tk_status status =
+          toolkit::cuda::emulate(s, reader->blob, reader->num_words, group, Form::kMatrix, layout, *output, out);
+      if (status != TK_OK) return status;
+    }
+    return TK_OK;
+  });
+}
