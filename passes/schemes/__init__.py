@@ -21,6 +21,7 @@ from passes.schemes.moments import MatrixLayout, Moments, RowUse
 from passes.schemes.points import Points, PointsParameters, PowerOfTwo, PowerOfTwoParameters
 from passes.schemes.prune_parameters import PruneParameters
 from passes.schemes.pruning import Prune
+from passes.schemes.rate_aware import RateAware
 from passes.schemes.rate_distortion import RateDistortion
 from passes.schemes.scaled import Scaled, ScaledParameters
 from passes.schemes.sparsity_allocation import sparsities_for_total
@@ -56,6 +57,7 @@ __all__ = [
     "PowerOfTwoParameters",
     "Prune",
     "PruneParameters",
+    "RateAware",
     "RateDistortion",
     "RowUse",
     "Scaled",

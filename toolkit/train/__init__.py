@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from toolkit.train.callback import Callback, StepContext
+from toolkit.train.compressions import Compression
 from toolkit.train.deep_compression import DeepCompression
 from toolkit.train.entropy_penalty import EntropyPenalty
+from toolkit.train.learning_compression import LC
 from toolkit.train.staged_pruning import StagedPruning
 from toolkit.train.task import (
     Evaluation,
@@ -22,8 +24,10 @@ from toolkit.train.trained_codebooks import TrainedCodebooks
 from toolkit.train.trainer import Best, Result, Trainer
 
 __all__ = [
+    "LC",
     "Best",
     "Callback",
+    "Compression",
     "DeepCompression",
     "EntropyPenalty",
     "Evaluation",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from passes.schemes import Parameters
 from toolkit.train.tensor_loader import Batch
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ class Callback:
     def is_selectable(self, trainer: Trainer) -> bool:
         """Whether the model as it is now may be the result."""
         return True
+
+    def parameters(self) -> dict[str, Parameters]:
+        """Parameter name -> the fitted scheme that decodes to it, for sizes and for export."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What must be known to go on: tensors, arrays, numbers, texts, parameters of schemes, in

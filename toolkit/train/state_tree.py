@@ -8,8 +8,9 @@ written field by field; on reading only the classes of passes.schemes are made.
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -17,8 +18,6 @@ import numpy as np
 import torch
 
 import passes.schemes
-from passes.schemes import Parameters
-from passes.schemes.partition import Partition
 from toolkit.errors import InputError
 
 _PLAIN = (str, int, float, bool, type(None))
@@ -26,7 +25,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 def flattened(state: Any, prefix: str = "") -> tuple[Any, dict[str, torch.Tensor]]:
     """JSON values and the tensors of ``state``: nested mappings with names or numbers as keys,
-    lists and tuples, tensors, arrays, numbers, texts, `Parameters`.
+    lists and tuples, tensors, arrays, numbers, texts, data classes of passes.schemes.
 
     Raises TypeError for anything else: a callback's state is at fault.
     """
@@ -73,11 +72,11 @@ def _down(value: Any, place: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, np.ndarray):
         return _array(value, place, tensors)
     if isinstance(value, np.generic):
-        return value.item()
+        return {"$scalar": _array(np.asarray(value), place, tensors)}
     if isinstance(value, np.dtype):
         return {"$dtype": value.name}
-    if isinstance(value, Parameters | Partition):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}  # type: ignore[arg-type]
+    if dataclasses.is_dataclass(value) and type(value).__name__ in _known():
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         return {"$class": type(value).__name__, "fields": _down(fields, place, tensors)}
     if isinstance(value, Mapping):
         pairs = [
@@ -112,6 +111,8 @@ def _up(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         if tensor.dtype == torch.bfloat16:
             return tensor.view(torch.int16).numpy().copy().view(ml_dtypes.bfloat16)
         return tensor.numpy().copy()
+    if "$scalar" in tree:
+        return _up(tree["$scalar"], tensors)[()]
     if "$dtype" in tree:
         return np.dtype(getattr(ml_dtypes, tree["$dtype"], None) or tree["$dtype"])
     if "$tuple" in tree:
@@ -121,10 +122,13 @@ def _up(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     return {key: _up(part, tensors) for key, part in tree["$map"]}
 
 
+@cache
 def _known() -> dict[str, Any]:
-    found = {
+    """The data classes of passes.schemes, by name."""
+    return {
         name: kind
-        for name, kind in vars(passes.schemes).items()
-        if inspect.isclass(kind) and issubclass(kind, Parameters)
+        for module, content in list(sys.modules.items())
+        if module.startswith(f"{passes.schemes.__name__}.")
+        for name, kind in vars(content).items()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module
     }
-    return {**found, "Partition": Partition}
