@@ -58,8 +58,9 @@ class RateAware:
         `TrellisParameters`.
 
         With mu 0, where errors cost nothing, the step is fine: LC starts there, and a weight of
-        zeros is no start. The step of the context's previous parameters is tried as well. Raises
-        SchemeError for an empty array, for NaN or infinity, and for importance that is not positive.
+        zeros is no start. The step of the context's previous parameters is tried as well.
+
+        Raises SchemeError for an empty array, NaN or infinity, and importance that is not positive.
         """
         context = context or FitContext()
         values = finite_float32(weight)

@@ -14,6 +14,7 @@ from toolkit.nn.compressed import (
 from toolkit.nn.decoders import AffineDecoder, Decoder
 from toolkit.nn.fitted import Fitted
 from toolkit.nn.latent import Latent
+from toolkit.nn.learned_points import LearnedPoints
 from toolkit.nn.masked import Masked
 from toolkit.nn.model_size import (
     compressed_bytes,
@@ -32,6 +33,7 @@ __all__ = [
     "Decoder",
     "Fitted",
     "Latent",
+    "LearnedPoints",
     "Masked",
     "attach",
     "compressed_bytes",

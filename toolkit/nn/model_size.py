@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -59,19 +59,22 @@ def fitted_parameters(model: nn.Module) -> dict[str, Parameters]:
     return {name: form.parameters_of(original) for (name, _, form), (_, original, _) in pairs}
 
 
-def compressed_bytes(model: nn.Module) -> int:
+def compressed_bytes(model: nn.Module, others: Mapping[str, Parameters] | None = None) -> int:
     """Bytes from which all parameters and floating-point buffers are decoded: compressed tensors
     coded together as in a file (symbols, tables, scales, headers), all others as float32. Names and
-    nodes of a graph are not counted."""
+    nodes of a graph are not counted. ``others``: fitted schemes, by name, of tensors without a
+    compressed form."""
     from toolkit.nn.stored_size import stored_bytes
 
     tensors: dict[str, tuple[Parameters | np.ndarray, str]] = {}
     modules = dict(model.named_modules())
-    fitted = fitted_parameters(model)
+    fitted = fitted_parameters(model) | dict(others or {})
     for name, parameters in fitted.items():
         module = modules[name.rpartition(".")[0]]
         tensors[name] = (parameters, _operator_of(module, parameters.shape))
     for name, tensor in plain_tensors(model):
+        if name in fitted:
+            continue
         tensors[name] = (tensor.detach().to("cpu", torch.float32).numpy(), "Add")
     return stored_bytes(tensors)
 

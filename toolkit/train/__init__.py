@@ -3,11 +3,25 @@
 
 from __future__ import annotations
 
+from toolkit.train.bit_allocation import (
+    Choice,
+    gradient_norms,
+    lagrangian,
+    measured_choices,
+    proportional,
+)
 from toolkit.train.callback import Callback, StepContext
 from toolkit.train.compressions import Compression
 from toolkit.train.deep_compression import DeepCompression
+from toolkit.train.distillation import Distillation, divergence
 from toolkit.train.entropy_penalty import EntropyPenalty
 from toolkit.train.learning_compression import LC
+from toolkit.train.quantized_distillation import (
+    DifferentiableQuantization,
+    QuantizedDistillation,
+)
+from toolkit.train.sensitivity_scan import Sensitivity, scan_sensitivity
+from toolkit.train.sequence_distillation import sequence_task
 from toolkit.train.staged_pruning import StagedPruning
 from toolkit.train.task import (
     Evaluation,
@@ -24,17 +38,22 @@ from toolkit.train.trained_codebooks import TrainedCodebooks
 from toolkit.train.trainer import Best, Result, Trainer
 
 __all__ = [
-    "LC",
     "Best",
     "Callback",
+    "Choice",
     "Compression",
     "DeepCompression",
+    "DifferentiableQuantization",
+    "Distillation",
     "EntropyPenalty",
     "Evaluation",
     "IterableLoader",
+    "LC",
     "OptimizerSettings",
+    "QuantizedDistillation",
     "Result",
     "ScheduleSettings",
+    "Sensitivity",
     "StagedPruning",
     "StepContext",
     "Task",
@@ -45,6 +64,13 @@ __all__ = [
     "accuracy",
     "classification",
     "cross_entropy",
+    "divergence",
+    "gradient_norms",
     "held_out",
+    "lagrangian",
+    "measured_choices",
+    "proportional",
     "regression",
+    "scan_sensitivity",
+    "sequence_task",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which scheme compresses which parameters of a model, alone or together, and how they are fitted."""
+"""Which scheme compresses which parameters of a model, alone or together, and their fits."""
 
 from __future__ import annotations
 

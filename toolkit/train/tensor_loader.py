@@ -78,15 +78,16 @@ class TensorLoader:
         """The same loader with its tensors on ``device``."""
         if all(tensor.device == device for tensor in self.tensors):
             return self
-        return self._like(*(tensor.to(device) for tensor in self.tensors))
+        return self.with_tensors(*(tensor.to(device) for tensor in self.tensors))
 
     def first(self, count: int) -> TensorLoader:
         """A loader of the first ``count`` samples, in order."""
-        part = self._like(*(tensor[:count] for tensor in self.tensors))
+        part = self.with_tensors(*(tensor[:count] for tensor in self.tensors))
         part.shuffle = False
         return part
 
-    def _like(self, *tensors: torch.Tensor) -> TensorLoader:
+    def with_tensors(self, *tensors: torch.Tensor) -> TensorLoader:
+        """A loader of other tensors with the same options."""
         return TensorLoader(
             *tensors,
             batch_size=self.batch_size,

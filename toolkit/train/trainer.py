@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from passes.schemes import Parameters
 from toolkit.errors import InputError, TrainingError
 from toolkit.train.callback import Callback
 from toolkit.train.checkpoint import BEST, LAST
@@ -175,6 +176,22 @@ class Trainer:
             for callback in self.callbacks:
                 stack.enter_context(callback.evaluating(self))
             yield
+
+    def parameters(self) -> dict[str, Parameters]:
+        """Parameter name -> the fitted scheme that decodes to it, of all callbacks and of all
+        compressed forms in the model."""
+        from toolkit.nn import fitted_parameters
+
+        found = dict(fitted_parameters(self.model))
+        for callback in self.callbacks:
+            found.update(callback.parameters())
+        return found
+
+    def num_bytes(self) -> int:
+        """Bytes from which all parameters are decoded, compressed ones as the codec writes them."""
+        from toolkit.nn import compressed_bytes
+
+        return compressed_bytes(self.model, self.parameters())
 
     def reset_optimizer(self) -> None:
         """Forgets momenta and the like: for a callback that begins a new stage."""
