@@ -58,7 +58,7 @@ class Sensitivity:
         return found
 
     def write_rules(self, path: str | Path, total: float) -> None:
-        """Writes them as a recipe of `toolkit compress`, which may be edited. Raises OutputError."""
+        """Writes them as a recipe of `toolkit compress`, to be edited. Raises OutputError."""
         rules = []
         for name, sparsity in self.sparsities(total).items():
             options: dict[str, object] = {"sparsity": round(sparsity, 6)}
