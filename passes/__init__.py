@@ -16,6 +16,7 @@ from passes.model_writer import model_to_proto
 from passes.prune_channels import PruneChannels, PrunedGroup, PruneResult
 from passes.select_weights import Weight, coder_view, select_weights
 from passes.settings import Coding, Recipe, Rule, WeightSettings
+from passes.simplify_nodes import SimplifyNodes
 from passes.symbol_packing import PackingLimits
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Rule",
     "SchemeError",
     "SettingsError",
+    "SimplifyNodes",
     "Weight",
     "WeightSettings",
     "coder_view",

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from toolkit.errors import InputError, OutputError, VerificationError
     from toolkit.expand_model import expand
     from toolkit.inspect_model import inspect
+    from toolkit.nn.export import ExportReport, export
     from toolkit.prune_model import ChannelReport, prune_channels
     from toolkit.report import Report
 
 __all__ = [
     "ChannelReport",
     "Comparison",
+    "ExportReport",
     "InputError",
     "OutputError",
     "Report",
@@ -25,6 +27,7 @@ __all__ = [
     "compare",
     "compress",
     "expand",
+    "export",
     "inspect",
     "prune_channels",
 ]
@@ -32,6 +35,7 @@ __all__ = [
 _HOMES = {
     "ChannelReport": "toolkit.prune_model",
     "Comparison": "toolkit.compare_models",
+    "ExportReport": "toolkit.nn.export",
     "InputError": "toolkit.errors",
     "OutputError": "toolkit.errors",
     "Report": "toolkit.report",
@@ -39,6 +43,7 @@ _HOMES = {
     "compare": "toolkit.compare_models",
     "compress": "toolkit.compress_model",
     "expand": "toolkit.expand_model",
+    "export": "toolkit.nn.export",
     "inspect": "toolkit.inspect_model",
     "prune_channels": "toolkit.prune_model",
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from toolkit.nn.baking import unwrap
 from toolkit.nn.codec_rate import CodecRate
 from toolkit.nn.compressed import (
     Compressed,
@@ -45,5 +46,6 @@ __all__ = [
     "plain_bytes",
     "rate_bits",
     "rate_exact_bits",
+    "unwrap",
     "update_averages",
 ]
