@@ -13,6 +13,7 @@ from toolkit.nn.compressed import (
     parametrizations,
 )
 from toolkit.nn.decoders import AffineDecoder, Decoder
+from toolkit.nn.density_rate import DensityRate
 from toolkit.nn.fitted import Fitted
 from toolkit.nn.latent import Latent
 from toolkit.nn.learned_points import LearnedPoints
@@ -26,20 +27,24 @@ from toolkit.nn.model_size import (
     rate_exact_bits,
     update_averages,
 )
+from toolkit.nn.remove_units import alive_units, keep_units, strongest_units
 
 __all__ = [
     "AffineDecoder",
     "CodecRate",
     "Compressed",
     "Decoder",
+    "DensityRate",
     "Fitted",
     "Latent",
     "LearnedPoints",
     "Masked",
+    "alive_units",
     "attach",
     "compressed_bytes",
     "fit_all",
     "fitted_parameters",
+    "keep_units",
     "original_of",
     "originals",
     "parametrizations",
@@ -47,5 +52,6 @@ __all__ = [
     "rate_bits",
     "rate_exact_bits",
     "unwrap",
+    "strongest_units",
     "update_averages",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from passes.symbol_packing import padded
 from runtime.rounding import RateTables, SymbolRates
+from toolkit.nn.sloped import sloped
 from toolkit.nn.stored_size import smallest_integers, symbol_bits, view_of
 
 _MOST = 2**15 - 1
@@ -57,8 +58,7 @@ class CodecRate(nn.Module):
         rows = self._rows(positions.detach().float())
         total, slopes = tables.bits(rows)
         flat = slopes.reshape(-1)[: positions.numel()].reshape(positions.shape)
-        bits: Tensor = _Sloped.apply(positions, total + self._side_bits, flat)
-        return bits
+        return sloped(positions, total + self._side_bits, flat)
 
     def learn(self, positions: Tensor) -> None:
         """Fits the tables to the symbols nearest to ``positions``."""
@@ -83,6 +83,10 @@ class CodecRate(nn.Module):
         flat = positions.reshape(-1)
         missing = a * b * c - flat.numel()
         return nn.functional.pad(flat, (0, missing)).reshape(a * b, c)
+
+    def resized(self, shape: tuple[int, ...]) -> CodecRate:
+        """The same rate of a tensor of another shape."""
+        return CodecRate(shape, interval=self.interval)
 
     def get_extra_state(self) -> Tensor:
         """Calls since the last fit, int64 []."""
@@ -146,17 +150,3 @@ class _Tables:
 
     def _lengths(self, starts: Tensor, coded: Tensor) -> Tensor:
         return self._bits[(starts + coded.clamp(-128, 127).int()).long()]
-
-
-class _Sloped(torch.autograd.Function):
-    """A value, and its slope along each of ``positions``."""
-
-    @staticmethod
-    def forward(ctx: Any, positions: Tensor, value: Tensor, slopes: Tensor) -> Tensor:
-        ctx.save_for_backward(slopes.to(positions.dtype))
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        (slopes,) = ctx.saved_tensors
-        return gradient * slopes, None, None

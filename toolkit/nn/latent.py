@@ -97,5 +97,16 @@ class Latent(Compressed):
             decay = torch.clamp(warm, max=self.ema_decay)
             self.average.lerp_(original, 1 - decay)
 
+    def resized(self, shape: tuple[int, ...]) -> Latent:
+        """The same form, with the same decoder, of a tensor of another shape.
+
+        Raises:
+            SchemeError: the decoder has a step for each row, or the rate is of one shape only.
+        """
+        if getattr(self.decoder, "axis", None) is not None or not hasattr(self.bits, "resized"):
+            raise SchemeError("latent: this decoder or rate is of one shape only")
+        rate = self.bits.resized(shape)
+        return Latent(shape, self.decoder, rate=rate, ema_decay=self.ema_decay)
+
     def _integers(self, latent: Tensor) -> Tensor:
         return round_through(self.decoder.positions(latent).clamp(-_MOST, _MOST))
