@@ -51,7 +51,7 @@ __all__ = [
     "plain_bytes",
     "rate_bits",
     "rate_exact_bits",
-    "unwrap",
     "strongest_units",
+    "unwrap",
     "update_averages",
 ]
