@@ -23,7 +23,8 @@ from passes import (
     model_to_proto,
     select_weights,
 )
-from passes.schemes import decode
+from passes.schemes import Lossless, decode
+from passes.schemes.coded_bits import coded_bits
 from tests.passes_models import model_of, network, normal, portable, proto_of, run
 
 X = {"x": normal(2, 8, 10, 10, seed=9)}
@@ -229,11 +230,14 @@ def test_infinity_is_kept_lossless_and_nan_alone() -> None:
     assert values["inf"].tobytes() == tensors["inf"].tobytes()
 
 
-@pytest.mark.parametrize("kind", ["int8", "uint8"])
-def test_quantised_weights_keep_their_integers(kind: str) -> None:
-    weight = np.clip(np.rint(normal(64, 96) * 6), -128, 127).astype(np.int8)
-    if kind == "uint8":
-        weight = (weight.astype(np.int16) + 128).astype(np.uint8)
+@pytest.mark.parametrize(
+    "kind, peak", [("int8", 0), ("uint8", 128), ("uint8", 119), ("uint8", 3), ("int8", -90)]
+)
+def test_quantised_weights_keep_their_integers(kind: str, peak: int) -> None:
+    limits = np.iinfo(kind)
+    wide = np.rint(normal(64, 96) * 6) + peak
+    wide[0, :2] = limits.min, limits.max  # farther from the peak than int8 reaches
+    weight = np.clip(wide, limits.min, limits.max).astype(kind)
     text = HEADER + "g (uint8[N,64] x) => (int32[N,96] y) { y = MatMulInteger (x, w) }"
     proto = proto_of(text, {"w": weight})
     model = model_of(proto)
@@ -244,6 +248,17 @@ def test_quantised_weights_keep_their_integers(kind: str) -> None:
     assert np.array_equal(values["w"], weight) and np.array_equal(
         values["y"], run(proto, inputs)["y"]
     )
+
+
+def test_asymmetric_integers_are_coded_around_their_peak() -> None:
+    rows = np.exp(normal(256, 1))
+    around_zero = np.rint(normal(256, 256) * 4 * rows)
+    symmetric = np.clip(around_zero + 128, 0, 255).astype(np.uint8)
+    asymmetric = np.clip(around_zero + 90, 0, 255).astype(np.uint8)
+    first, second = (Lossless().fit(weight) for weight in (symmetric, asymmetric))
+    assert (first.offset, second.offset) == (128, 90)
+    assert second.symbols.dtype == np.int16 and np.array_equal(decode(second), asymmetric)
+    assert coded_bits(second) < 1.02 * coded_bits(first)
 
 
 def test_equal_integer_weights_stored_raw() -> None:

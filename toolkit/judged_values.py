@@ -34,7 +34,12 @@ class JudgedValues:
         """What the original's runs ask for; they hold the parts in ``parted``."""
         judged = cls({name: list(keys) for name, keys in parted.items()})
         runs = judged.of(runs)
-        judged.kinds = score_kinds(runs)
+        keys = {key for parts in parted.values() for key in parts}
+        judged.kinds = {
+            name: kind
+            for name, kind in score_kinds(runs).items()
+            if name not in keys or (kind == "softmax" and not name.endswith(BEFORE_SIGMOID))
+        }
         for key in runs[0] if runs else ():
             if key.endswith(BEFORE_SIGMOID):
                 judged.centres[key] = _centre([np.asarray(run[key]) for run in runs])

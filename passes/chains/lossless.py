@@ -27,6 +27,7 @@ class IntegerChain(Chain[IntegerParameters]):
             offset = builder.initializer(np.array(fitted.offset, np.int32))
             value = builder.node("Cast", [value], {"to": int(ir.DataType.INT32)})
             value = builder.node("Add", [value, offset])
+        if fitted.offset or fitted.symbols.dtype != fitted.dtype:
             value = builder.node("Cast", [value], {"to": int(self.weight.dtype)})
         elif (
             value.producer() is None

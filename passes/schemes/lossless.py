@@ -11,11 +11,15 @@ import numpy as np
 
 from passes.errors import SchemeError
 from passes.schemes.base import FitContext, Parameters
+from passes.schemes.coded_bits import coded_bits
 from passes.schemes.entropy import entropy_bits
 from runtime.planes import join_planes, split_planes
 
 # Bits per element above which a plane is stored as bytes: coding would hardly save anything.
 _MAX_CODED_BITS = 7.9
+
+# Values so near to the middle of their type need no offset of their own.
+_NEAR = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class LosslessParameters(Parameters):
 
 @dataclass(frozen=True, eq=False)
 class IntegerParameters(Parameters):
-    """An 8-bit integer tensor as int8 symbols: value = symbol + ``offset`` (128 for uint8)."""
+    """An 8-bit integer tensor as int8 or int16 symbols: value = symbol + ``offset``."""
 
     symbols: np.ndarray
     offset: int
@@ -84,16 +88,34 @@ class Lossless:
         type."""
         if weight.size == 0:
             raise SchemeError("the tensor is empty")
-        if weight.dtype == np.int8:
-            return IntegerParameters(weight, 0, weight.dtype)
-        if weight.dtype == np.uint8:
-            return IntegerParameters((weight ^ np.uint8(128)).view(np.int8), 128, weight.dtype)
+        if weight.dtype in (np.int8, np.uint8):
+            return _integers(weight)
         if weight.dtype.name not in ("float32", "float16", "bfloat16"):
             raise SchemeError(f"lossless: no coding for type {weight.dtype.name}")
         contiguous = np.ascontiguousarray(weight).reshape(weight.shape)
         planes = tuple(np.asarray(p).reshape(weight.shape) for p in split_planes(contiguous))
         coded = (True, *(_worth_coding(plane) for plane in planes[1:]))
         return LosslessParameters(planes, coded, weight.dtype)
+
+
+def _integers(weight: np.ndarray) -> IntegerParameters:
+    """Symbols around the middle of the type, or around the most frequent value where that takes
+    fewer bits: an asymmetric zero point is where magnitudes, which choose the tables, begin."""
+    middle = 0 if weight.dtype == np.int8 else 128
+    around_middle = IntegerParameters(_less(weight, middle), middle, weight.dtype)
+    lowest = int(np.iinfo(weight.dtype).min)
+    counts = np.bincount(weight.reshape(-1).astype(np.int16) - lowest, minlength=256)
+    peak = int(counts.argmax()) + lowest
+    if abs(peak - middle) <= _NEAR:
+        return around_middle
+    around_peak = IntegerParameters(_less(weight, peak), peak, weight.dtype)
+    return min(around_middle, around_peak, key=coded_bits)
+
+
+def _less(weight: np.ndarray, offset: int) -> np.ndarray:
+    """``weight`` minus ``offset``, int8 where that holds all of it, else int16."""
+    symbols = weight.astype(np.int16) - np.int16(offset)
+    return symbols.astype(np.int8) if (symbols == symbols.astype(np.int8)).all() else symbols
 
 
 def _worth_coding(plane: np.ndarray) -> bool:
