@@ -44,8 +44,14 @@ def test_compensation_makes_the_file_smaller(tmp_path: Path, calibration: Path) 
     fitted = toolkit.compress(model, tmp_path / "f.onnx", min_sqnr=25, calibration=calibration)
     assert fitted.reached and fitted.fidelity.sqnr_db >= 25
     assert fitted.compressed_bytes < 0.8 * plain.compressed_bytes
-    assert any("fitted to 304 samples" in note and "96 others" in note for note in fitted.notes)
-    assert any("on data that was fitted to" in note for note in fitted.notes)
+    [split] = [note for note in fitted.notes if note.startswith("fitted to")]
+    assert split == (
+        "fitted to 304 samples of the calibration data, measured on 48 others, "
+        "48 more have the last word"
+    )
+    [figures] = [note for note in fitted.notes if note.startswith("output SQNR: ")]
+    assert "dB on data that was fitted to" in figures and "that was searched on" in figures
+    assert figures.endswith(f"{fitted.fidelity.sqnr_db:.2f} dB on data kept apart from it")
 
 
 def test_a_size_with_calibration(tmp_path: Path, calibration: Path) -> None:
@@ -165,14 +171,14 @@ def test_calibration_is_divided() -> None:
     spec = [InputSpec("x", "float", ("n", 2))]
     feed = {"x": np.arange(80.0).reshape(40, 2)}
     split = split_calibration([feed], spec)
-    parts = [np.concatenate([f["x"] for f in part]) for part in (split.fitted, split.apart)]
-    assert len(parts[0]) + len(parts[1]) == 40
-    assert not set(parts[0].ravel()) & set(parts[1].ravel())
-    assert len(parts[1]) == 8
+    parts = [np.concatenate([f["x"] for f in split.of(part)]) for part in range(3)]
+    assert [len(part) for part in parts] == [32, 4, 4]
+    assert len(set(np.concatenate(parts).ravel())) == 80
     two = split_calibration([feed, feed], [InputSpec("x", "float", (40, 2))])
     assert (len(two.fitted), len(two.apart)) == (1, 1)
     one = split_calibration([feed], [InputSpec("x", "float", (40, 2))])
-    assert one.fitted is one.apart and "one sample" in one.note
+    assert one.fitted[0] is one.apart[0] is one.checked[0] and "one sample" in one.note
+    assert two.apart[0] is two.checked[0] and "too few" in two.note
 
 
 def test_padding_is_not_looked_at() -> None:
@@ -195,7 +201,7 @@ def test_fits_are_kept_and_repeat(tmp_path: Path) -> None:
     kept = fitting.kept("A", 0.1)
     assert kept is not None
     np.testing.assert_array_equal(kept.decode(), first["A"])
-    assert fitting.kept("A", 0.3) is None and fitting.kept("a", 0.01) is None
+    assert fitting.kept("A", 0.3) is None and fitting.kept("a", 0.02) is None
     from passes.fit_weight import fit_weight
 
     again = fit_weight(arrays["A"], fitting.settings("A", 0.1), 1, moments=store["A"])

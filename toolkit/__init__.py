@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from toolkit.nn.export import ExportReport, export
     from toolkit.prune_model import ChannelReport, prune_channels
     from toolkit.report import Report
+    from toolkit.sweep_model import Sweep, sweep
 
 __all__ = [
     "ChannelReport",
@@ -23,6 +24,7 @@ __all__ = [
     "InputError",
     "OutputError",
     "Report",
+    "Sweep",
     "VerificationError",
     "compare",
     "compress",
@@ -30,6 +32,7 @@ __all__ = [
     "export",
     "inspect",
     "prune_channels",
+    "sweep",
 ]
 
 _HOMES = {
@@ -46,6 +49,8 @@ _HOMES = {
     "export": "toolkit.nn.export",
     "inspect": "toolkit.inspect_model",
     "prune_channels": "toolkit.prune_model",
+    "Sweep": "toolkit.sweep_model",
+    "sweep": "toolkit.sweep_model",
 }
 
 

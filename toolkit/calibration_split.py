@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Divides calibration data: most is fitted to, some is kept apart to measure on."""
+"""Divides calibration data: most is fitted to, some is measured on by the search, and some is kept
+apart from both for the last word."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
 
 from toolkit.calibration import Feed, split_feeds
 from toolkit.signature import InputSpec
@@ -13,25 +17,48 @@ PIECE = 8
 """Samples of a batch that are run at a time."""
 MIN_PIECES = 8
 EVERY = 4
-"""Each fourth piece is kept apart ..."""
+"""Each fourth piece is kept apart from the fitting ..."""
 MAX_APART = 64
-"""... up to so many."""
+"""... up to so many; every second one of them from the search, too."""
+
+Labels = Sequence[npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class CalibrationSplit:
-    """Feeds to fit to and feeds to measure on; the same ones where there is a single sample."""
+    """Feeds to fit to, feeds that the search measures on, and feeds for the last word. The latter
+    are the same where there is a single piece apart, and all where there is a single one.
+    `places` are the indices among `pieces`, in order."""
 
-    fitted: list[Feed]
-    apart: list[Feed]
+    pieces: list[Feed]
+    places: tuple[list[int], list[int], list[int]] = field(default_factory=lambda: ([], [], []))
+
+    @property
+    def fitted(self) -> list[Feed]:
+        return self.of(0)
+
+    @property
+    def apart(self) -> list[Feed]:
+        return self.of(1)
+
+    @property
+    def checked(self) -> list[Feed]:
+        return self.of(2)
+
+    def of(self, part: int) -> list[Feed]:
+        """The feeds to fit to (0), to measure on (1), for the last word (2)."""
+        return [self.pieces[index] for index in self.places[part]]
 
     @property
     def note(self) -> str:
         """What was done, in words."""
-        if self.fitted is self.apart:
+        if self.places[0] == self.places[1]:
             return "the calibration data is one sample: fitted to and measured on it"
-        fitted, apart = (sum(samples_of(f) for f in part) for part in (self.fitted, self.apart))
-        return f"fitted to {fitted} samples of the calibration data, measured on {apart} others"
+        fitted, apart, checked = (sum(samples_of(f) for f in self.of(part)) for part in range(3))
+        text = f"fitted to {fitted} samples of the calibration data, measured on {apart} others"
+        if self.places[1] == self.places[2]:
+            return f"{text}, which have the last word as well: too few to keep more apart"
+        return f"{text}, {checked} more have the last word"
 
 
 def split_calibration(feeds: Sequence[Feed], specs: Sequence[InputSpec]) -> CalibrationSplit:
@@ -42,12 +69,12 @@ def split_calibration(feeds: Sequence[Feed], specs: Sequence[InputSpec]) -> Cali
         size //= 2
         pieces = list(split_feeds(feeds, specs, size))
     if len(pieces) < 2:
-        return CalibrationSplit(pieces, pieces)
-    chosen = set(list(range(EVERY - 1, len(pieces), EVERY))[:MAX_APART]) or {len(pieces) - 1}
-    return CalibrationSplit(
-        [piece for index, piece in enumerate(pieces) if index not in chosen],
-        [pieces[index] for index in sorted(chosen)],
-    )
+        return CalibrationSplit(pieces, ([0], [0], [0]))
+    chosen = list(range(EVERY - 1, len(pieces), EVERY))[:MAX_APART] or [len(pieces) - 1]
+    taken = set(chosen)
+    apart, checked = (chosen[::2], chosen[1::2]) if len(chosen) > 1 else (chosen, chosen)
+    rest = [index for index in range(len(pieces)) if index not in taken]
+    return CalibrationSplit(pieces, (rest, apart, checked))
 
 
 def samples_of(feed: Feed) -> int:

@@ -4,7 +4,7 @@ search for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +14,16 @@ from toolkit.calibration import Feed
 from toolkit.fitting import CalibratedFitting
 from toolkit.judged_values import JudgedValues
 from toolkit.memory import release_memory
-from toolkit.metrics import Metric
+from toolkit.metrics import Metric, Score
 from toolkit.moment_store import moments_of
 from toolkit.prepare_model import Prepared, prepare, searchable
 from toolkit.quantiser_search import choose_steps
 from toolkit.search import SearchResult
 from toolkit.targets import Target
+from toolkit.task_metrics import TaskMetric
 
 if TYPE_CHECKING:
+    from passes.bias_correction import BiasPlace
     from passes.embed_functions import Portable
     from passes.schemes import Moments, Parameters, RowUse
     from passes.settings import WeightSettings
@@ -32,7 +34,7 @@ Settings = dict[str, "WeightSettings"]
 _OF_OUTPUTS = ("max_error", "min_agreement")
 """Targets that speak of the outputs themselves, and not of what is behind them."""
 
-_NEED_MOMENTS = frozenset({"compensated", "rate_distortion"})
+_NEED_MOMENTS = frozenset({"compensated", "rate_distortion", "codebook", "trellis"})
 
 
 class Run(Protocol):
@@ -51,13 +53,15 @@ class Run(Protocol):
 @dataclass
 class Choice:
     """Settings of every weight that is touched, and what is known from choosing them: `moments` of
-    inputs, parameters fitted already, the feeds that were measured on (`feeds`) and fitted to;
-    `judged` is how the search compared outputs, `reference` what the original gave, seen so."""
+    inputs, parameters fitted already, the feeds that have the last word (`feeds`), those that the
+    search measured on and those that were fitted to; `judged` is how the search compared outputs,
+    `reference` what the original gave for `feeds`, seen so; `score` is the metric on them."""
 
     settings: Settings
     target: Target
     result: SearchResult | None
     feeds: list[Feed]
+    searched: list[Feed]
     fitted: list[Feed]
     ignored: list[str]
     notes: list[str]
@@ -65,6 +69,7 @@ class Choice:
     reference: list[dict[str, Any]]
     moments: Mapping[str, Moments | RowUse] = field(default_factory=dict)
     known: dict[str, Parameters] = field(default_factory=dict)
+    score: Score | None = None
 
 
 def choose_settings(
@@ -72,7 +77,7 @@ def choose_settings(
     source: Source,
     target: Target,
     settings: Mapping[str, WeightSettings | None],
-    metric: Metric | None,
+    metric: Metric | TaskMetric | None,
     with_curve: bool,
 ) -> Choice:
     """Decides about the weights whose `settings` are None. Raises `InputError` where the model
@@ -84,6 +89,8 @@ def choose_settings(
     with run.timed("inputs"):
         # Without a search the weights are taken out as well: the session stays small.
         taken = names or searchable(source, dict.fromkeys(settings))
+        places = places_of(source, names) if calibrated else {}
+        extra = sorted({place.bias for place in places.values()} - set(taken))
         prepared = prepare(
             source,
             taken,
@@ -92,26 +99,29 @@ def choose_settings(
             metric,
             calibrated,
             behind=target.kind not in _OF_OUTPUTS,
+            extra=extra,
         )
     judged_behind = target.kind == "min_sqnr" and bool(names)
     choice = Choice(
         fixed,
-        target.with_baseline(prepared.baseline),
+        target.with_baseline(prepared.checked.baseline),
         None,
+        prepared.checked.feeds,
         prepared.feeds,
         prepared.fitted,
         prepared.ignored,
         prepared.notes,
         prepared.judged if judged_behind else JudgedValues(),
-        list(prepared.reference) if judged_behind and prepared.judged.parted else [],
+        list(prepared.checked.reference) if judged_behind and prepared.judged.parted else [],
+        score=prepared.checked.metric,
     )
     if calibrated:
         with run.timed("moments"):
-            _measure(run, source, prepared, [*names, *asking], choice)
+            _measure(run, source, prepared, [*names, *asking], choice, places)
     if names:
         with run.timed("search"):
             choice.result = choose_steps(
-                source, prepared, fixed, choice.target, run.portable, with_curve, run.progress
+                source, prepared, fixed, target, run.portable, with_curve, run.progress
             )
         _take(choice, names, prepared)
     _release(prepared)
@@ -119,8 +129,21 @@ def choose_settings(
     return choice
 
 
+def places_of(source: Source, names: Sequence[str]) -> dict[str, BiasPlace]:
+    """Where the mean errors of the weights in `names` can be made up for."""
+    from passes.bias_correction import bias_places
+
+    large = [name for name in names if source.weights[name].role != "minor"]
+    return bias_places(source.model, large)
+
+
 def _measure(
-    run: Run, source: Source, prepared: Prepared, names: list[str], choice: Choice
+    run: Run,
+    source: Source,
+    prepared: Prepared,
+    names: list[str],
+    choice: Choice,
+    places: Mapping[str, BiasPlace],
 ) -> None:
     large = [name for name in names if source.weights[name].role != "minor"]
     store = moments_of(
@@ -130,7 +153,10 @@ def _measure(
     choice.notes += [
         f"{name}: {why}: rounded without compensation" for name, why in store.missing.items()
     ]
-    prepared.fitting = CalibratedFitting(source.weights, store, run.threads)
+    prepared.fitting = CalibratedFitting(
+        source.weights, store, run.threads, places, prepared.extras
+    )
+    prepared.checked.fitting = prepared.fitting
 
 
 def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:
@@ -172,5 +198,7 @@ def _names_in(stages: Any) -> Iterator[str]:
 def _release(prepared: Prepared) -> None:
     """Lets go of the arrays and the session of a search: they are as large as the model."""
     prepared.arrays.clear()
-    prepared.reference.clear()
-    del prepared.evaluator
+    prepared.extras.clear()
+    for part in {id(part): part for part in (prepared, prepared.checked)}.values():
+        part.reference.clear()
+        del part.evaluator

@@ -99,7 +99,11 @@ def main(context: click.Context, debug: bool) -> None:
 @click.option("--target-size", type=Bytes(), help="So many bytes, e.g. 14300000 or 14.3MB.")
 @click.option("--min-agreement", type=float, help="Least share of equal top-1 results.")
 @click.option("--max-drop", help="How much the metric may lose, e.g. 0.002 or 0.5%.")
-@click.option("--metric", metavar="MODULE:FUNCTION", help="Called with a way to run the model.")
+@click.option(
+    "--metric",
+    help="top1, cosine, auc, perplexity, or module:function, called with a way to run the model.",
+)
+@click.option("--labels", type=PATH, help="Right answers for top1 and auc, an .npy file.")
 @click.option(
     "--calibration",
     type=PATH,
@@ -295,6 +299,51 @@ def scan_command(
         with progress_line(as_json) as progress:
             found = scan(model, schemes=tried, progress=progress, **options)
         _show(found.as_dict(), as_json, lambda: print_scan(found))
+
+
+@main.command("sweep")
+@click.argument("model", type=PATH)
+@click.option("--points", type=int, help="Points of the curve; 14 by default.")
+@click.option(
+    "--knob",
+    "knobs",
+    type=float,
+    multiple=True,
+    help="Compute this point: log2 of a typical step relative to RMS; may be repeated.",
+)
+@click.option(
+    "--calibration",
+    type=PATH,
+    help="Real inputs: .npz file, folder of .npz/.npy, or module:function that yields them.",
+)
+@click.option("--metric", help="top1, cosine, auc, perplexity, or module:function.")
+@click.option("--labels", type=PATH, help="Right answers for top1 and auc, an .npy file.")
+@click.option("--folder", type=PATH, help="Keep points and recipes here; in the cache by default.")
+@click.option("--report", type=PATH, help="Write an HTML page with table and picture here.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Points side by side.")
+@click.option(
+    "--backend",
+    default="loky",
+    show_default=True,
+    help="joblib's: loky, threading, sequential, dask or ray.",
+)
+@JSON_OPTION
+@click.pass_context
+def sweep_command(
+    context: click.Context, /, model: str, as_json: bool, knobs: tuple[float, ...], **options: Any
+) -> None:
+    """Compute the whole curve of MODEL, bytes against quality, each point with its recipe.
+
+    Points are computed once and kept; a sweep that was killed goes on where it was.
+    """
+    with reported(context):
+        from toolkit.console import progress_line
+        from toolkit.printing import print_sweep
+        from toolkit.sweep_model import sweep
+
+        with progress_line(as_json) as progress:
+            found = sweep(model, knobs=knobs or None, progress=progress, **options)
+        _show(found.as_dict(), as_json, lambda: print_sweep(found))
 
 
 @main.command("passes")

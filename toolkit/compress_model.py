@@ -28,9 +28,11 @@ from toolkit.versions import versions
 if TYPE_CHECKING:
     from passes.embed_functions import Portable
     from passes.settings import Recipe, WeightSettings
+    from toolkit.calibration import Feed
     from toolkit.choose_settings import Choice
     from toolkit.metrics import Metric
     from toolkit.pipeline import Finished, Source
+    from toolkit.task_metrics import TaskMetric
     from toolkit.verify import Expected
 
 STOCK_FEEDS = 4
@@ -54,6 +56,7 @@ def compress(
     min_agreement: float | None = None,
     max_drop: str | float | None = None,
     metric: str | None = None,
+    labels: PathLike | None = None,
     calibration: PathLike | None = None,
     report: PathLike | None = None,
     dry_run: bool = False,
@@ -77,8 +80,11 @@ def compress(
         target_size: bytes of the result.
         min_agreement: least share of equal winners along the last axis, for classifiers.
         max_drop: how much `metric` may lose: a number in its unit, or "0.5%" of the original's.
-        metric: `module:function`, called with a function that runs the model, from a mapping of
-            inputs to one of outputs; returns a number, more of which is better.
+        metric: "top1", "cosine", "auc" or "perplexity", measured on the calibration data; or
+            `module:function`, called with a function that runs the model, from a mapping of inputs
+            to one of outputs, which returns a number, more of which is better.
+        labels: right answers for "top1" and "auc": an .npy file with an entry for each sample of
+            the calibration data, in its order.
         calibration: real inputs: an .npz file, a folder, or `module:function` that yields mappings.
             Most of them are fitted to, the others measured on; made from the signature where None.
         report: path of an HTML report to write.
@@ -105,9 +111,13 @@ def compress(
         "--min-agreement": min_agreement,
         "--max-drop": max_drop,
         "--metric": metric,
+        "--labels": labels,
     }
     if max_drop is not None and metric is None:
-        raise InputError("--max-drop: give the metric that may drop, by --metric module:function")
+        raise InputError(
+            "--max-drop: give the metric that may drop, by --metric top1, cosine, auc, perplexity "
+            "or module:function"
+        )
     job = _Job(
         Path(model),
         output_path(output) if output is not None else default_output(Path(model)),
@@ -117,7 +127,7 @@ def compress(
         thread_count(jobs),
         portable,
         progress or (lambda stage, detail: None),
-        _metric(metric),
+        make_metric(metric, labels, calibration),
     )
     given = given_settings(recipe, bits, lossless)
     job.check_paths([Path(given.source)] if given.source else [])
@@ -172,7 +182,7 @@ class _Job:
     threads: int
     portable: Portable
     progress: Progress
-    metric: Metric | None = None
+    metric: Metric | TaskMetric | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -362,10 +372,14 @@ class _Job:
         elif choice.judged.kinds:
             seen = without_padding(choice.judged.of(runs), feeds)
             judged = compare_outputs(choice.judged.of(original), seen, choice.ignored)
-        if self.metric is not None:
-            fidelity.score = score(path, self.metric, self.threads)
-        if choice.moments and choice.fitted is not feeds:
-            notes.append(self._fitted_fidelity(path, choice))
+        if choice.score is not None:
+            fidelity.score = judged.score = score(path, choice.score, self.threads)
+            original_score = choice.target.baseline
+            notes.append(
+                f"metric {choice.score.text}: {original_score:.6g} -> {fidelity.score:.6g}"
+            )
+        if choice.moments and not _same(choice.fitted, feeds):
+            notes += self._other_fidelities(path, choice, fidelity)
         stock = None
         if finished.functions:
             release_memory()
@@ -374,17 +388,29 @@ class _Job:
             stock = compare_outputs(original[few], found, choice.ignored)
         return fidelity, judged, stock
 
-    def _fitted_fidelity(self, path: Path, choice: Choice) -> str:
-        """What the file does on data that it was fitted to, as much of it as was measured on."""
+    def _other_fidelities(self, path: Path, choice: Choice, last: Fidelity) -> list[str]:
+        """What the file does on data that it was fitted to, as much of it as the last word was had
+        on, and on data that the search measured on; beside `last`."""
         from toolkit.padding import without_padding
         from toolkit.verify import run_compressed, run_original
 
-        feeds = choice.fitted[: len(choice.feeds)]
-        runs = [run(path, feeds, self.threads) for path, run in
-                ((self.model, run_original), (path, run_compressed))]  # fmt: skip
-        original, found = (without_padding(run, feeds) for run in runs)
-        fidelity = compare_outputs(original, found, choice.ignored)
-        return f"output SQNR on data that was fitted to: {fidelity.sqnr_db:.2f} dB"
+        parts = {"fitted to": choice.fitted[: len(choice.feeds)]}
+        if not _same(choice.searched, choice.feeds):
+            parts["searched on"] = choice.searched
+        found = []
+        for words, feeds in parts.items():
+            original, after = (
+                without_padding(runs, feeds)
+                for runs in (
+                    run_original(self.model, feeds, self.threads),
+                    run_compressed(path, feeds, self.threads),
+                )
+            )
+            fidelity = compare_outputs(original, after, choice.ignored)
+            found.append(f"{fidelity.sqnr_db:.2f} dB on data that was {words}")
+        return [
+            f"output SQNR: {', '.join(found)}, {last.sqnr_db:.2f} dB on data kept apart from it"
+        ]
 
 
 def weight_quality(source: Source, fitted: dict[str, Any]) -> dict[str, float]:
@@ -444,11 +470,27 @@ def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity:
     )
 
 
-def _metric(text: str | None) -> Metric | None:
-    if text is None:
-        return None
-    from toolkit.metrics import Metric
+def _same(first: Sequence[Feed], second: Sequence[Feed]) -> bool:
+    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 
+
+def make_metric(
+    text: str | None, labels: PathLike | None, calibration: PathLike | None
+) -> Metric | TaskMetric | None:
+    """The measure that was asked for, None for none. Raises `InputError`."""
+    from toolkit.metrics import Metric
+    from toolkit.task_metrics import NAMES, task_metric
+
+    if text is None:
+        if labels is not None:
+            raise InputError("--labels: belong to --metric top1 or auc")
+        return None
+    if text in NAMES:
+        if labels is not None and calibration is None:
+            raise InputError("--labels: give the inputs that they belong to by --calibration")
+        return task_metric(text, labels)
+    if labels is not None:
+        raise InputError(f"--labels: --metric {text} takes none")
     return Metric(text)
 
 

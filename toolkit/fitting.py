@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from toolkit.pipeline import quantised_values
 
 if TYPE_CHECKING:
+    from passes.bias_correction import BiasPlace
     from passes.schemes import Compensated, Moments, Parameters, RowUse
     from passes.select_weights import Weight
     from passes.settings import WeightSettings
@@ -62,7 +64,8 @@ class PlainFitting:
 
 class CalibratedFitting:
     """Compensated rounding by the moments of each weight's inputs, weights side by side; minor
-    weights to the nearest multiple."""
+    weights to the nearest multiple. Biases take up what their weights miss in the mean; `extras`
+    are those of them that no step is sought for, by name."""
 
     is_rate_aware = True
 
@@ -71,24 +74,41 @@ class CalibratedFitting:
         weights: Mapping[str, Weight],
         moments: Mapping[str, Moments | RowUse],
         threads: int = 0,
+        places: Mapping[str, BiasPlace] | None = None,
+        extras: Arrays | None = None,
     ) -> None:
         self._weights, self._moments, self._threads = weights, moments, threads
+        self._places, self._extras = places or {}, extras or {}
         self._kept: dict[str, dict[float, Parameters]] = {}
         size = sum(weight.num_elements for weight in weights.values())
         self._candidates = min(_CANDIDATES, MAX_KEPT // max(size, 1))
 
     def values(self, arrays: Arrays, steps: Mapping[str, float], draft: bool) -> dict[str, Array]:
-        names = sorted(steps, key=lambda name: -arrays[name].size)
+        from passes.bias_correction import bias_changes
+
+        names = sorted((n for n in steps if not self._is_minor(n)), key=lambda n: -arrays[n].size)
         with ThreadPoolExecutor(max(1, self._threads)) as pool:
             fitted = pool.map(lambda n: self._fit(n, arrays[n], steps[n], draft).decode(), names)
-            return dict(zip(names, fitted, strict=True))
+            found = dict(zip(names, fitted, strict=True))
+        errors = {
+            name: np.subtract(arrays[name], found[name], dtype=np.float32)
+            for name in names
+            if name in self._places
+        }
+        changed = bias_changes(self._places, errors, self._moments, {**self._extras, **arrays})
+        for name, step in steps.items():
+            if self._is_minor(name):
+                array = changed.pop(name, arrays[name])
+                found[name] = self._minor(name, array, step, draft).decode()
+        return {**found, **changed}
 
     def settings(self, name: str, step: float) -> WeightSettings:
         from passes.settings import WeightSettings
 
         if self._is_minor(name):
             return WeightSettings(step=step)
-        return WeightSettings(stages=({"compensated": {"step": step}},))
+        options = {"step": step, "centred": True} if name in self._places else {"step": step}
+        return WeightSettings(stages=({"compensated": options},))
 
     def kept(self, name: str, step: float) -> Parameters | None:
         return self._kept.get(name, {}).get(step)
@@ -96,27 +116,40 @@ class CalibratedFitting:
     def _is_minor(self, name: str) -> bool:
         return self._weights[name].role == "minor"
 
+    def _minor(self, name: str, array: Array, step: float, draft: bool) -> Parameters:
+        from passes.schemes import Uniform
+
+        fitted = Uniform(step=step).fit(array)
+        if not draft:
+            self._keep(name, step, fitted)
+        return fitted
+
     def _fit(self, name: str, array: Array, step: float, draft: bool) -> Parameters:
-        from passes.schemes import FitContext, Uniform
+        from passes.schemes import FitContext
 
         known = self.kept(name, step)
         if known is not None:
             return known
-        if self._is_minor(name):
-            return Uniform(step=step).fit(array)
         context = FitContext(
             channel_axis=self._weights[name].channel_axis, moments=self._moments.get(name)
         )
-        fitted = _scheme(step, draft).fit(array, context)
-        if self._candidates and not draft:
+        fitted = _scheme(step, draft, name in self._places).fit(array, context)
+        if not draft:
+            self._keep(name, step, fitted)
+        return fitted
+
+    def _keep(self, name: str, step: float, fitted: Parameters) -> None:
+        if self._candidates:
             mine = self._kept.setdefault(name, {})
+            mine.pop(step, None)
             mine[step] = fitted
             while len(mine) > self._candidates:
                 del mine[next(iter(mine))]
-        return fitted
 
 
-def _scheme(step: float, draft: bool) -> Compensated:
+def _scheme(step: float, draft: bool, centred: bool) -> Compensated:
     from passes.schemes import Compensated
 
-    return Compensated(step=step, rounds=1, sweeps=0) if draft else Compensated(step=step)
+    if draft:
+        return Compensated(step=step, rounds=1, sweeps=0, centred=centred)
+    return Compensated(step=step, centred=centred)

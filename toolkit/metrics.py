@@ -6,13 +6,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from toolkit.calibration import Feed
 from toolkit.errors import InputError, one_line
 
 RunFeed = Callable[[Feed], Mapping[str, Any]]
 """Outputs by name for a mapping from input names to arrays."""
+
+
+class Score(Protocol):
+    """A measure of quality with its data. `text` is how it was asked for."""
+
+    @property
+    def text(self) -> str: ...
+
+    def score(self, run: RunFeed) -> float:
+        """The quality of the model behind `run`, more of which is better."""
 
 
 class Metric:

@@ -18,6 +18,7 @@ from toolkit.memory import release_memory
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from passes.bias_correction import BiasPlace
     from passes.embed_functions import Portable
     from passes.encode_weights import EncodedWeight
     from passes.schemes import Moments, Parameters, RowUse
@@ -130,8 +131,9 @@ def fit_all(
     known: Mapping[str, Parameters] | None = None,
 ) -> dict[str, Parameters]:
     """Parameters of every weight that is not kept, by the `moments` of their inputs; those in
-    `known` are not fitted again. What schemes decided goes to `notes`. Raises `InputError` naming
-    the weight."""
+    `known` are not fitted again. Biases that take up the mean error of weights change in the model
+    itself and are fitted last. What schemes decided goes to `notes`. Raises `InputError` naming the
+    weight."""
     from passes.errors import SchemeError
     from passes.fit_weight import explained, fit_group, fit_weight, joint_groups, positions_for
 
@@ -144,8 +146,13 @@ def fit_all(
             fitted |= fit_group(members, settings[group[0]], remarks, positions)
         except SchemeError as error:
             raise InputError(f"{source.path}: {explained(group, error)}") from error
-    for name, how in settings.items():
-        weight = source.weights[name]
+    places = centred_places(source, settings)
+    last = {place.bias for place in places.values()}
+    for name in sorted(settings, key=lambda name: name in last):
+        how, weight = settings[name], source.weights[name]
+        if name in last and moments is not None:
+            last = set()
+            correct_biases(source, places, fitted, moments)
         if name not in fitted and known is not None and name in known:
             fitted[name] = known[name]
         if name not in fitted:
@@ -163,7 +170,47 @@ def fit_all(
             if parameters is not None:
                 fitted[name] = parameters
         notes += [f"{name}: {remark}" for remark in remarks[name]]
+    if last and moments is not None:
+        correct_biases(source, places, fitted, moments)
     return {name: fitted[name] for name in settings if name in fitted}
+
+
+def centred_places(source: Source, settings: Mapping[str, WeightSettings]) -> dict[str, BiasPlace]:
+    """Where the biases are that take up the mean error of the weights whose settings ask for it."""
+    from passes.bias_correction import bias_places
+    from passes.schemes import Compensated
+    from passes.stages import nested
+
+    centred = [
+        name
+        for name, how in settings.items()
+        if how.stages is not None
+        and any(isinstance(part, Compensated) and part.centred for part in nested(how.built()))
+    ]
+    return bias_places(source.model, centred) if centred else {}
+
+
+def correct_biases(
+    source: Source,
+    places: Mapping[str, BiasPlace],
+    fitted: Mapping[str, Parameters],
+    moments: Mapping[str, Moments | RowUse],
+) -> None:
+    """Gives the biases at `places` the mean of what the `fitted` weights miss."""
+    import onnx_ir as ir
+
+    from passes.bias_correction import bias_changes
+
+    initializers = source.model.graph.initializers
+    tensors = {place.bias: initializers[place.bias].const_value for place in places.values()}
+    biases = {name: np.asarray(t.numpy()) for name, t in tensors.items() if t is not None}
+    for name in places:  # one weight's error at a time: it is as large as the weight
+        if name in fitted:
+            decoded = fitted[name].decode()
+            error = np.subtract(source.weights[name].array(), decoded, dtype=np.float32)
+            biases |= bias_changes(places, {name: error}, moments, biases)
+    for name, array in biases.items():
+        initializers[name].const_value = ir.Tensor(array, name=name)
 
 
 def keep_factors(

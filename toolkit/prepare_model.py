@@ -10,23 +10,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from toolkit.calibration import Feed
-from toolkit.calibration_split import split_calibration
+from toolkit.calibration_split import CalibrationSplit, split_calibration
 from toolkit.evaluator import Evaluator, irreproducible
 from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.fitting import Fitting, PlainFitting
 from toolkit.index_bounds import index_bounds
 from toolkit.inputs import MAX_CALIBRATION_FEEDS, MAX_FITTED_FEEDS, model_inputs
 from toolkit.judged_values import JudgedValues
-from toolkit.metrics import Metric
+from toolkit.metrics import Metric, Score
 from toolkit.ort_session import open_session
 from toolkit.output_parts import output_parts
 from toolkit.padding import without_padding
 from toolkit.pipeline import Source
 from toolkit.search import Steps
 from toolkit.signature import model_signature
+from toolkit.task_metrics import TaskMetric
 
 if TYPE_CHECKING:
     from passes.settings import WeightSettings
@@ -57,11 +59,14 @@ MINOR_SIZE = 64
 @dataclass
 class Prepared:
     """A model ready to be measured: `feeds`, padding aside, and what the original gives for them;
-    `fitted` are the feeds to fit to. Outputs are compared as `judged` says; `baseline` is the
-    original's `metric`."""
+    `fitted` are the feeds to fit to, `checked` those for the last word, `checks` the same model
+    measured on them, None where they are no others. Outputs are compared as `judged` says;
+    `baseline` is the original's `metric`. `arrays` are the weights that steps are sought for,
+    `extras` others that may be replaced too."""
 
     evaluator: Evaluator
     arrays: dict[str, npt.NDArray[Any]]
+    extras: dict[str, npt.NDArray[Any]]
     feeds: list[Feed]
     fitted: list[Feed]
     generated: bool
@@ -70,8 +75,14 @@ class Prepared:
     ignored: list[str]
     notes: list[str]
     fitting: Fitting
-    metric: Metric | None = None
+    metric: Score | None = None
     baseline: float = 0.0
+    checks: Prepared | None = None
+
+    @property
+    def checked(self) -> Prepared:
+        """The model as the last word is had on it."""
+        return self.checks or self
 
     def fidelity(self, steps: Steps) -> Fidelity:
         """That of the model with all weights quantised at `steps`."""
@@ -79,7 +90,7 @@ class Prepared:
 
     def fidelity_with(self, changed: Mapping[str, npt.NDArray[Any]]) -> Fidelity:
         """That of the model with other values of some weights."""
-        values = {**self.arrays, **changed}
+        values = {**self.extras, **self.arrays, **changed}
         fidelity = self._compared(values, self.feeds, self.reference)
         if self.metric is not None:
             fidelity.score = self.metric.score(partial(self.evaluator.outputs, values))
@@ -89,7 +100,7 @@ class Prepared:
         """That of the model with one weight quantised, on every second feed from `draw` on."""
         first = draw if len(self.feeds) > draw else 0
         changed = self.fitting.values(self.arrays, {name: step}, draft=True)
-        values = {**self.arrays, **changed}
+        values = {**self.extras, **self.arrays, **changed}
         return self._compared(values, self.feeds[first::2], self.reference[first::2])
 
     def _compared(
@@ -107,65 +118,93 @@ def prepare(
     names: Sequence[str],
     calibration: Path | None,
     threads: int,
-    metric: Metric | None = None,
+    metric: Metric | TaskMetric | None = None,
     divide: bool = False,
     behind: bool = True,
+    extra: Sequence[str] = (),
 ) -> Prepared:
-    """Makes inputs and runs the original once. `names` are the weights that will be replaced; with
-    `divide` most of the calibration data is not measured on, so that it can be fitted to; with
-    `behind` outputs are compared by their parts, and probabilities as scores.
-    Raises `InputError` where no inputs can be had."""
+    """Makes inputs and runs the original once. `names` are the weights that will be replaced,
+    `extra` initializers that may be as well; with `divide` most of the calibration data is not
+    measured on, so that it can be fitted to; with `behind` outputs are compared by their parts, and
+    probabilities as scores. Raises `InputError` where no inputs can be had."""
     specs, bounds = model_signature(source.model), index_bounds(source.model)
     arrays = {name: source.weights[name].array() for name in names}
+    extras = {name: _initializer(source, name) for name in extra}
+    original = {**extras, **arrays}
     try:
         copy = source.model.clone()
-        taken = {name: copy.graph.initializers[name] for name in names}
+        taken = {name: copy.graph.initializers[name] for name in original}
         parts = output_parts(copy.graph) if behind else {}
         observed = {part.key: part.value for found in parts.values() for part in found}
         evaluator = Evaluator(copy, taken, threads, observed)
     except Exception:
         open_session(source.path, threads)  # says so where the model itself is at fault
         raise
+    most = MAX_FITTED_FEEDS if divide else MAX_CALIBRATION_FEEDS
     inputs = model_inputs(
-        specs,
-        calibration,
-        bounds,
-        lambda feed: evaluator.run(arrays, [feed]),
-        MAX_FITTED_FEEDS if divide else MAX_CALIBRATION_FEEDS,
+        specs, calibration, bounds, lambda feed: evaluator.run(original, [feed]), most
     )
-    notes, feeds, fitted = list(inputs.notes), inputs.feeds, inputs.feeds
+    notes = list(inputs.notes)
+    split = CalibrationSplit(inputs.feeds, (list(range(len(inputs.feeds))),) * 3)
     if divide and not inputs.generated:
         split = split_calibration(inputs.feeds, specs)
-        feeds, fitted = split.apart, split.fitted
         notes.append(split.note)
+    labels: list[npt.NDArray[Any]] = []
+    if isinstance(metric, TaskMetric):
+        labels = metric.labels_of(split.pieces, len(inputs.feeds) >= most)
     parted = {output: [part.key for part in found] for output, found in parts.items()}
-    runs = evaluator.run(arrays, feeds)
+    runs = evaluator.run(original, split.apart)
     judged = JudgedValues.found(runs, parted) if behind else JudgedValues()
-    reference = judged.of(runs)
-    ignored = irreproducible(reference, judged.of(evaluator.run(arrays, feeds)))
+    ignored = irreproducible(judged.of(runs), judged.of(evaluator.run(original, split.apart)))
     if ignored:
         notes.append(
             f"outputs {', '.join(ignored)} differ from run to run in the original already: "
             "they do not count"
         )
     notes += judged.notes
-    baseline = 0.0
-    if metric is not None:
-        baseline = metric.score(partial(evaluator.outputs, arrays))
-    return Prepared(
-        evaluator,
-        arrays,
-        feeds,
-        fitted,
-        inputs.generated,
-        without_padding(reference, feeds),
-        judged,
-        ignored,
-        notes,
-        PlainFitting(threads),
-        metric,
-        baseline,
-    )
+
+    def score_of(score: Score | None) -> float:
+        if score is None:
+            return 0.0
+        return score.score(partial(evaluator.outputs, original))
+
+    whole = score_of(metric) if isinstance(metric, Metric) else 0.0
+
+    def measured_on(part: int, runs: list[dict[str, Any]]) -> Prepared:
+        feeds = split.of(part)
+        score: Score | None = metric if isinstance(metric, Metric) else None
+        baseline = whole
+        if isinstance(metric, TaskMetric):
+            own = [labels[index] for index in split.places[part]]
+            score = metric.bound(feeds, own, runs)
+            baseline = score_of(score)
+        return Prepared(
+            evaluator,
+            arrays,
+            extras,
+            feeds,
+            split.fitted,
+            inputs.generated,
+            without_padding(judged.of(runs), feeds),
+            judged,
+            ignored,
+            notes,
+            PlainFitting(threads),
+            score,
+            baseline,
+        )
+
+    prepared = measured_on(1, runs)
+    if split.places[1] != split.places[2]:
+        prepared.checks = measured_on(2, evaluator.run(original, split.checked))
+    return prepared
+
+
+def _initializer(source: Source, name: str) -> npt.NDArray[Any]:
+    tensor = source.model.graph.initializers[name].const_value
+    if tensor is None:
+        raise ValueError(f"{name}: the initializer has no data")
+    return np.asarray(tensor.numpy())
 
 
 def searchable(source: Source, settings: Mapping[str, WeightSettings | None]) -> list[str]:

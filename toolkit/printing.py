@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from toolkit.report import Report
     from toolkit.scan_model import Scan
     from toolkit.scan_points import ScanPoint
+    from toolkit.sweep_model import Sweep
 
 MAX_ROWS = 12
 
@@ -135,6 +136,19 @@ def _scan_row(point: ScanPoint, mark: str) -> tuple[str, ...]:
         point.problem or db_text(point.sqnr_db),
         mark,
     )
+
+
+def print_sweep(found: Sweep) -> None:
+    """A row per point, the finest first."""
+    from toolkit.sweep_page import HEADERS, table_rows
+
+    print_table(HEADERS, table_rows(found))
+    computed = len(found.points) - found.num_kept
+    print(f"{computed} points computed, {found.num_kept} were kept; recipes in {found.folder}")
+    if found.baseline is not None:
+        print(f"metric {found.metric} of the original: {found.baseline:.6g}")
+    for note in found.notes:
+        print(f"note: {note}")
 
 
 def print_comparison(found: Comparison) -> None:

@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from toolkit.allocation import Allocation
+from toolkit.allocation import FINEST, Allocation
 from toolkit.fitting import PlainFitting
 from toolkit.memory import release_memory
 from toolkit.pipeline import Source, finish
 from toolkit.prepare_model import Prepared
 from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.search import (
+    DB_PER_KNOB,
     Measures,
     SearchResult,
     Steps,
     curve_points,
+    measured_point,
     search_fidelity,
     search_size,
 )
@@ -40,6 +42,11 @@ REFERENCE_KNOB = -2.0
 CALIBRATED_SECONDS = 90.0
 CALIBRATED_EVALUATIONS = 5
 
+MAX_FINER = 6
+"""Times that steps are made finer because the data that has the last word asks for it ..."""
+LEAST_FINER, MOST_FINER = 1 / 64, 0.5
+"""... by so much of the knob."""
+
 MARGIN_DB = 0.02
 """The search aims this much higher, for the round-off between ways of running a model."""
 
@@ -55,7 +62,10 @@ def choose_steps(
     with_curve: bool,
     progress: Progress,
 ) -> SearchResult:
-    """Steps for the weights in `prepared`, the others as in `fixed`."""
+    """Steps for the weights in `prepared`, the others as in `fixed`. They keep the target on the
+    data that has the last word, too, where that is possible."""
+    last_word = target.with_baseline(prepared.checked.baseline)
+    target = target.with_baseline(prepared.baseline)
     curves = {name: rate_curve(array) for name, array in prepared.arrays.items()}
     roles = {name: source.weights[name].role for name in curves}
     measures = _measures(source, prepared, fixed, portable, Allocation(curves, roles), progress)
@@ -64,8 +74,37 @@ def choose_steps(
         best, chosen = _by_sensitivity(prepared, curves, roles, measures, target, progress)
     else:
         best, chosen = _in_two_rounds(prepared, curves, roles, measures, target, progress)
+    if prepared.checks is not None and target.kind != "target_size":
+        best = _confirmed(best, chosen, measures, prepared.checks, (target, last_word))
     if with_curve and best.steps is not None:
         best.trace += curve_points(chosen, best.knob, measures, CURVE_SECONDS)
+    return best
+
+
+def _confirmed(
+    best: SearchResult,
+    allocation: Allocation,
+    measures: Measures,
+    checks: Prepared,
+    targets: tuple[Target, Target],
+) -> SearchResult:
+    """`best`, or finer steps where those miss the target on the data that has the last word."""
+    searched, last_word = targets
+    for _ in range(MAX_FINER):
+        if best.steps is None:
+            break
+        values = checks.fitting.values(checks.arrays, best.steps, draft=False)
+        found = checks.fidelity_with(values)
+        if last_word.meets_fidelity(found) or best.knob <= FINEST:
+            break
+        lack = min(max(-last_word.excess(found) / DB_PER_KNOB, LEAST_FINER), MOST_FINER)
+        knob = max(best.knob - lack - LEAST_FINER, FINEST)
+        steps = allocation.steps(knob)
+        fidelity = measures.fidelity(steps)
+        measures.progress(f"step 2^{knob:+.2f} RMS: {fidelity.sqnr_db:.1f} dB")
+        best.trace.append(measured_point(allocation.mode, knob, measures.estimate(steps), fidelity))
+        reached = searched.meets_fidelity(fidelity)
+        best = SearchResult(steps, knob, reached, fidelity, best.trace)
     return best
 
 

@@ -140,7 +140,13 @@ def _fitting(label: str, letters: int) -> str:
 
 def fidelity_curve(report: Report) -> str:
     """Bytes of the file against output SQNR for every candidate of the search."""
-    points = [p for p in report.trace if p.sqnr_db is not None and math.isfinite(p.sqnr_db)]
+    return curve_of_points(report.trace)
+
+
+def curve_of_points(trace: Sequence[TracePoint]) -> str:
+    """Bytes of the file against output SQNR; a line through the points of the last stage and those
+    of stage "curve"; empty without two points of finite SQNR."""
+    points = [p for p in trace if p.sqnr_db is not None and math.isfinite(p.sqnr_db)]
     if len(points) < 2:
         return ""
     left, right, top, bottom = 62.0, 20.0, 18.0, 46.0

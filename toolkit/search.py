@@ -105,7 +105,7 @@ def search_fidelity(
     while len(draws) < max_evaluations:
         steps = allocation.steps(knob)
         fidelity = measures.fidelity(steps)
-        trace.append(_point(allocation.mode, knob, measures.estimate(steps), fidelity))
+        trace.append(measured_point(allocation.mode, knob, measures.estimate(steps), fidelity))
         measures.progress(f"step 2^{knob:+.2f} RMS: {fidelity.sqnr_db:.1f} dB")
         draws.append(_draw(knob, target, fidelity))
         centre = _centre(draws)
@@ -267,12 +267,15 @@ def curve_points(
         if time.monotonic() > stop or not FINEST <= at <= COARSEST:
             continue
         steps = allocation.steps(at)
-        points.append(_point("curve", at, measures.estimate(steps), measures.fidelity(steps)))
+        points.append(
+            measured_point("curve", at, measures.estimate(steps), measures.fidelity(steps))
+        )
         measures.progress(f"curve: {points[-1].sqnr_db:.1f} dB")
     return points
 
 
-def _point(stage: str, knob: float, num_bytes: float, fidelity: Fidelity) -> TracePoint:
+def measured_point(stage: str, knob: float, num_bytes: float, fidelity: Fidelity) -> TracePoint:
+    """A candidate that was run, its bytes estimated."""
     point = TracePoint(stage, knob, num_bytes, False)
     _add_fidelity(point, fidelity)
     return point

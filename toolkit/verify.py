@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
     from passes.schemes import Parameters
-    from toolkit.metrics import Metric
+    from toolkit.metrics import Score
 
 Outputs = list[dict[str, Any]]
 Expected = str | npt.NDArray[Any]
@@ -228,8 +228,8 @@ def run_parts(
     return [run_all(feed) for feed in feeds]
 
 
-def score(path: Path, metric: Metric, threads: int = 0) -> float:
-    """The user's metric of a compressed file in load mode."""
+def score(path: Path, metric: Score, threads: int = 0) -> float:
+    """A metric of a compressed file in load mode."""
     session = _session(path, threads)
     return metric.score(lambda feed: run_named(session, feed))
 

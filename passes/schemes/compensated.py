@@ -54,6 +54,8 @@ class Compensated:
         sweeps: How often each symbol is chosen again at the end, 0 to 16.
         damping: Share of the inputs' mean square that is added to each one's.
         adaptive: Whether steps may differ along one axis.
+        centred: Whether the mean of what is missed in the layer's output costs nothing, since its
+            bias takes it up (passes.bias_correction).
     """
 
     step: float | None = None
@@ -63,6 +65,7 @@ class Compensated:
     sweeps: int = 1
     damping: float = 0.01
     adaptive: bool = True
+    centred: bool = False
 
     def __post_init__(self) -> None:
         check_options("compensated", self.step, self.relative_step, self.rate_weight)
@@ -86,7 +89,9 @@ class Compensated:
         values, mask = finite_float32(weight), mask_of(weight, context)
         layout = moments.layout
         _check_layout(moments, values.shape)
-        groups = feedback_of_groups(moments.inputs, self.damping)
+        groups = feedback_of_groups(
+            moments.covariances() if self.centred else moments.inputs, self.damping
+        )
         costs = np.stack([group.unordered(group.costs) for group in groups])
         step = wanted_step(values, self.step, self.relative_step)
         spread_costs = layout.array(

@@ -77,6 +77,18 @@ class Moments:
         """Whether there is more than a diagonal."""
         return self.inputs.ndim == 3
 
+    def covariances(self) -> np.ndarray:
+        """Second moments about the mean, float64 of the shape of ``inputs``, no variance below a
+        billionth of the mean square."""
+        means = self.means.astype(np.float64)
+        if not self.is_full:
+            return np.asarray(np.maximum(self.inputs - means**2, 1e-9 * self.inputs))
+        found = self.inputs - means[:, :, None] * means[:, None, :]
+        places = np.arange(found.shape[1])
+        least = 1e-9 * self.powers
+        found[:, places, places] = np.maximum(found[:, places, places], least)
+        return np.asarray(found)
+
     @property
     def powers(self) -> np.ndarray:
         """Mean square of each feature, float64 [groups, features]."""
