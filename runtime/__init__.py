@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import CodecError, LibraryError, ModelError, ProviderError, Status
+from runtime.errors import (
+    CodecError,
+    DeviceError,
+    LibraryError,
+    ModelError,
+    ProviderError,
+    Status,
+)
 from runtime.library import library_path, register
 from runtime.wide import WideReader, encode_wide
 
@@ -18,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CodecError",
+    "DeviceError",
     "InferenceSession",
     "LibraryError",
     "ModelError",

@@ -21,6 +21,9 @@ class Status(enum.IntEnum):
     TABLE = 9
     STREAM = 10
     EXCEPTION = 11
+    NO_DEVICE = 12
+    DEVICE_MEMORY = 13
+    DEVICE = 14
 
 
 class CodecError(ValueError):
@@ -40,6 +43,21 @@ class CodecError(ValueError):
 
 class LibraryError(RuntimeError):
     """The op library is missing, or this machine cannot load it."""
+
+
+class DeviceError(RuntimeError):
+    """A CUDA device is missing, has no memory left, or failed.
+
+    Attributes:
+        code: NO_DEVICE, DEVICE_MEMORY or DEVICE of `Status`.
+    """
+
+    def __init__(self, message: str, code: Status) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[DeviceError], tuple[str, Status]]:
+        return type(self), (str(self), self.code)
 
 
 class ProviderError(RuntimeError):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import CodecError, LibraryError, Status
+from runtime.errors import CodecError, DeviceError, LibraryError, Status
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -196,6 +196,26 @@ class PlanInfo(ctypes.Structure):
     ]
 
 
+class CudaInfo(ctypes.Structure):
+    """`tk_cuda_info`: what the library and the machine offer."""
+
+    _fields_ = [
+        ("built", _i32),
+        ("runtime_version", _i32),
+        ("driver_version", _i32),
+        ("num_devices", _i32),
+        ("capability", _i32),
+        ("multiprocessors", _i32),
+        ("shared_bytes", _i32),
+        ("reserved", _i32),
+        ("total_bytes", _i64),
+        ("free_bytes", _i64),
+        ("name", ctypes.c_char * 64),
+        ("architectures", ctypes.c_char * 128),
+        ("problem", ctypes.c_char * 160),
+    ]
+
+
 class LoadResult(ctypes.Structure):
     """`tk_load_result`."""
 
@@ -257,6 +277,16 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         _i32,
         [_pointer, _i64, _i32, ctypes.POINTER(Output), _pointer, _i64],
     ),
+    "tk_cuda_get_info": (_i32, [_i32, ctypes.POINTER(CudaInfo)]),
+    "tk_cuda_problem": (ctypes.c_char_p, []),
+    "tk_cuda_open": (_i32, [_pointer, _i64, _i32, _i32, ctypes.POINTER(_pointer)]),
+    "tk_cuda_close": (None, [_pointer]),
+    "tk_cuda_decode": (_i32, [_pointer, ctypes.POINTER(Output), _pointer, _i64, _pointer]),
+    "tk_cuda_decoded": (_i32, [_pointer]),
+    "tk_cuda_describe": (
+        _i32,
+        [_pointer, ctypes.POINTER(PlanInfo), ctypes.POINTER(_i64), ctypes.POINTER(_i64)],
+    ),
     "tk_small_info": (_i32, [*_words, ctypes.POINTER(_i32), ctypes.POINTER(_i64)]),
     "tk_small_decode": (_i32, [*_words, _pointer, _i64]),
     "tk_small_encode": (_i32, [_pointer, _i64, _i32, _i64, *_out_words]),
@@ -306,12 +336,16 @@ def load() -> ctypes.CDLL:
 
 
 def check(status: int, what: str) -> None:
-    """Raise `CodecError` "<what>: <text>" unless the status is OK."""
+    """Raise `CodecError` "<what>: <text>" unless the status is OK; `DeviceError` where the trouble
+    is with a GPU."""
     if status == Status.OK:
         return
     if status == Status.MEMORY:
         raise MemoryError(what)
     text = load().tk_status_text(status).decode()
+    if status in (Status.NO_DEVICE, Status.DEVICE_MEMORY, Status.DEVICE):
+        problem = load().tk_cuda_problem().decode()
+        raise DeviceError(f"{what}: {text}{f' ({problem})' if problem else ''}", Status(status))
     raise CodecError(f"{what}: {text}", Status(status))
 
 

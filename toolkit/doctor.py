@@ -33,6 +33,7 @@ def examine() -> list[Finding]:
     found.append(_processor())
     found.append(_onnxruntime())
     found.append(_library())
+    found.append(_gpu())
     found.append(_round_trip())
     return found
 
@@ -70,6 +71,25 @@ def _library() -> Finding:
         return Finding("op library", True, f"{runtime.library_path()}, {best_isa()} kernels")
     except Exception as error:  # anything wrong with it is the finding
         return Finding("op library", False, one_line(error))
+
+
+def _gpu() -> Finding:
+    """The library's CUDA code, the driver and the first device; a machine without them is fine."""
+    try:
+        from runtime.gpu import examine
+
+        state = examine()
+    except Exception as error:  # anything wrong with it is the finding
+        return Finding("gpu", False, one_line(error))
+    if not state.built:
+        return Finding("gpu", True, "none: the op library was built without CUDA, CPU only")
+    code = f"CUDA {state.runtime_version // 1000}.{state.runtime_version % 1000 // 10} code"
+    code += f" for {state.architectures}"
+    if state.problem:
+        driver = "no driver" if not state.driver_version else f"driver for {state.driver_version}"
+        return Finding("gpu", state.num_devices == 0, f"{code}; {driver}: {state.problem}")
+    memory = f"{state.free_bytes / 1e9:.1f} of {state.total_bytes / 1e9:.1f} GB free"
+    return Finding("gpu", True, f"{code}; {state.name}, sm_{state.capability}, {memory}")
 
 
 def _round_trip() -> Finding:

@@ -76,6 +76,12 @@ const char* tk_status_text(int32_t status) {
       return "the code words do not decode to the announced symbols";
     case TK_ERR_EXCEPTION:
       return "an exception of the blob is out of range or out of order";
+    case TK_ERR_NO_DEVICE:
+      return "there is no CUDA device that this library can use";
+    case TK_ERR_DEVICE_MEMORY:
+      return "the CUDA device has not enough memory";
+    case TK_ERR_DEVICE:
+      return "a CUDA call failed";
     default:
       return "unknown status code";
   }

@@ -3,6 +3,7 @@
 #include "codec_api.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -191,6 +192,8 @@ int32_t tk_wide_open(const uint16_t* words, int64_t num_words, tk_wide_reader** 
     auto made = std::make_unique<tk_wide_reader>();
     made->blob = words;
     made->num_words = num_words;
+    static std::atomic<uint64_t> readers{0};
+    made->serial = ++readers;
     if (tk_status status = toolkit::wide::parse_segment(body, body_words, false, &made->segment)) return status;
     *reader = made.release();
     return TK_OK;

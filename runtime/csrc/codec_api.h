@@ -18,17 +18,20 @@ extern "C" {
 // Status codes are frozen: a number never changes its meaning.
 typedef enum {
   TK_OK = 0,
-  TK_ERR_ARGUMENT = 1,    // the caller's arguments contradict each other
-  TK_ERR_MEMORY = 2,      // an allocation failed
-  TK_ERR_TRUNCATED = 3,   // the blob ends before what its header announces, or goes on after it
-  TK_ERR_MAGIC = 4,       // not a blob of this format
-  TK_ERR_VERSION = 5,     // a format version this library does not know
-  TK_ERR_CODER = 6,       // another coder than the one asked for, or an unknown one
-  TK_ERR_CHECKSUM = 7,    // the CRC-32 differs
-  TK_ERR_HEADER = 8,      // a header or directory field is out of its range
-  TK_ERR_TABLE = 9,       // frequencies, thresholds or code lengths are inconsistent
-  TK_ERR_STREAM = 10,     // code words or states do not decode to the announced symbols
-  TK_ERR_EXCEPTION = 11,  // an exception is out of range or out of order
+  TK_ERR_ARGUMENT = 1,        // the caller's arguments contradict each other
+  TK_ERR_MEMORY = 2,          // an allocation failed
+  TK_ERR_TRUNCATED = 3,       // the blob ends before what its header announces, or goes on after it
+  TK_ERR_MAGIC = 4,           // not a blob of this format
+  TK_ERR_VERSION = 5,         // a format version this library does not know
+  TK_ERR_CODER = 6,           // another coder than the one asked for, or an unknown one
+  TK_ERR_CHECKSUM = 7,        // the CRC-32 differs
+  TK_ERR_HEADER = 8,          // a header or directory field is out of its range
+  TK_ERR_TABLE = 9,           // frequencies, thresholds or code lengths are inconsistent
+  TK_ERR_STREAM = 10,         // code words or states do not decode to the announced symbols
+  TK_ERR_EXCEPTION = 11,      // an exception is out of range or out of order
+  TK_ERR_NO_DEVICE = 12,      // no CUDA device or driver that can be used, or a library without CUDA code
+  TK_ERR_DEVICE_MEMORY = 13,  // the device has not enough memory
+  TK_ERR_DEVICE = 14,         // a CUDA call failed
 } tk_status;
 
 // A short English sentence for a status code; never null.

@@ -9,6 +9,7 @@ struct tk_wide_reader {
   toolkit::wide::Segment segment;
   const uint16_t* blob = nullptr;  // the caller's
   int64_t num_words = 0;
+  uint64_t serial = 0;  // of all readers of the process; an address may come back, this does not
 };
 
 #endif  // TOOLKIT_WIDE_READER_H

@@ -46,6 +46,46 @@ TK_API int32_t tk_plan_describe(const tk_wide_reader* reader, int64_t tensor, in
 TK_API int32_t tk_emulate_decode(const tk_wide_reader* reader, int64_t tensor, int32_t layout, const tk_output* output,
                                  void* out, int64_t out_bytes);
 
+// What the library and the machine offer. Numbers are 0 and texts empty where something is missing.
+typedef struct {
+  int32_t built;            // 1: the library has CUDA code
+  int32_t runtime_version;  // of CUDA, 13000 for 13.0
+  int32_t driver_version;   // the newest CUDA that the driver knows; 0: no driver
+  int32_t num_devices;
+  int32_t capability;  // of the device, 90 for 9.0
+  int32_t multiprocessors;
+  int32_t shared_bytes;  // for a thread block
+  int32_t reserved;
+  int64_t total_bytes, free_bytes;  // of the device's memory
+  char name[64];
+  char architectures[128];  // that the library was built for
+  char problem[160];        // why the device cannot be used, else empty
+} tk_cuda_info;
+TK_API int32_t tk_cuda_get_info(int32_t device, tk_cuda_info* info);
+
+// What the calling thread's last function of this API that failed says of it; never null.
+TK_API const char* tk_cuda_problem(void);
+
+// A tensor of a blob, or with tensor -1 its matrix of all symbols, ready to be decoded on a device. The first one of a
+// reader copies the blob to the device, all others of this reader share the copy. Waits for the device.
+typedef struct tk_cuda_decoder tk_cuda_decoder;
+TK_API int32_t tk_cuda_open(const tk_wide_reader* reader, int64_t tensor, int32_t device, int32_t layout,
+                            tk_cuda_decoder** decoder);
+TK_API void tk_cuda_close(tk_cuda_decoder* decoder);
+
+// Decodes on the stream and returns at once; `output` and `out` point to the device's memory. May be captured in a
+// CUDA graph. Several threads may use one decoder.
+TK_API int32_t tk_cuda_decode(const tk_cuda_decoder* decoder, const tk_output* output, void* out, int64_t out_bytes,
+                              void* stream);
+
+// TK_ERR_STREAM where a decoding that has ended met a blob that does not decode, or a symbol outside the codebook. Does
+// not wait.
+TK_API int32_t tk_cuda_decoded(const tk_cuda_decoder* decoder);
+
+// The launch of a decoder, and the bytes of device memory that its blob and its image take.
+TK_API int32_t tk_cuda_describe(const tk_cuda_decoder* decoder, tk_plan_info* info, int64_t* blob_bytes,
+                                int64_t* image_bytes);
+
 #ifdef __cplusplus
 }
 #endif

@@ -65,9 +65,9 @@ struct Epilogue {
 
 // One tensor of the launch.
 struct TensorJob {
-  int64_t out_first;    // where its first value goes, in values
-  int64_t out_stride;   // from lane to lane of the output, in values
-  uint32_t num_values;  // values to write, in the order of the tensor
+  int64_t out_first;   // where its first value goes, in values
+  int64_t out_stride;  // from lane to lane of the output, in values
+  uint32_t size;       // symbols
   uint32_t rows, rows_per_lane, b, c;
   uint32_t num_lanes, lane_steps;      // symbols of a full lane
   uint32_t first_lane;                 // of the segment: states
@@ -121,6 +121,7 @@ struct DecodeLaunch {
   int32_t classes;                     // of the set, M
   int32_t contexts, trellis, columns;  // 1 where there are contexts, trellis states, classes of columns
   int32_t low_bits;
+  uint32_t most_values;  // of a tensor that are written, in its order
   void* out;
   uint32_t* status;  // gets a tk_status where decoding failed
   Epilogue epilogue;

@@ -125,7 +125,7 @@ Divider divider_of(int64_t divisor) {
 }
 
 DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<int64_t>& tensors, Form form,
-                     int64_t num_values, const DeviceLimits& limits, int layout) {
+                     const DeviceLimits& limits, int layout) {
   DecodePlan plan;
   plan.wide = s.wide;
   std::vector<TensorJob> jobs;
@@ -152,7 +152,7 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
     TensorJob job{};
     job.out_first = matrix ? t.first_lane * s.num_steps : 0;
     job.out_stride = matrix ? s.num_steps : t.lane_stride();
-    job.num_values = static_cast<uint32_t>(matrix ? t.size() : num_values);
+    job.size = static_cast<uint32_t>(t.size());
     job.rows = static_cast<uint32_t>(t.rows());
     job.rows_per_lane = t.k;
     job.b = t.b;
@@ -165,7 +165,6 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
     job.class_c = place_classes(t.class_c, t.c);
     job.base = t.base;
     tables.add(set, t);
-    plan.num_values += job.num_values;
     const auto number = static_cast<uint32_t>(jobs.size());
     for (int64_t b = 0; b < t.num_blocks; ++b) {
       const auto at = static_cast<size_t>(t.first_block + b);
@@ -255,6 +254,20 @@ void settle_epilogue(const DecodePlan& plan, uint64_t out_alignment, Epilogue* e
     e->run = ScaleRun::kSame;
   else if (e->map == ScaleMap::kAxis && e->inner.divisor == 1 && e->count.divisor % width == 0)
     e->run = ScaleRun::kConsecutive;
+}
+
+tk_plan_info describe(const DecodePlan& plan) {
+  const Geometry& g = plan.geometry;
+  return {static_cast<int32_t>(g.layout),
+          g.grid,
+          g.warps,
+          g.shared_bytes,
+          plan.needs.tables,
+          plan.needs.entries,
+          plan.needs.record_bytes,
+          0,
+          static_cast<int64_t>(plan.image.size()),
+          static_cast<int64_t>(plan.launch.num_blocks)};
 }
 
 DecodeLaunch launch_at(const DecodePlan& plan, const uint8_t* image, const uint16_t* blob, int64_t blob_words) {

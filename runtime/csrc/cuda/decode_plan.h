@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cuda_api.h"
 #include "decode_launch.h"
 #include "launch_geometry.h"
 #include "wide_format.h"
@@ -24,7 +25,6 @@ struct DecodePlan {
   Geometry geometry;
   std::vector<uint8_t> image;
   ImageParts parts;
-  int64_t num_values = 0;  // that it writes, gaps not counted
   // What a launch needs beside addresses, the status word and the epilogue.
   DecodeLaunch launch{};
 };
@@ -36,11 +36,13 @@ enum class Form { kTensor, kMatrix };
 // whole blob that the segment was read from. In Form::kTensor there is one tensor, whose first num_values values are
 // written. `layout` < 0 leaves the choice to choose_geometry.
 DecodePlan make_plan(const wide::Segment& segment, const uint16_t* blob, const std::vector<int64_t>& tensors, Form form,
-                     int64_t num_values, const DeviceLimits& limits, int layout);
+                     const DeviceLimits& limits, int layout);
 
 // Splits all tensors of a segment into groups that one launch can do: those of one table set that have classes of
 // columns or not, and the same number of raw low bits.
 std::vector<std::vector<int64_t>> launch_groups(const wide::Segment& segment);
+
+tk_plan_info describe(const DecodePlan& plan);
 
 Divider divider_of(int64_t divisor);
 

@@ -67,7 +67,7 @@ void run_grid(const DecodePlan& plan, const DecodeLaunch& launch) {
 
 tk_status emulate(const wide::Segment& s, const uint16_t* blob, int64_t num_words, const std::vector<int64_t>& tensors,
                   Form form, int layout, const tk_output& output, void* out) {
-  const DecodePlan plan = make_plan(s, blob, tensors, form, output.num_values, DeviceLimits(), layout);
+  const DecodePlan plan = make_plan(s, blob, tensors, form, DeviceLimits(), layout);
   if (plan.geometry.grid == 0) return TK_ERR_ARGUMENT;
   Epilogue epilogue;
   if (tk_status status = make_epilogue(output, &epilogue)) return status;
@@ -79,6 +79,7 @@ tk_status emulate(const wide::Segment& s, const uint16_t* blob, int64_t num_word
   DecodeLaunch launch = launch_at(plan, image.data, reinterpret_cast<const uint16_t*>(words.data), padded_words);
   uint32_t status = TK_OK;
   settle_epilogue(plan, reinterpret_cast<uintptr_t>(out), &epilogue);
+  launch.most_values = static_cast<uint32_t>(form == Form::kMatrix ? 0x7fffffff : output.num_values);
   launch.out = out;
   launch.status = &status;
   launch.epilogue = epilogue;
@@ -115,20 +116,7 @@ int32_t tk_plan_describe(const tk_wide_reader* reader, int64_t tensor, int32_t l
     limits.shared_bytes = shared_bytes;
     const bool all = tensor < 0;
     const std::vector<int64_t> tensors = all ? toolkit::cuda::launch_groups(s).front() : std::vector<int64_t>{tensor};
-    const int64_t values = all ? 0 : s.tensors[static_cast<size_t>(tensor)].size();
-    const DecodePlan plan =
-        make_plan(s, reader->blob, tensors, all ? Form::kMatrix : Form::kTensor, values, limits, layout);
-    const auto& g = plan.geometry;
-    *info = {static_cast<int32_t>(g.layout),
-             g.grid,
-             g.warps,
-             g.shared_bytes,
-             plan.needs.tables,
-             plan.needs.entries,
-             plan.needs.record_bytes,
-             0,
-             static_cast<int64_t>(plan.image.size()),
-             static_cast<int64_t>(plan.launch.num_blocks)};
+    *info = describe(make_plan(s, reader->blob, tensors, all ? Form::kMatrix : Form::kTensor, limits, layout));
     return TK_OK;
   });
 }

@@ -133,6 +133,7 @@ TK_WARP bool put_tile(const W& warp, const DecodeLaunch& launch, const TensorJob
   constexpr uint32_t kSteps = 4 / sizeof(Symbol) * kTileWords;  // of a full tile
   constexpr uint32_t kWidth = 16 / sizeof(Value), kParts = kSteps / kWidth;
   const Epilogue& e = launch.epilogue;
+  const uint32_t num_values = lesser(t.size, launch.most_values);
   typename W::template PerLane<bool> good;
   warp.each([&](int i) { good[i] = true; });
   if (e.vector) {
@@ -142,11 +143,11 @@ TK_WARP bool put_tile(const W& warp, const DecodeLaunch& launch, const TensorJob
         const uint32_t lane = place.lane + row, steps = steps_of_lane(t, lane);
         if (step >= steps || column >= place.num_steps) continue;
         const uint32_t flat = lane * t.lane_steps + step;
-        if (flat >= t.num_values) continue;
+        if (flat >= num_values) continue;
         const int64_t at = t.out_first + lane * t.out_stride + step;
         const uint32_t* const from = tile + row * kTilePitch;
-        if (steps - step < kWidth || t.num_values - flat < kWidth) {
-          for (uint32_t j = 0; j < kWidth && step + j < steps && flat + j < t.num_values; ++j)
+        if (steps - step < kWidth || num_values - flat < kWidth) {
+          for (uint32_t j = 0; j < kWidth && step + j < steps && flat + j < num_values; ++j)
             if (!put_value<kKind, Symbol>(launch, flat + j, at + j, symbol_of<Symbol>(from, column + j)))
               good[i] = false;
           continue;
@@ -190,7 +191,7 @@ TK_WARP bool put_tile(const W& warp, const DecodeLaunch& launch, const TensorJob
       for (uint32_t row = static_cast<uint32_t>(i) / kSteps; row < kWarpLanes; row += kWarpLanes / kSteps) {
         const uint32_t lane = place.lane + row;
         const uint32_t flat = lane * t.lane_steps + step;
-        if (step >= steps_of_lane(t, lane) || flat >= t.num_values) continue;
+        if (step >= steps_of_lane(t, lane) || flat >= num_values) continue;
         const int64_t at = t.out_first + lane * t.out_stride + step;
         const int symbol = symbol_of<Symbol>(tile + row * kTilePitch, column);
         if (!put_value<kKind, Symbol>(launch, flat, at, symbol)) good[i] = false;
@@ -225,7 +226,7 @@ TK_WARP_CALL bool put_tile_of_kind(const W warp, const DecodeLaunch& launch, con
 // Puts a replaced symbol in its place (FORMAT.md 2.7).
 TK_WARP bool put_patch(const DecodeLaunch& launch, const Patch& patch) {
   const TensorJob& t = launch.tensors[patch.tensor];
-  if (patch.flat >= t.num_values) return true;
+  if (patch.flat >= launch.most_values) return true;
   const uint32_t lane = patch.flat / t.lane_steps;
   const int64_t at = t.out_first + lane * t.out_stride + patch.flat % t.lane_steps;
   switch (launch.epilogue.kind) {

@@ -35,7 +35,8 @@ __global__ void __launch_bounds__(kThreads, 1) decode_wide(const __grid_constant
 
 __global__ void patch_wide(const __grid_constant__ DecodeLaunch launch) {
   const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < launch.num_patches && !put_patch(launch, launch.patches[i])) atomicMax(launch.status, kStreamError);
+  if (i < launch.num_patches && !put_patch(launch, launch.patches[i]))
+    DeviceWarp{0}.report(launch.status, kStreamError);
 }
 
 using Kernel = void (*)(DecodeLaunch);

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that needs a GPU, in one go: build for this device, tests, compute-sanitizer, benchmarks.
+#   bash benchmarks/cuda_all.sh FOLDER [ARCHITECTURE]
+# FOLDER gets logs, Markdown tables and figures as JSON; ARCHITECTURE is as in CMake, by default 90-real. It needs nvcc,
+# cmake, and a Python with torch (CUDA), numpy, onnx, pytest; it installs nothing. Takes about eight minutes at most:
+# each part has a limit and the next one runs whatever becomes of it. The exit code is the number of parts that failed.
+set -u
+cd "$(dirname "$0")/.."
+folder=$(realpath -m "${1:?a folder for logs and tables}")
+architecture=${2:-90-real}
+python=${PYTHON:-python3}
+mkdir -p "$folder"
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+failed=0
+
+part() { # part NAME SECONDS COMMAND...: runs it under a limit, its output to NAME.log
+  local name=$1 limit=$2 start=$SECONDS
+  shift 2
+  timeout -k 5 "$limit" "$@" >"$folder/$name.log" 2>&1
+  local code=$?
+  [ $code -eq 0 ] || failed=$((failed + 1))
+  echo "== $name: exit $code after $((SECONDS - start)) s"
+  tail -n "${TAIL:-4}" "$folder/$name.log"
+}
+
+nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
+build() {
+  cmake -S . -B build/cuda -DCMAKE_BUILD_TYPE=Release -DTOOLKIT_CUDA=ON -DTOOLKIT_WERROR=ON \
+    "-DTOOLKIT_CUDA_ARCHITECTURES=$architecture" &&
+    cmake --build build/cuda -j "$(nproc)"
+}
+export -f build
+export architecture
+part build 240 bash -c build
+part tests 150 "$python" -m pytest tests/cuda -q -rs -p no:cacheprovider
+# Memory accesses of every kernel over the golden blobs, then races in shared memory over a few.
+sanitize() {
+  compute-sanitizer --tool memcheck --error-exitcode 9 "$python" -m pytest tests/cuda -q -x -p no:cacheprovider \
+    -k "samples or malformed or packed" &&
+    compute-sanitizer --tool racecheck --error-exitcode 9 "$python" -m pytest tests/cuda -q -x -p no:cacheprovider \
+      -k "samples and (paired or buckets) and (both or wide)"
+}
+export -f sanitize
+export python
+TAIL=60 part cuda_decode 150 "$python" -m benchmarks.cuda_decode --folder "$folder" --budget 90
+part sanitizer 120 bash -c sanitize
+rm -f "$folder/cuda_decode.log"
+echo "$failed parts failed; tables in $folder"
+exit $failed

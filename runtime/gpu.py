@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding on a CUDA device, in memory that belongs to the caller (CuPy, torch, ONNX Runtime).
+
+    info = gpu.examine()
+    decoder = gpu.DeviceDecoder(reader, 0)
+    decoder.decode_into(out.data.ptr, out.nbytes, OutputSpec("symbols", shape), stream=stream.ptr)
+
+Nothing here touches CUDA when it is imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import weakref
+from typing import Any
+
+from runtime import library
+from runtime.errors import Status
+from runtime.gpu_output import LAYOUTS, Layout, OutputSpec, describe_output
+from runtime.wide import WideReader
+
+
+@dataclasses.dataclass(frozen=True)
+class GpuState:
+    """What the op library and the machine offer.
+
+    Attributes:
+        built: the library has CUDA code.
+        architectures: for which devices it was built, as CMake names them.
+        runtime_version: of the CUDA in the library, 13000 for 13.0.
+        driver_version: newest CUDA that the driver knows; 0 where there is no driver.
+        num_devices: CUDA devices.
+        name: of the device asked about.
+        capability: of that device, 90 for 9.0.
+        multiprocessors: of that device.
+        total_bytes, free_bytes: its memory.
+        problem: why it cannot be used; empty where it can.
+    """
+
+    built: bool
+    architectures: str
+    runtime_version: int
+    driver_version: int
+    num_devices: int
+    name: str
+    capability: int
+    multiprocessors: int
+    total_bytes: int
+    free_bytes: int
+    problem: str
+
+
+def examine(device: int = 0) -> GpuState:
+    """Look at the CUDA code, the driver and a device; never raises for what is missing."""
+    info = library.CudaInfo()
+    library.load().tk_cuda_get_info(device, ctypes.byref(info))
+    return GpuState(
+        built=bool(info.built),
+        architectures=info.architectures.decode(),
+        runtime_version=info.runtime_version,
+        driver_version=info.driver_version,
+        num_devices=info.num_devices,
+        name=info.name.decode(errors="replace"),
+        capability=info.capability,
+        multiprocessors=info.multiprocessors,
+        total_bytes=info.total_bytes,
+        free_bytes=info.free_bytes,
+        problem=info.problem.decode(errors="replace"),
+    )
+
+
+class DeviceDecoder:
+    """A tensor of a blob, or its matrix of all symbols, ready to be decoded on a device.
+
+    The blob is copied to the device once for all decoders of one reader.
+
+    Args:
+        reader: an open blob.
+        tensor: its number; -1 for the matrix [num_lanes, num_steps] of all symbols.
+        device: number of the device.
+        layout: how the tables lie in the device's memory.
+
+    Raises:
+        DeviceError: there is no device that can be used, or it has not enough memory.
+        CodecError: the arguments contradict each other.
+    """
+
+    def __init__(
+        self, reader: WideReader, tensor: int, *, device: int = 0, layout: Layout = "auto"
+    ) -> None:
+        self._library = library.load()
+        self._handle = ctypes.c_void_p()
+        status = self._library.tk_cuda_open(
+            reader.handle, tensor, device, LAYOUTS[layout], ctypes.byref(self._handle)
+        )
+        library.check(status, f"preparing tensor {tensor} for device {device}")
+        self._tensor = tensor
+        weakref.finalize(self, self._library.tk_cuda_close, self._handle)
+
+    def decode_into(
+        self,
+        address: int,
+        num_bytes: int,
+        spec: OutputSpec | None = None,
+        *,
+        stream: int = 0,
+        **inputs: Any,
+    ) -> None:
+        """Decode on a stream and return at once.
+
+        Args:
+            address: where to write, in the device's memory.
+            num_bytes: of the output.
+            spec: what to write; None for the matrix of all symbols.
+            stream: a `cudaStream_t`.
+            **inputs: as in `describe_output`, with addresses in the device's memory.
+        """
+        output = library.Output(inner=1) if spec is None else describe_output(spec, **inputs)
+        status = self._library.tk_cuda_decode(
+            self._handle, ctypes.byref(output), address, num_bytes, stream
+        )
+        library.check(status, f"decoding tensor {self._tensor}")
+
+    def check_decoded(self) -> None:
+        """Raise `CodecError` where a decoding that has ended went wrong; waits for none."""
+        library.check(
+            self._library.tk_cuda_decoded(self._handle), f"decoding tensor {self._tensor}"
+        )
+
+    def describe(self) -> tuple[library.PlanInfo, int, int]:
+        """The first launch, and the bytes of device memory of the blob and of the plan."""
+        info, blob, image = library.PlanInfo(), ctypes.c_int64(), ctypes.c_int64()
+        status = self._library.tk_cuda_describe(
+            self._handle, ctypes.byref(info), ctypes.byref(blob), ctypes.byref(image)
+        )
+        library.check(status, f"describing tensor {self._tensor}")
+        return info, blob.value, image.value
+
+
+def why_not(device: int = 0) -> str:
+    """Why a device cannot be used; empty where it can."""
+    state = examine(device)
+    if state.problem:
+        return state.problem
+    return "" if state.num_devices > device else Status.NO_DEVICE.name
