@@ -116,6 +116,7 @@ using ReleaseStatus             = Slot<93, void(OrtStatus*)>;
 using ReleaseTensorTypeAndShape = Slot<99, void(OrtTensorTypeAndShapeInfo*)>;
 using ReleaseCustomOpDomain     = Slot<101, void(OrtCustomOpDomain*)>;
 using KernelInfoGetInt64Array   = Slot<163, OrtStatus*(const OrtKernelInfo*, const char* name, int64_t* values, size_t* count)>;
+using KernelContextComputeStream = Slot<193, OrtStatus*(const OrtKernelContext*, void** stream)>;
 using HasSessionConfigEntry     = Slot<237, OrtStatus*(const OrtSessionOptions*, const char* key, int* present)>;
 using GetSessionConfigEntry     = Slot<238, OrtStatus*(const OrtSessionOptions*, const char* key, char* value, size_t* size)>;
 using KernelInfoGetNodeName     = Slot<244, OrtStatus*(const OrtKernelInfo*, char* name, size_t* size)>;

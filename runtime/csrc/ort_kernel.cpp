@@ -134,6 +134,12 @@ void* KernelContext::output(const Shape& shape) const {
   return data;
 }
 
+void* KernelContext::stream() const {
+  void* stream = nullptr;
+  check(KernelContextComputeStream::call(api(), context_, &stream));
+  return stream;
+}
+
 ElementType ShapeContext::input_type(size_t index) const {
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(ShapeInferInputTypeShape::call(api(), context_, index, &info));

@@ -87,6 +87,7 @@ class KernelContext {
   size_t input_count() const;
   TensorView input(size_t index) const;  // empty where an optional input is absent
   void* output(const Shape& shape) const;
+  void* stream() const;  // of an op on CUDA: a cudaStream_t
 
  private:
   OrtKernelContext* context_;
@@ -106,12 +107,19 @@ class ShapeContext {
   OrtShapeInferContext* context_;
 };
 
+// Where an op's kernel runs. On CUDA the blob, input 0 of a decoder, stays in the host's memory, from where the kernel
+// copies it to the device once; all other inputs and the output are the device's.
+enum class Provider { kCpu, kCuda };
+inline constexpr int kHostInput = -2, kDefaultMemory = 0;  // OrtMemType
+
 // A name may stand for one set of types only, so inputs of several types, and outputs whose type follows from them, are
 // kUndefined here: ONNX Runtime then takes the output's type from Kernel::infer.
 struct Signature {
   const char* name;
   std::vector<std::pair<ElementType, Characteristic>> inputs;
   ElementType output;
+  Provider provider = Provider::kCpu;
+  bool blob_on_host = false;  // on CUDA: whether input 0 stays in the host's memory
 };
 
 // An op of the domain: what ONNX Runtime sees, and behind it what the callbacks need.
@@ -128,7 +136,9 @@ std::unique_ptr<Op> make_op(Signature signature, int threads) {
   op->threads = threads;
   op->version = kApiVersion;
   op->GetName = [](const OrtCustomOp* base) { return static_cast<const Op*>(base)->signature.name; };
-  op->GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+  op->GetExecutionProviderType = [](const OrtCustomOp* base) -> const char* {
+    return static_cast<const Op*>(base)->signature.provider == Provider::kCuda ? "CUDAExecutionProvider" : nullptr;
+  };
   op->GetInputTypeCount = [](const OrtCustomOp* base) { return static_cast<const Op*>(base)->signature.inputs.size(); };
   op->GetInputType = [](const OrtCustomOp* base, size_t index) -> int {
     return static_cast<const Op*>(base)->signature.inputs[index].first;
@@ -141,7 +151,9 @@ std::unique_ptr<Op> make_op(Signature signature, int threads) {
     return static_cast<const Op*>(base)->signature.output;
   };
   op->GetOutputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return kRequired; };
-  op->GetInputMemoryType = [](const OrtCustomOp*, size_t) -> int { return 0; };
+  op->GetInputMemoryType = [](const OrtCustomOp* base, size_t index) -> int {
+    return index == 0 && static_cast<const Op*>(base)->signature.blob_on_host ? kHostInput : kDefaultMemory;
+  };
   op->GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
   op->GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
   op->GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 1; };
@@ -185,6 +197,8 @@ void add_fused_ops(OpList& ops, int threads);
 void add_small_ops(OpList& ops, int threads);
 void add_take_ops(OpList& ops, int threads);
 void add_join_ops(OpList& ops, int threads);
+// The same ops for CUDA, where the library has CUDA code.
+void add_cuda_ops(OpList& ops, int threads);
 
 }  // namespace toolkit::ort
 

@@ -3,55 +3,10 @@
 #include <algorithm>
 
 #include "half_float.h"
-#include "ort_reader.h"
+#include "ort_fused.h"
 
 namespace toolkit::ort {
 namespace {
-
-// What these ops share: the blob, which tensor of it, and the shape it gets.
-class TensorOfBlob {
- public:
-  explicit TensorOfBlob(const KernelInfo& info)
-      : blob(info), tensor(info.integer("tensor")), shape(info.integers("shape")), count(element_count(shape)) {
-    if (blob.constant() != nullptr) check(*blob.constant());
-  }
-
-  ReaderPointer open(const KernelContext& context) const {
-    ReaderPointer reader = blob.open(context);
-    check(*reader);
-    return reader;
-  }
-
-  std::string name() const { return "decoding tensor " + std::to_string(tensor); }
-
-  BlobInput blob;
-  int64_t tensor;
-  Shape shape;
-  int64_t count;
-
- private:
-  void check(const Reader& reader) const {
-    const tk_wide_tensor_info info = reader.tensor(tensor);
-    const int64_t available = info.a * info.b * info.c;
-    if (count < 1 || count > available)
-      throw std::runtime_error("the shape has " + std::to_string(count) + " elements, tensor " +
-                               std::to_string(tensor) + " of the blob has " + std::to_string(available));
-  }
-};
-
-// Bytes of an output value; throws on a type that the fused ops do not write.
-int64_t float_bytes(ElementType type) {
-  if (type == kFloat32) return 4;
-  if (type == kFloat16) return 2;
-  throw std::runtime_error("element type " + std::to_string(type) + ", expected float32 or float16");
-}
-
-// The output has the type of input 1, the scale or the codebook, and the shape of the attribute.
-void infer_floats(ShapeContext& shapes) {
-  const ElementType type = shapes.input_type(1);
-  float_bytes(type);
-  shapes.set_output(type, shapes.integers("shape"));
-}
 
 // blob uint16 [n] -> symbols int8 or int16 [shape], the first of tensor number `tensor`
 template <ElementType kSymbol>
@@ -143,22 +98,10 @@ class DecodeDequantize {
   // Brings the scales into the codec's form, where scale j belongs to the flat indices i with (i / inner) % count = j,
   // and returns inner. Blocks that do not follow the flat order are spread to one scale per index along the axis.
   int64_t spread(const Shape& scale_shape, std::vector<float>& scales, std::vector<int32_t>& zeros) const {
-    const Shape& shape = source_.shape;
-    if (block_ == 0 && scales.size() == 1 && scale_shape.size() <= 1) return 1;
-    const auto rank = static_cast<int64_t>(shape.size());
-    const int64_t axis = axis_ < 0 ? axis_ + rank : axis_;
-    if (axis < 0 || axis >= rank)
-      throw std::runtime_error("axis " + std::to_string(axis_) + " is not an axis of shape");
-    const int64_t length = shape[static_cast<size_t>(axis)];
-    const int64_t inner = element_count(Shape(shape.begin() + axis + 1, shape.end()));
-    if (block_ == 0) {
-      if (scale_shape != Shape{length}) throw std::runtime_error("scale must have one value per index of the axis");
-      return inner;
-    }
-    Shape wanted = shape;
-    const int64_t blocks = (length - 1) / block_ + 1;
-    wanted[static_cast<size_t>(axis)] = blocks;
-    if (scale_shape != wanted) throw std::runtime_error("scale must have one value per block of the axis");
+    const auto count = static_cast<int64_t>(scales.size());
+    const auto [inner, length, block] = place_scales(source_.shape, scale_shape, count, axis_, block_);
+    if (block == 0) return inner;
+    const int64_t blocks = (length - 1) / block + 1;
     if (inner == 1 && length % block_ == 0) return block_;
     scales = expand(scales, length, blocks, inner);
     if (!zeros.empty()) zeros = expand(zeros, length, blocks, inner);

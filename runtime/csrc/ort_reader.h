@@ -14,6 +14,9 @@ namespace toolkit::ort {
 // Throws "<what>: <text of the status>" unless the status is TK_OK.
 void check_codec(int32_t status, const std::string& what);
 
+// The symbols of a small stream; throws where the blob is not of this coder or does not decode.
+std::vector<int16_t> decode_small(const TensorView& blob, int coder);
+
 // An open wide blob. The words belong to ONNX Runtime and outlive the kernels that hold the reader.
 class Reader {
  public:
