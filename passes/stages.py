@@ -21,6 +21,7 @@ from passes.schemes import (
     Binary,
     Codebook,
     Compensated,
+    CosineRows,
     FixedPoint,
     Lossless,
     LowRank,
@@ -59,6 +60,7 @@ SCHEMES: dict[str, type] = {
     "tucker": Tucker,
     "transform": Transform,
     "auto_transform": AutoTransform,
+    "cosine_rows": CosineRows,
     "sum": Sum,
     "prune": Prune,
 }

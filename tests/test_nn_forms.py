@@ -51,6 +51,20 @@ FORMS: dict[str, Form] = {
     "low rank": lambda: tnn.Fitted(LowRank(rank=3, inner=Uniform(bits=8))),
     "transform": lambda: tnn.Fitted(Transform("dct", relative_step=0.5)),
     "sum": lambda: tnn.Fitted(Sum((Binary(), Prune(fraction=0.1)))),
+    "frequency domain": lambda: tnn.Latent(SHAPE, tnn.FrequencyDecoder(SHAPE)),
+    "wavelets, channels": lambda: tnn.Latent(
+        SHAPE, tnn.FrequencyDecoder(SHAPE, "haar", axes=(0, 2)), ema_decay=0.9
+    ),
+    "matrix": lambda: tnn.Latent(SHAPE, tnn.MatrixDecoder(SHAPE)),
+    "prior per tap": lambda: tnn.Latent(SHAPE, rate=tnn.prior_per_tap(SHAPE)),
+    "low DCT": lambda: tnn.Transformed(SHAPE, "dct", keep=0.6),
+    "low DST": lambda: tnn.Transformed(SHAPE, "dst", axes=(0, 1), keep=0.6),
+    "low DFT": lambda: tnn.Transformed(SHAPE, "dft", keep=0.5, inner=Uniform(bits=8)),
+    "all DFT": lambda: tnn.Transformed(SHAPE, "dft"),
+    "factors": lambda: tnn.Factored(SHAPE, 3),
+    "spatial factors": lambda: tnn.Factored(SHAPE, 3, reshape="spatial", inner=Uniform(bits=8)),
+    "summed": lambda: tnn.Summed([tnn.Fitted(Binary()), tnn.Masked(SHAPE, Prune(fraction=0.1))]),
+    "summed latents": lambda: tnn.Summed([tnn.Latent(SHAPE), tnn.Fitted(Codebook(entries=2))]),
     "masked": lambda: tnn.Masked(SHAPE, Prune(fraction=0.2)),
     "masked codebook": lambda: tnn.Masked(SHAPE, Prune(fraction=0.3), Codebook(entries=4)),
     "masked kernels": lambda: tnn.Masked(SHAPE, Prune(fraction=0.5, granularity="kernel")),
@@ -186,6 +200,86 @@ def test_stochastic_rounding_has_no_bias() -> None:
     assert np.mean(drawn) == pytest.approx(0.3, abs=0.08)
     layer.eval()
     assert float(layer.weight.detach()) == 0.0
+
+
+@pytest.mark.parametrize("form", [tnn.Transformed((8, 6), keep=0.5), tnn.Factored((8, 6), 2)])
+def test_gradients_reach_what_exists(form: tnn.Compressed) -> None:
+    layer = nn.Linear(6, 8, bias=False)
+    tnn.attach(layer, "weight", form)
+    target = layer.weight.detach() * 0.5
+    optimiser = torch.optim.Adam(layer.parameters(), lr=0.02)
+    for _ in range(200):
+        optimiser.zero_grad()
+        (layer.weight - target).square().sum().backward()
+        optimiser.step()
+    torch.testing.assert_close(layer.weight.detach(), target, rtol=0, atol=1e-3)
+
+
+def test_a_transform_is_truncated_at_low_frequencies() -> None:
+    layer = nn.Linear(8, 2, bias=False)
+    with torch.no_grad():
+        layer.weight[0] = torch.cos(torch.pi * (2 * torch.arange(8) + 1) / 16)  # frequency 1
+        layer.weight[1] = torch.cos(torch.pi * 5 * (2 * torch.arange(8) + 1) / 16)
+    before = layer.weight.detach().clone()
+    tnn.attach(layer, "weight", tnn.Transformed((2, 8), "dct", keep=0.5))
+    torch.testing.assert_close(layer.weight[0], before[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(layer.weight[1], torch.zeros(8), rtol=0, atol=1e-6)
+
+
+def test_learned_cosines_follow_a_frequency() -> None:
+    """An amplitude and a frequency for each row, both learned."""
+    places = 2 * np.arange(20) + 1
+    target = np.stack([3 * np.cos(np.pi * f * places / 16) for f in (0.7, 2.2, 3.5)])
+    wanted = torch.from_numpy(np.repeat(target, 3, axis=0)[:8].astype(np.float32))
+    layer = nn.Linear(20, 8, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(wanted)
+    form = tnn.LearnedCosines((8, 20), start="weight")
+    tnn.attach(layer, "weight", form)
+    original = tnn.original_of(layer, form)
+    assert original.numel() == 2 * 8
+    optimiser = torch.optim.Adam([original], lr=0.01)
+    for _ in range(400):
+        optimiser.zero_grad()
+        (layer.weight - wanted).square().mean().backward()
+        optimiser.step()
+    torch.testing.assert_close(layer.weight.detach(), wanted, rtol=0, atol=0.05)
+    torch.testing.assert_close(original[1, :3], torch.full((3,), 0.7), rtol=0, atol=0.02)
+    layer.eval()
+    stored = form.parameters_of(original).decode()
+    np.testing.assert_array_equal(stored, layer.weight.detach().numpy())
+
+
+def test_a_matrix_decoder_mixes_taps() -> None:
+    """Taps that always go together take one integer."""
+    pattern = torch.tensor([1.0, 0.5, -0.5, 0.25]).reshape(1, 1, 2, 2)
+    shape = (16, 4, 2, 2)
+    layer = nn.Conv2d(4, 16, 2, bias=False)
+    decoder = tnn.MatrixDecoder(shape, step=0.1)
+    with torch.no_grad():
+        decoder.matrix[0] = 0.1 * pattern.reshape(-1)
+        sizes = torch.randint(-5, 6, (16, 4, 1, 1))
+        layer.weight.copy_(0.1 * sizes * pattern)
+    form = tnn.Latent(shape, decoder)
+    tnn.attach(layer, "weight", form)
+    symbols = form.parameters_of(tnn.original_of(layer, form)).symbols.reshape(-1, 4)
+    np.testing.assert_array_equal(symbols[:, 0], sizes.reshape(-1).numpy())
+    assert not symbols[:, 1:].any()
+    layer.weight.square().sum().backward()
+    assert decoder.matrix.grad is not None and bool((decoder.matrix.grad[0] != 0).all())
+
+
+def test_parts_of_a_sum_take_what_others_leave() -> None:
+    layer = nn.Linear(40, 30, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(30, 40).sign() * 0.1)
+        layer.weight[3, 5] = 2.0
+    form = tnn.Summed([tnn.Fitted(Binary()), tnn.Masked((30, 40), Prune(keep=1))])
+    before = layer.weight.detach().clone()
+    tnn.attach(layer, "weight", form)
+    layer.eval()
+    torch.testing.assert_close(layer.weight.detach(), before, rtol=0, atol=0.01)
+    assert len(form.parameters_of(tnn.original_of(layer, form)).parts) == 2
 
 
 def test_what_is_wrong_is_said() -> None:

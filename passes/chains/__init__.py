@@ -7,8 +7,10 @@ from typing import Any
 
 from passes.chains.base import Chain
 from passes.chains.codebook import CodebookChain
+from passes.chains.cosine_rows import CosineRowsChain
 from passes.chains.lossless import IntegerChain, LosslessChain
 from passes.chains.low_rank import LowRankChain
+from passes.chains.matrix_steps import MatrixChain
 from passes.chains.prune import PruneChain
 from passes.chains.scaled import ScaledChain
 from passes.chains.sums import SumChain
@@ -19,10 +21,12 @@ from passes.chains.uniform import UniformChain
 from passes.schemes import (
     BinaryParameters,
     CodebookParameters,
+    CosineRowsParameters,
     FixedPointParameters,
     IntegerParameters,
     LosslessParameters,
     LowRankParameters,
+    MatrixParameters,
     Parameters,
     PointsParameters,
     PowerOfTwoParameters,
@@ -46,10 +50,12 @@ __all__ = [
 _CHAINS: dict[type[Parameters], type[Chain[Any]]] = {
     BinaryParameters: UniformChain,
     CodebookParameters: CodebookChain,
+    CosineRowsParameters: CosineRowsChain,
     FixedPointParameters: UniformChain,
     IntegerParameters: IntegerChain,
     LosslessParameters: LosslessChain,
     LowRankParameters: LowRankChain,
+    MatrixParameters: MatrixChain,
     PointsParameters: CodebookChain,
     PowerOfTwoParameters: CodebookChain,
     PruneParameters: PruneChain,

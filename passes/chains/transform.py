@@ -12,6 +12,8 @@ import onnx_ir as ir
 
 from passes.chain_builder import ChainBuilder
 from passes.chains.base import Chain
+from passes.chains.folds import unfolded_axes
+from passes.chains.inner import reshaped
 from passes.chains.transform_basis import basis_of
 from passes.schemes import TransformParameters
 from passes.schemes.transform_basis import stages_of
@@ -63,7 +65,7 @@ class TransformChain(Chain[TransformParameters]):
         value = builder.node("Cast", [value], {"to": int(ir.DataType.DOUBLE)})
         value = self._synthesised(builder, value)
         value = builder.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})
-        value = self._unfolded(builder, value)
+        value = unfolded_axes(builder, value, fitted.folding)
         if fitted.mask is not None:
             mask = self.transposed_back(builder, packed[-1].value)
             mask = builder.node("Cast", [mask], {"to": int(ir.DataType.FLOAT)})
@@ -86,22 +88,10 @@ class TransformChain(Chain[TransformParameters]):
             basis = basis_of(builder, fitted.kind, fitted.levels, stage, turned=after > 1)
             if len(stages) > 1:
                 shape = [-1, size, after] if after > 1 else [-1, size]
-                value = _reshaped(builder, value, shape)
+                value = reshaped(builder, value, shape)
             value = builder.node("MatMul", [basis, value] if after > 1 else [value, basis])
         return _scaled(builder, value, fitted.exponent - (stages[-1].shift if stages else 0))
-
-    def _unfolded(self, builder: ChainBuilder, value: ir.Value) -> ir.Value:
-        folding = self.parameters.folding
-        order = [int(axis) for axis in np.argsort(folding.order)]
-        if order != sorted(order):
-            value = _reshaped(builder, value, [folding.split[i] for i in folding.order])
-            value = builder.node("Transpose", [value], {"perm": order})
-        return _reshaped(builder, value, folding.shape)
 
 
 def _scaled(builder: ChainBuilder, value: ir.Value, exponent: int) -> ir.Value:
     return builder.node("Mul", [value, builder.initializer(np.array(2.0**exponent, np.float64))])
-
-
-def _reshaped(builder: ChainBuilder, value: ir.Value, shape: Sequence[int]) -> ir.Value:
-    return builder.node("Reshape", [value, builder.initializer(np.array(shape, np.int64))])

@@ -10,6 +10,7 @@ from passes.schemes.binary import Binary, BinaryParameters, Ternary, TernaryPara
 from passes.schemes.codebook import Codebook
 from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
 from passes.schemes.compensated import Compensated
+from passes.schemes.cosine_rows import CosineRows, CosineRowsParameters
 from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
 from passes.schemes.joint_fit import fit_jointly
 from passes.schemes.joint_low_rank import factorize_jointly
@@ -17,6 +18,7 @@ from passes.schemes.joint_pruning import prune_jointly
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
 from passes.schemes.low_rank import LowRank
 from passes.schemes.low_rank_factors import LowRankParameters
+from passes.schemes.matrix_steps import MatrixParameters
 from passes.schemes.moments import MatrixLayout, Moments, RowUse
 from passes.schemes.points import Points, PointsParameters, PowerOfTwo, PowerOfTwoParameters
 from passes.schemes.prune_parameters import PruneParameters
@@ -40,6 +42,8 @@ __all__ = [
     "Codebook",
     "CodebookParameters",
     "Compensated",
+    "CosineRows",
+    "CosineRowsParameters",
     "FitContext",
     "FixedPoint",
     "FixedPointParameters",
@@ -49,6 +53,7 @@ __all__ = [
     "LowRank",
     "LowRankParameters",
     "MatrixLayout",
+    "MatrixParameters",
     "Moments",
     "Parameters",
     "Points",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from toolkit.nn.baking import unwrap
 from toolkit.nn.codec_rate import CodecRate
+from toolkit.nn.combined import Factored, Summed
 from toolkit.nn.compressed import (
     Compressed,
     attach,
@@ -13,8 +14,13 @@ from toolkit.nn.compressed import (
     parametrizations,
 )
 from toolkit.nn.decoders import AffineDecoder, Decoder
+<<<<<<< HEAD
 from toolkit.nn.density_rate import DensityRate
+=======
+from toolkit.nn.factorized_prior import FactorizedPrior, auxiliary_loss, prior_per_tap
+>>>>>>> 5d27224 (toolkit.nn: frequency and matrix decoders, factorised prior, transform-domain weights, factors, sums)
 from toolkit.nn.fitted import Fitted
+from toolkit.nn.frequency_decoder import FrequencyDecoder, MatrixDecoder
 from toolkit.nn.latent import Latent
 from toolkit.nn.learned_points import LearnedPoints
 from toolkit.nn.masked import Masked
@@ -27,20 +33,38 @@ from toolkit.nn.model_size import (
     rate_exact_bits,
     update_averages,
 )
+<<<<<<< HEAD
 from toolkit.nn.remove_units import alive_units, keep_units, strongest_units
+=======
+from toolkit.nn.transformed import LearnedCosines, Transformed
+>>>>>>> 5d27224 (toolkit.nn: frequency and matrix decoders, factorised prior, transform-domain weights, factors, sums)
 
 __all__ = [
     "AffineDecoder",
     "CodecRate",
     "Compressed",
     "Decoder",
+<<<<<<< HEAD
     "DensityRate",
+=======
+    "Factored",
+    "FactorizedPrior",
+>>>>>>> 5d27224 (toolkit.nn: frequency and matrix decoders, factorised prior, transform-domain weights, factors, sums)
     "Fitted",
+    "FrequencyDecoder",
     "Latent",
+    "LearnedCosines",
     "LearnedPoints",
     "Masked",
+<<<<<<< HEAD
     "alive_units",
+=======
+    "MatrixDecoder",
+    "Summed",
+    "Transformed",
+>>>>>>> 5d27224 (toolkit.nn: frequency and matrix decoders, factorised prior, transform-domain weights, factors, sums)
     "attach",
+    "auxiliary_loss",
     "compressed_bytes",
     "fit_all",
     "fitted_parameters",
@@ -49,6 +73,7 @@ __all__ = [
     "originals",
     "parametrizations",
     "plain_bytes",
+    "prior_per_tap",
     "rate_bits",
     "rate_exact_bits",
     "strongest_units",

@@ -85,7 +85,7 @@ def as_array(tensor: Tensor) -> np.ndarray:
 
 def as_tensor(array: np.ndarray, like: Tensor) -> Tensor:
     """A NumPy array as a float32 tensor where ``like`` is."""
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(like.device)
+    return torch.from_numpy(np.array(array, np.float32, order="C")).to(like.device)
 
 
 def attach(module: nn.Module, tensor_name: str, form: Compressed) -> Compressed:

@@ -24,6 +24,10 @@ Units = Literal["weight", "step"]
 class Decoder(nn.Module, ABC):
     """How integers become a weight."""
 
+    def latent_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the latent of a weight of ``shape``."""
+        return shape
+
     @abstractmethod
     def latent_of(self, weight: Tensor) -> Tensor:
         """The latent to start from, so that the decoded weight is near ``weight``. Steps that have

@@ -18,8 +18,9 @@ from torch import Tensor
 from passes.errors import SchemeError
 from passes.schemes import FitContext, Parameters, Scheme, UniformParameters
 from toolkit.nn.codec_rate import CodecRate
-from toolkit.nn.compressed import Compressed, as_array, as_tensor, stored_bits_of
+from toolkit.nn.compressed import Compressed, as_array, as_tensor
 from toolkit.nn.rounding import straight_through
+from toolkit.nn.through import CountedBits
 
 Gradient = Literal["straight_through", "truncated"]
 
@@ -59,7 +60,7 @@ class Fitted(Compressed):
             self.stored_scheme = replace(scheme, rounding="nearest")  # type: ignore[type-var]
         self.bits: CodecRate | None = None
         self._draws = 0
-        self._counted: tuple[int, float] = (0, 0.0)
+        self._counted = CountedBits(interval)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The weight itself; SchemeError where the scheme cannot be fitted to it."""
@@ -99,10 +100,7 @@ class Fitted(Compressed):
         fitted = self.parameters_of(original)
         if self.bits is not None and isinstance(fitted, UniformParameters):
             return self._symbol_rate(original, fitted, self.bits)
-        age, bits = self._counted
-        if not self.training or not bits or age >= self.interval:
-            age, bits = 0, stored_bits_of(fitted)
-        self._counted = (age + 1, bits)
+        bits = self._counted.count(fitted, self.training)
         return torch.tensor(bits, device=original.device)
 
     def _symbol_rate(self, original: Tensor, fitted: UniformParameters, bits: CodecRate) -> Tensor:

@@ -50,7 +50,8 @@ class Latent(Compressed):
             raise SchemeError(f"latent: ema_decay must be from 0 to below 1, not {ema_decay}")
         self.shape = tuple(shape)
         self.decoder = AffineDecoder() if decoder is None else decoder
-        self.bits = CodecRate(self.shape) if rate is None else rate
+        latent_shape = self.decoder.latent_shape(self.shape)
+        self.bits = CodecRate(latent_shape) if rate is None else rate
         self.ema_decay = ema_decay
         self.register_buffer("average", None)
         if ema_decay is not None:

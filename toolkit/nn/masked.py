@@ -12,8 +12,9 @@ from torch import Tensor
 
 from passes.errors import SchemeError
 from passes.schemes import FitContext, Lossless, Parameters, Prune, PruneParameters, Scheme
-from toolkit.nn.compressed import Compressed, as_array, as_tensor, stored_bits_of
+from toolkit.nn.compressed import Compressed, as_array
 from toolkit.nn.rounding import straight_through
+from toolkit.nn.through import CountedBits, decoded
 
 
 class Masked(Compressed):
@@ -45,9 +46,8 @@ class Masked(Compressed):
     ) -> None:
         super().__init__()
         self.prune, self.inner, self.channel_axis = prune, inner, channel_axis
-        self.interval = interval
         self.register_buffer("mask", torch.ones(shape, dtype=torch.bool))
-        self._counted: tuple[int, float] = (0, 0.0)
+        self._counted = CountedBits(interval)
 
     def fit(self, original: Tensor) -> None:
         """Chooses the mask by ``prune``; SchemeError where there is none."""
@@ -65,7 +65,7 @@ class Masked(Compressed):
                 f"{tuple(mask.shape)}"
             )
         self.mask.copy_(mask)
-        self._counted = (0, 0.0)
+        self._counted.forget()
 
     @property
     def density(self) -> float:
@@ -74,14 +74,14 @@ class Masked(Compressed):
 
     def training_weight(self, original: Tensor) -> Tensor:
         kept = torch.where(self.mask, original, torch.zeros_like(original))
-        return kept if self.inner is None else straight_through(kept, self._decoded(original))
+        return (
+            kept
+            if self.inner is None
+            else straight_through(kept, decoded(self.parameters_of(original), original))
+        )
 
     def evaluation_weight(self, original: Tensor) -> Tensor:
         return self.training_weight(original)
-
-    @torch.compiler.disable
-    def _decoded(self, original: Tensor) -> Tensor:
-        return as_tensor(self.parameters_of(original).decode(), original)
 
     def parameters_of(self, original: Tensor) -> PruneParameters:
         mask = self.mask.cpu().numpy().copy()
@@ -96,8 +96,5 @@ class Masked(Compressed):
     @torch.compiler.disable
     def rate(self, original: Tensor) -> Tensor:
         """A number, without gradients: which weights are zero is the mask's affair."""
-        age, bits = self._counted
-        if not self.training or not bits or age >= self.interval:
-            age, bits = 0, stored_bits_of(self.parameters_of(original))
-        self._counted = (age + 1, bits)
+        bits = self._counted.count(self.parameters_of(original), self.training)
         return torch.tensor(bits, device=original.device)
