@@ -19,7 +19,7 @@ from passes.symbol_packing import PackedSymbols, SymbolRequest
 
 
 class CosineRowsChain(Chain[CosineRowsParameters]):
-    """amplitudes and frequencies -> Range, Mul, Add, Sin -> Round -> Mul -> Cast."""
+    """amplitudes and frequencies -> Range, Mul, Add, Sin -> Round -> Cast -> Mul -> Cast."""
 
     def __init__(
         self, weight: Weight, parameters: CosineRowsParameters, coder: Coder, opset: int
@@ -51,6 +51,9 @@ class CosineRowsChain(Chain[CosineRowsParameters]):
         angle = builder.node("Add", [angle, number(pi / 2)])
         value = builder.node("Sin", [angle])
         value = builder.node("Round", [builder.node("Mul", [value, number(2.0**shift)])])
+        # A cosine of 0 is a little above or below in each library: integers lose the sign.
+        value = builder.node("Cast", [value], {"to": int(ir.DataType.INT32)})
+        value = builder.node("Cast", [value], double)
         sizes = builder.node("Mul", [columns[0], number(2.0 ** (1 - shift))])
         value = builder.node("Mul", [value, sizes])
         value = builder.node("Cast", [value], {"to": int(ir.DataType.FLOAT)})

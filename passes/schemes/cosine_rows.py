@@ -68,7 +68,7 @@ class CosineRowsParameters(Parameters):
     def decode(self) -> np.ndarray:
         """Products of integers of 22 bits and floats of 24, exact in float64, rounded once."""
         shift = self.shift()
-        whole = np.rint(self.cosines() * 2.0**shift)
+        whole = np.rint(self.cosines() * 2.0**shift) + 0.0  # integers know no negative zero
         sizes = self.amplitudes.decode().astype(np.float64) * 2.0 ** (1 - shift)
         values = (whole * sizes[:, None]).astype(np.float32)
         return values.astype(self.dtype, copy=False)

@@ -14,11 +14,8 @@ from toolkit.nn.compressed import (
     parametrizations,
 )
 from toolkit.nn.decoders import AffineDecoder, Decoder
-<<<<<<< HEAD
 from toolkit.nn.density_rate import DensityRate
-=======
 from toolkit.nn.factorized_prior import FactorizedPrior, auxiliary_loss, prior_per_tap
->>>>>>> 5d27224 (toolkit.nn: frequency and matrix decoders, factorised prior, transform-domain weights, factors, sums)
 from toolkit.nn.fitted import Fitted
 from toolkit.nn.frequency_decoder import FrequencyDecoder, MatrixDecoder
 from toolkit.nn.latent import Latent
@@ -33,36 +30,27 @@ from toolkit.nn.model_size import (
     rate_exact_bits,
     update_averages,
 )
-<<<<<<< HEAD
 from toolkit.nn.remove_units import alive_units, keep_units, strongest_units
-=======
 from toolkit.nn.transformed import LearnedCosines, Transformed
->>>>>>> 5d27224 (toolkit.nn: frequency and matrix decoders, factorised prior, transform-domain weights, factors, sums)
 
 __all__ = [
     "AffineDecoder",
     "CodecRate",
     "Compressed",
     "Decoder",
-<<<<<<< HEAD
     "DensityRate",
-=======
     "Factored",
     "FactorizedPrior",
->>>>>>> 5d27224 (toolkit.nn: frequency and matrix decoders, factorised prior, transform-domain weights, factors, sums)
     "Fitted",
     "FrequencyDecoder",
     "Latent",
     "LearnedCosines",
     "LearnedPoints",
     "Masked",
-<<<<<<< HEAD
-    "alive_units",
-=======
     "MatrixDecoder",
     "Summed",
     "Transformed",
->>>>>>> 5d27224 (toolkit.nn: frequency and matrix decoders, factorised prior, transform-domain weights, factors, sums)
+    "alive_units",
     "attach",
     "auxiliary_loss",
     "compressed_bytes",
