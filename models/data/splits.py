@@ -51,4 +51,5 @@ def hold_out(train: Part, test: Part, validation: int, seed: int) -> Splits:
     if not 0 <= validation < len(train):
         raise ValueError(f"{validation} samples for validation, expected 0 to {len(train) - 1}")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    return Splits(train.take(order[validation:]), train.take(order[:validation]), test)
+    kept, held = order[: len(train) - validation], order[len(train) - validation :]
+    return Splits(train.take(kept), train.take(held), test)

