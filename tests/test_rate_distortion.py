@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from passes.errors import SchemeError
-from passes.schemes import FitContext, MatrixLayout, Moments, RateDistortion, RowUse
+from passes.schemes import (
+    Codebook,
+    FitContext,
+    MatrixLayout,
+    Moments,
+    RateDistortion,
+    RowUse,
+    Trellis,
+)
 from passes.schemes.adaptive_steps import adaptive_steps
 from passes.schemes.entropy import entropy_bits
 from tests.passes_models import normal
@@ -140,3 +148,24 @@ def test_steps_are_one_where_nothing_is_gained() -> None:
 def test_steps_span_a_bounded_range() -> None:
     scale, _ = adaptive_steps(np.geomspace(1e-30, 1e30, 99)[:, None], 1.0, FLOAT)
     assert np.isfinite(scale).all() and scale.max() / scale.min() <= 64
+
+
+def test_codebooks_and_trellises_are_weighted_by_what_elements_meet() -> None:
+    """Errors in rows that are read often count more."""
+    rng = np.random.default_rng(8)
+    weight = (rng.standard_normal((40, 50)) * np.linspace(0.5, 2, 40)[:, None]).astype(np.float32)
+    use = RowUse(np.r_[np.full(4, 1000.0), np.ones(36)])
+    importance = use.shares()[:, None] / use.shares().mean()
+    known = FitContext(moments=use)
+
+    def error(decoded: np.ndarray) -> float:
+        return float((importance * (decoded - weight) ** 2).sum())
+
+    book = Codebook(entries=6)
+    assert error(book.fit(weight, known).decode()) < 0.5 * error(book.fit(weight).decode())
+    trellis = Trellis(step=0.5, rate_weight=0.3)
+    plain, aware = (
+        error(found.decode()) / 0.25 + 0.3 * found.coded_bits
+        for found in (trellis.fit(weight), trellis.fit(weight, known))
+    )
+    assert aware < 0.9 * plain

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import toolkit
-from tests.toolkit_models import embedding, mlp
+from tests.toolkit_models import embedding, mlp, save
 from toolkit.calibration_split import split_calibration
 from toolkit.choose_settings import _needs_moments
 from toolkit.errors import InputError
@@ -213,3 +214,32 @@ def test_stages_that_need_moments() -> None:
     assert _needs_moments(({"prune": {"fraction": 0.5}}, "compensated"))
     assert _needs_moments(({"sum": {"parts": [["trellis"], [{"rate_distortion": {}}]]}},))
     assert not _needs_moments(({"uniform": {"bits": 4}},))
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_weight_that_cannot_bear_it_stays_as_it_is(tmp_path: Path, calibrated: bool) -> None:
+    """Logarithms of sums whose weights are of very different sizes."""
+    rng = np.random.default_rng(3)
+    fragile = rng.uniform(0.5, 1.5, (64, 48))
+    fragile[:, :-1] *= 1e-6
+    nodes = [
+        helper.make_node("Abs", ["x"], ["p"]),
+        helper.make_node("MatMul", ["p", "F"], ["s"]),
+        helper.make_node("Log", ["s"], ["l"]),
+        helper.make_node("MatMul", ["l", "V"], ["y"]),
+    ]
+    model = save(
+        tmp_path / "m.onnx",
+        nodes,
+        {"F": fragile, "V": rng.standard_normal((48, 200))},
+        [("x", TensorProto.FLOAT, ["batch", 64])],
+        [("y", TensorProto.FLOAT, ["batch", 200])],
+    )
+    np.savez(tmp_path / "x.npz", x=rng.standard_normal((64, 64)).astype(np.float32))
+    report = toolkit.compress(
+        model, min_sqnr=30, calibration=tmp_path / "x.npz" if calibrated else None
+    )
+    assert report.reached and report.written
+    assert "F: cannot bear quantisation, kept lossless" in report.notes
+    forms = {row.name: row.scheme for row in report.tensors}
+    assert "lossless" in forms["F"] and "lossless" not in forms["V"]

@@ -22,7 +22,10 @@ MINOR_OCTAVES = 5.0
 """Biases and norm parameters get steps 2^5 finer: they are few, and every sample meets them."""
 
 FINEST, COARSEST = -12.0, 2.5
-"""Range of the knob, log2 of step / RMS."""
+"""Range of the knob, log2 of step / RMS ..."""
+
+COARSEST_AWARE = 4.5
+"""... which reaches further where symbols are chosen by error and rate."""
 
 MAX_SYMBOL = 32_000
 """Largest magnitude of a symbol: steps never fall below peak / MAX_SYMBOL."""
@@ -54,6 +57,11 @@ class Allocation:
     def mode(self) -> str:
         return "sensitivity" if self.sensitivity else "uniform"
 
+    @property
+    def coarsest(self) -> float:
+        """The largest knob."""
+        return COARSEST_AWARE if self.is_rate_aware else COARSEST
+
     def steps(self, knob: float) -> dict[str, float]:
         """Absolute step of every weight at `knob`, log2 of a typical step / RMS; larger is
         coarser."""
@@ -64,8 +72,12 @@ class Allocation:
         }
 
     def bits(self, steps: Mapping[str, float]) -> float:
-        """Estimated bits of all weights at the given steps, by zeroth-order entropy."""
-        return sum(c.bits_at(steps[name]) * c.size for name, c in self.curves.items())
+        """Estimated bits of all weights at the given steps, by zeroth-order entropy; those without
+        a step stay as they are."""
+        return sum(
+            (c.bits_at(steps[name]) if name in steps else 32.0) * c.size
+            for name, c in self.curves.items()
+        )
 
     def _relative(self, name: str, knob: float) -> float:
         """log2 of step / RMS of one weight."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from toolkit.allocation import MAX_SYMBOL
 from toolkit.calibration import Feed
 from toolkit.fitting import CalibratedFitting
 from toolkit.judged_values import JudgedValues
@@ -169,13 +170,24 @@ def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:
             f"no quantisation keeps an {choice.target.text}: all weights are kept lossless"
         )
     for name in names:
-        if steps is None:
+        if steps is not None and _is_beyond(name, steps, prepared):
+            choice.notes.append(f"{name}: cannot bear quantisation, kept lossless")
+        if steps is None or _is_beyond(name, steps, prepared):
             choice.settings[name] = WeightSettings(scheme="lossless")
             continue
         choice.settings[name] = prepared.fitting.settings(name, steps[name])
         known = prepared.fitting.kept(name, steps[name])
         if known is not None:
             choice.known[name] = known
+
+
+def _is_beyond(name: str, steps: Mapping[str, float], prepared: Prepared) -> bool:
+    """Whether a weight has no step, or one at which its symbols fill 16 bits."""
+    if name not in steps:
+        return True
+    array = prepared.arrays[name]
+    peak = max(float(array.max(initial=0)), -float(array.min(initial=0)))
+    return peak / steps[name] > MAX_SYMBOL - 1
 
 
 def _needs_moments(stages: Any) -> bool:

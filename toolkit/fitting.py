@@ -102,6 +102,11 @@ class CalibratedFitting:
                 found[name] = self._minor(name, array, step, draft).decode()
         return {**found, **changed}
 
+    @property
+    def moments(self) -> Mapping[str, Moments | RowUse]:
+        """What the weights are multiplied with."""
+        return self._moments
+
     def settings(self, name: str, step: float) -> WeightSettings:
         from passes.settings import WeightSettings
 

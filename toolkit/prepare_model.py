@@ -84,6 +84,10 @@ class Prepared:
         """The model as the last word is had on it."""
         return self.checks or self
 
+    def set_aside(self, name: str) -> None:
+        """Takes a weight out of the search: it stays as it is."""
+        self.extras[name] = self.arrays.pop(name)
+
     def fidelity(self, steps: Steps) -> Fidelity:
         """That of the model with all weights quantised at `steps`."""
         return self.fidelity_with(self.fitting.values(self.arrays, steps, draft=False))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 SENSITIVITY_SECONDS = 20.0
 CURVE_SECONDS = 8.0
+FINE_KNOB = -9.0
+"""A weight that ruins an output even here cannot bear quantisation: about 9 bits."""
+
 FALLBACK_KNOB = -5.0
 """Where sensitivity is measured if the rough search found nothing: log2 of step / RMS."""
 
@@ -146,6 +149,7 @@ def _by_sensitivity(
     steps = Allocation(curves, roles).steps(REFERENCE_KNOB)
     together = prepared.fidelity_with(PlainFitting().values(prepared.arrays, steps, draft=True))
     large = {name: curve for name, curve in curves.items() if roles[name] != "minor"}
+    lost: set[str] = set()
     sensitivity, _ = measure_sensitivity(
         large,
         steps,
@@ -154,7 +158,9 @@ def _by_sensitivity(
         CALIBRATED_SECONDS,
         lambda text: progress("sensitivity", text),
         by_step=True,
+        lost=lost,
     )
+    curves = _without(prepared, curves, lost)
     allocation = Allocation(curves, roles, sensitivity, is_rate_aware=True)
     if target.kind == "target_size":
         return search_size(allocation, target, measures), allocation
@@ -180,6 +186,11 @@ def _in_two_rounds(
         first = search_fidelity(uniform, rough, measures, tolerance_db=2.0, max_evaluations=5)
     best = first
     weighted = _weighted(prepared, curves, roles, first, progress)
+    if len(prepared.arrays) < len(curves):  # some cannot bear quantisation
+        curves = {name: curve for name, curve in curves.items() if name in prepared.arrays}
+        uniform = Allocation(curves, roles)
+        if first.steps is not None:
+            first.steps = {name: first.steps[name] for name in curves}
     if weighted is not None:
         if target.kind == "target_size":
             second = search_size(weighted, target, measures)
@@ -200,6 +211,21 @@ def _in_two_rounds(
         again.trace[:0] = best.trace
         best = again
     return best, weighted or uniform
+
+
+def _without(
+    prepared: Prepared, curves: Mapping[str, RateCurve], lost: Collection[str]
+) -> Mapping[str, RateCurve]:
+    """The curves of the weights that bear quantisation. Those `lost` weights that ruin an output
+    even at fine steps are set aside."""
+    kept = dict(curves)
+    for name in sorted(lost):
+        step = curves[name].rms * 2.0**FINE_KNOB
+        found = [prepared.alone(name, step, draw) for draw in range(2)]
+        if len(kept) > 1 and any(o.problem for fidelity in found for o in fidelity.outputs):
+            prepared.set_aside(name)
+            del kept[name]
+    return kept
 
 
 def _rough_target(target: Target) -> Target:
@@ -225,6 +251,7 @@ def _weighted(
         steps = Allocation(curves, roles).steps(FALLBACK_KNOB)
         together = prepared.fidelity(steps)
     large = {name: curve for name, curve in curves.items() if roles[name] != "minor"}
+    lost: set[str] = set()
     sensitivity, measured = measure_sensitivity(
         large,
         steps,
@@ -232,7 +259,9 @@ def _weighted(
         together,
         SENSITIVITY_SECONDS,
         lambda text: progress("sensitivity", text),
+        lost=lost,
     )
+    curves = _without(prepared, curves, lost)
     if measured < 2 or not sensitivity:
         return None
     return Allocation(curves, roles, sensitivity)

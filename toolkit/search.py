@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from toolkit.allocation import COARSEST, FINEST, Allocation
+from toolkit.allocation import FINEST, Allocation
 from toolkit.fidelity import Fidelity
 from toolkit.targets import Target
 
@@ -101,7 +101,7 @@ def search_fidelity(
     """
     trace: list[TracePoint] = []
     draws: list[_Draw] = []
-    knob = min(max(start, FINEST), COARSEST)
+    knob = min(max(start, FINEST), allocation.coarsest)
     while len(draws) < max_evaluations:
         steps = allocation.steps(knob)
         fidelity = measures.fidelity(steps)
@@ -109,9 +109,9 @@ def search_fidelity(
         measures.progress(f"step 2^{knob:+.2f} RMS: {fidelity.sqnr_db:.1f} dB")
         draws.append(_draw(knob, target, fidelity))
         centre = _centre(draws)
-        if _settled(draws, centre, tolerance_db):
+        if _settled(draws, centre, tolerance_db, allocation.coarsest):
             break
-        knob = _next(draws, centre)
+        knob = _next(draws, centre, allocation.coarsest)
     centre = _centre(draws)
     passing = [draw for draw in draws if draw.passes]
     typical = [draw for draw in passing if draw.knob <= centre + LEEWAY]
@@ -153,9 +153,9 @@ def _centre(draws: list[_Draw]) -> float:
     return knob
 
 
-def _settled(draws: list[_Draw], centre: float, tolerance_db: float) -> bool:
+def _settled(draws: list[_Draw], centre: float, tolerance_db: float, coarsest: float) -> bool:
     last = draws[-1]
-    if last.passes and last.knob >= COARSEST:
+    if last.passes and last.knob >= coarsest:
         return True
     if not last.passes and last.knob <= FINEST:
         return True
@@ -180,7 +180,7 @@ def _coarsest_safe(draws: list[_Draw]) -> _Draw | None:
     return safe
 
 
-def _next(draws: list[_Draw], centre: float) -> float:
+def _next(draws: list[_Draw], centre: float, coarsest: float) -> float:
     """The next knob to try: the centre itself, or a little beside it where that was tried. Where a
     draw collapsed, as when a weight loses its last bits, the slope says nothing: halve the way."""
     safe = _coarsest_safe(draws)
@@ -196,7 +196,7 @@ def _next(draws: list[_Draw], centre: float) -> float:
         aim = min(draw.knob for draw in below) - APART
     while any(abs(draw.knob - aim) < APART for draw in draws):
         aim -= APART
-    return min(max(aim, FINEST), COARSEST)
+    return min(max(aim, FINEST), coarsest)
 
 
 def search_size(allocation: Allocation, target: Target, measures: Measures) -> SearchResult:
@@ -213,7 +213,7 @@ def search_size(allocation: Allocation, target: Target, measures: Measures) -> S
         if fits and knob >= fits[0] - KNOB_TOLERANCE / 4:
             break
         if too_large is not None and knob <= too_large:
-            knob = min(too_large + KNOB_TOLERANCE, COARSEST)
+            knob = min(too_large + KNOB_TOLERANCE, allocation.coarsest)
         steps = allocation.steps(knob)
         size = measures.write(steps)
         measures.progress(f"step 2^{knob:+.2f} RMS: {size:,} bytes")
@@ -226,9 +226,9 @@ def search_size(allocation: Allocation, target: Target, measures: Measures) -> S
                 break
         else:
             too_large = max(knob, too_large if too_large is not None else -math.inf)
-            if knob >= COARSEST:
+            if knob >= allocation.coarsest:
                 break
-    knob = fits[0] if fits else COARSEST
+    knob = fits[0] if fits else allocation.coarsest
     steps = allocation.steps(knob)
     fidelity = measures.fidelity(steps)
     for point in trace:
@@ -239,7 +239,7 @@ def search_size(allocation: Allocation, target: Target, measures: Measures) -> S
 
 def _knob_for(allocation: Allocation, measures: Measures, num_bytes: float) -> float:
     """Finest knob whose estimate is at most `num_bytes`."""
-    low, high = FINEST, COARSEST
+    low, high = FINEST, allocation.coarsest
     if measures.estimate(allocation.steps(low)) <= num_bytes:
         return low
     while high - low > 1 / 512:
@@ -264,7 +264,7 @@ def curve_points(
     stop = time.monotonic() + seconds
     for offset in offsets:
         at = knob + offset
-        if time.monotonic() > stop or not FINEST <= at <= COARSEST:
+        if time.monotonic() > stop or not FINEST <= at <= allocation.coarsest:
             continue
         steps = allocation.steps(at)
         points.append(

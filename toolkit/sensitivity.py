@@ -31,6 +31,7 @@ def measure_sensitivity(
     seconds: float,
     progress: Callable[[str], None] = lambda text: None,
     by_step: bool = False,
+    lost: set[str] | None = None,
 ) -> tuple[dict[str, float], int]:
     """Noise in the outputs per unit of relative weight error, for every weight; or per squared step
     relative to the RMS, with `by_step`.
@@ -40,7 +41,8 @@ def measure_sensitivity(
     measured from the largest on for `seconds` of all cores' time, which other work on the machine
     does not change; `fill_sensitivity` gives the others the
     mean. Outputs that are near their limit when all are quantised count more. Returns the
-    sensitivities and the number of weights measured, no more than 0 of them where it failed.
+    sensitivities and the number of weights measured, no more than 0 of them where it failed; `lost`
+    gets the names of those that alone ruin an output.
     """
     weights = _output_weights(together)
     stop = time.process_time() + seconds * (os.cpu_count() or 1)
@@ -55,6 +57,8 @@ def measure_sensitivity(
             seen += curves[name].size
             step = steps[name] * RATIO**draw
             noise = _noise(alone(name, step, draw), weights)
+            if noise is None and lost is not None:
+                lost.add(name)
             if noise is not None:
                 error = _squared(step, curves[name]) if by_step else curves[name].mse_at(step)
                 error = max(error, 1e-30)
@@ -103,6 +107,8 @@ def _noise(fidelity: Fidelity, weights: Mapping[str, float]) -> float | None:
 def _output_weights(together: Fidelity) -> dict[str, float]:
     """A weight for every output that drives the search: its own noise relative to the worst's."""
     counted = [o for o in together.outputs if o.name not in together.ignored and not o.problem]
+    if not counted:  # some weight ruins all of them: whichever does will be found alone
+        return {o.name: 1.0 for o in together.outputs if o.name not in together.ignored}
     driving = [o for o in counted if o.kind == "float"] or counted
     noise = {o.name: 10.0 ** (-o.sqnr_db / 10.0) for o in driving}
     worst = max(noise.values(), default=0.0)

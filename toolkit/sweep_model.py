@@ -221,13 +221,15 @@ def _register(backend: str) -> None:
 
 
 def _knobs(knobs: Sequence[float] | None, points: int | None) -> list[float]:
-    from toolkit.allocation import COARSEST, FINEST
+    from toolkit.allocation import COARSEST_AWARE, FINEST
 
     if knobs is not None and points is not None:
         raise InputError("--knob and --points: give only one of them")
     if knobs:
-        if wrong := [k for k in knobs if not FINEST <= k <= COARSEST]:
-            raise InputError(f"--knob: expected {FINEST:g} to {COARSEST:g}, found {wrong[0]:g}")
+        if wrong := [k for k in knobs if not FINEST <= k <= COARSEST_AWARE]:
+            raise InputError(
+                f"--knob: expected {FINEST:g} to {COARSEST_AWARE:g}, found {wrong[0]:g}"
+            )
         return sorted(set(knobs))
     number = POINTS if points is None else points
     if number < 2:

@@ -16,6 +16,7 @@ _PER_OCTAVE = 4
 """Steps are of a geometric grid, so that few numbers need to be stored."""
 _LEAST_GAIN = 0.01
 """Bits per element that steps of an axis must be worth."""
+_MOST = 2**15 - 1
 _OCTAVES = 6.0
 """From the finest step to the coarsest."""
 
@@ -52,3 +53,16 @@ def adaptive_steps(
     power = np.exp2(2 * relative + levels)
     base = step * np.sqrt(np.exp2(levels).mean() / power.mean())
     return representable_scale(base * np.exp2(relative), dtype), axis
+
+
+def steps_in_range(
+    values: np.ndarray, importance: np.ndarray, step: float, dtype: np.dtype
+) -> tuple[np.ndarray, int | None]:
+    """The same, but one step for all where finer ones would need symbols of more than 16 bits for
+    ``values``, float32 of the weight's rank."""
+    scale, axis = adaptive_steps(importance, step, dtype)
+    if axis is not None:
+        others = tuple(i for i in range(values.ndim) if i != axis)
+        if float((np.abs(values).max(others) / scale).max()) > _MOST:
+            return representable_scale(np.asarray(step, np.float64), dtype), None
+    return scale, axis

@@ -18,6 +18,7 @@ from passes.schemes.base import FitContext
 from passes.schemes.codebook_parameters import CodebookParameters, assigned
 from passes.schemes.lloyd import Start, lloyd, start_of
 from passes.schemes.optimal_clusters import optimal_centroids
+from passes.schemes.rate_distortion import error_weights
 from passes.schemes.sorted_values import SortedValues, sorted_values
 from passes.schemes.weight_values import finite_float32, importance_of, mask_of
 
@@ -28,7 +29,8 @@ _MAX_ENTRIES = 1024
 class Codebook:
     """k-means: at most ``entries`` values, each the mean of the elements that it stands for.
 
-    Squared errors count as often as the context's importance says. Where elements are pruned (the
+    Squared errors count as often as the context's importance says, times the mean square of what
+    each element is multiplied with where moments are known. Where elements are pruned (the
     context's mask), 0 is one of the entries. Idempotent: few distinct values become the codebook.
 
     Attributes:
@@ -119,10 +121,13 @@ def _gathered(
     masks: Mapping[str, np.ndarray | None],
 ) -> SortedValues:
     """The kept values of all weights, with their importance where any context has one."""
-    weighted = any(context.importance is not None for context in contexts.values())
+    weighted = any(
+        context.importance is not None or context.moments is not None
+        for context in contexts.values()
+    )
     values, counts = [], []
     for name, weight in weights.items():
-        mask, importance = masks[name], importance_of(weight, contexts[name])
+        mask, importance = masks[name], _importance(weight, contexts[name])
         kept = slice(None) if mask is None else mask.reshape(-1)
         values.append(finite_float32(weight).reshape(-1)[kept])
         if weighted:
@@ -130,6 +135,13 @@ def _gathered(
             counts.append(full.reshape(-1)[kept])
     joined = values[0] if len(values) == 1 else np.concatenate(values)
     return sorted_values(joined, np.concatenate(counts) if weighted else None)
+
+
+def _importance(weight: np.ndarray, context: FitContext) -> np.ndarray | None:
+    """How much each squared error counts: by the context's importance and moments."""
+    if context.moments is None:
+        return importance_of(weight, context)
+    return np.broadcast_to(error_weights(weight, context), weight.shape)
 
 
 def _warm_start(previous: CodebookParameters, count: int, fix_zero: bool) -> np.ndarray:

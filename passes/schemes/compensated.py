@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from passes.errors import SchemeError
-from passes.schemes.adaptive_steps import adaptive_steps
+from passes.schemes.adaptive_steps import steps_in_range
 from passes.schemes.base import FitContext
 from passes.schemes.coded_bits import coder_shape
 from passes.schemes.feedback import Feedback, feedback_of_groups
@@ -99,7 +99,7 @@ class Compensated:
             values.shape,
         )
         varied = spread_costs if self.adaptive else np.ones([1] * values.ndim)
-        scale, axis = adaptive_steps(varied, step, weight.dtype)
+        scale, axis = steps_in_range(values, varied, step, weight.dtype)
         spread = spread_along(scale, axis, values.ndim)
         check_range("compensated", values, spread, weight.dtype)
         work = _Work(values, spread, layout, mask, _output_importance(values, context, layout))

@@ -16,7 +16,7 @@ from math import prod
 import numpy as np
 
 from passes.errors import SchemeError
-from passes.schemes.adaptive_steps import adaptive_steps
+from passes.schemes.adaptive_steps import steps_in_range
 from passes.schemes.base import FitContext
 from passes.schemes.coded_bits import in_rows
 from passes.schemes.moments import Moments, RowUse
@@ -66,7 +66,7 @@ class RateDistortion:
         importance = error_weights(values, context)
         step = wanted_step(values, self.step, self.relative_step)
         varied = importance if self.adaptive else np.ones([1] * values.ndim)
-        scale, axis = adaptive_steps(varied, step, weight.dtype)
+        scale, axis = steps_in_range(values, varied, step, weight.dtype)
         spread = spread_along(scale, axis, values.ndim)
         check_range("rate_distortion", values, spread, weight.dtype)
         weights = np.broadcast_to(importance * np.square(spread, dtype=np.float64), values.shape)

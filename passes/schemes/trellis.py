@@ -19,6 +19,7 @@ import numpy as np
 
 from passes.errors import SchemeError
 from passes.schemes.base import FitContext, Parameters
+from passes.schemes.rate_distortion import error_weights
 from passes.schemes.scaling import representable_scale
 from passes.schemes.weight_values import finite_float32
 from runtime.trellis import search_symbols, trellis_integers
@@ -114,15 +115,17 @@ class Trellis:
         """Quantises a float32, float16 or bfloat16 array of any shape; an all-zero one gets scale
         1.
 
-        Of ``context`` the mask and the importance count. Raises SchemeError for an empty array, for
-        NaN or infinity, for a step so small that integers leave 16 bits, and for importance that is
-        not positive.
+        Of ``context`` the mask and the importance count, and by moments the mean square of what
+        each element is multiplied with. Raises SchemeError for an empty array, for NaN or infinity,
+        for a step so small that integers leave 16 bits, and for importance that is not positive.
         """
         values = finite_float32(weight)
         kept = importance = None
         if context is not None and context.mask is not None:
             kept = np.broadcast_to(context.mask, values.shape)
-        if context is not None and context.importance is not None:
+        if context is not None and context.moments is not None:
+            importance = _normalised(error_weights(values, context), values.shape)
+        elif context is not None and context.importance is not None:
             importance = _normalised(context.importance, values.shape)
         scale = self._scale(values, weight.dtype)
         most = _MOST if self.bits is None else 2 ** (self.bits - 1) - 1
