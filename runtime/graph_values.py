@@ -28,6 +28,8 @@ LIBRARY_OPS = frozenset(
         "JoinHalf",
         "TakeRange",
         "TakeTensor",
+        "MatMulPacked",
+        "MatMulPackedCodebook",
     }
 )
 """The ops that the shared library registers."""

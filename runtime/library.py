@@ -196,6 +196,25 @@ class PlanInfo(ctypes.Structure):
     ]
 
 
+class Packed(ctypes.Structure):
+    """`tk_packed`: a product with a packed weight."""
+
+    _fields_ = [
+        ("x", _pointer),
+        ("packed", _pointer),
+        ("scales", _pointer),
+        ("zeros", _pointer),
+        ("codebook", _pointer),
+        ("out", _pointer),
+        ("batch", _i64),
+        ("outputs", _i64),
+        ("inputs", _i64),
+        ("group_inputs", _i64),
+        ("bits", _i32),
+        ("zero", _i32),
+    ]
+
+
 class CudaInfo(ctypes.Structure):
     """`tk_cuda_info`: what the library and the machine offer."""
 
@@ -277,6 +296,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         _i32,
         [_pointer, _i64, _i32, ctypes.POINTER(Output), _pointer, _i64],
     ),
+    "tk_packed_words": (_i64, [_i64, _i64, _i32]),
+    "tk_pack_fields": (_i32, [_pointer, _i64, _i64, _i32, _pointer]),
+    "tk_unpack_fields": (_i32, [_pointer, _i64, _i64, _i32, _pointer]),
+    "tk_emulate_packed": (_i32, [ctypes.POINTER(Packed)]),
+    "tk_cuda_packed": (_i32, [ctypes.POINTER(Packed), _pointer]),
     "tk_cuda_get_info": (_i32, [_i32, ctypes.POINTER(CudaInfo)]),
     "tk_cuda_problem": (ctypes.c_char_p, []),
     "tk_cuda_open": (_i32, [_pointer, _i64, _i32, _i32, ctypes.POINTER(_pointer)]),

@@ -4,7 +4,8 @@
 Load mode decodes all weights once, when the session is made, and hands them to ONNX Runtime as
 ordinary initializers before its optimisers run: the session then is that of the plain model. The
 decoding uses every core for a moment, unless the entry `toolkit.threads` says otherwise.
-Stream mode keeps the weights compressed in memory and decodes each at every run.
+Stream mode keeps the weights compressed in memory and decodes each at every run; packed mode does
+so too, but float16 products whose weight has few bits read it packed (`graph_pack`).
 A model without ops of the toolkit runs as it does in onnxruntime.
 """
 
@@ -16,12 +17,12 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import onnx
 import onnxruntime
 
-from runtime import graph_fuse, graph_rewrite, session_options
+from runtime import graph_fuse, graph_pack, graph_rewrite, session_options
 from runtime.decode_weights import decode_weights
 from runtime.errors import ProviderError
 from runtime.graph_values import DOMAIN
@@ -30,7 +31,8 @@ from runtime.load_plan import load_plainly
 from runtime.model_bytes import serialize
 from runtime.promises import Array
 
-Mode = Literal["load", "stream"]
+Mode = Literal["load", "stream", "packed"]
+Residency = Literal["dense", "packed", "stream"]
 Source = str | bytes | os.PathLike[str]
 
 _SMALL_BYTES = 1 << 12
@@ -42,7 +44,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
 
     All methods are those of onnxruntime's class. Three things differ when it is made:
 
-    - `mode` chooses how weights are decoded: "load" (once, now) or "stream" (at every run).
+    - `mode` chooses how weights are decoded: "load" (once, now), "stream" (at every run) or
+      "packed" (not at all where products can read them packed, else at every run).
+    - `residency` says the same by what lies in the memory of the device that runs the model:
+      "dense" weights (mode "load"), "packed" ones, or the compressed "stream".
     - Execution providers asked for must really be active, else `ProviderError` names the missing
       ones. Falling back to another provider happens only with `enable_fallback=1`.
     - `sess_options` is copied and left as it is. Where the model uses custom ops of other domains,
@@ -54,7 +59,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
         sess_options: as in onnxruntime.
         providers: as in onnxruntime.
         provider_options: as in onnxruntime.
-        mode: "load" or "stream".
+        mode: "load", "stream" or "packed".
+        residency: "dense", "packed" or "stream", in the place of `mode`.
         **kwargs: as in onnxruntime.
 
     Raises:
@@ -71,14 +77,15 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
         provider_options: Sequence[dict[Any, Any]] | None = None,
         *,
         mode: Mode = "load",
+        residency: Residency | None = None,
         **kwargs: Any,
     ) -> None:
-        if mode not in ("load", "stream"):
-            raise ValueError(f"mode is {mode!r}, expected 'load' or 'stream'")
+        mode = _mode_of(mode, residency)
         wanted = [item if isinstance(item, str) else item[0] for item in providers or ()]
         fallback = int(kwargs.setdefault("enable_fallback", 0)) == 1
         if not fallback:
             _check_providers(wanted, onnxruntime.get_available_providers(), "available")
+            _check_gpu(wanted, mode)
         self._toolkit_source = (path_or_bytes, sess_options, mode, dict(kwargs))
         plan = _plan(path_or_bytes, sess_options, mode)
         if plan.weights:
@@ -101,6 +108,30 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
         InferenceSession.__init__(
             self, source, options, providers, provider_options, mode=mode, **kwargs
         )
+
+
+def _mode_of(mode: str, residency: str | None) -> Mode:
+    modes: dict[str, Mode] = {"dense": "load", "packed": "packed", "stream": "stream"}
+    if residency is not None:
+        if residency not in modes:
+            raise ValueError(f"residency is {residency!r}, expected {', '.join(map(repr, modes))}")
+        if mode not in ("load", modes[residency]):
+            raise ValueError(f"mode {mode!r} contradicts residency {residency!r}")
+        return modes[residency]
+    if mode not in modes.values():
+        raise ValueError(f"mode is {mode!r}, expected 'load', 'stream' or 'packed'")
+    return cast(Mode, mode)
+
+
+def _check_gpu(wanted: Sequence[str], mode: Mode) -> None:
+    """Raise `ProviderError` where the library's own kernels are needed on CUDA and cannot run."""
+    if mode == "load" or "CUDAExecutionProvider" not in wanted:
+        return
+    from runtime import gpu
+
+    problem = gpu.why_not()
+    if problem:
+        raise ProviderError(f"CUDAExecutionProvider cannot decode weights: {problem}")
 
 
 @dataclasses.dataclass
@@ -151,8 +182,10 @@ def _rewrite(
     if own:
         session_options.set_folder(options, folder)
     weights: dict[str, Array] = {}
-    if mode == "stream":
+    if mode != "load":
         graph_fuse.fuse(model, folder)
+        if mode == "packed":
+            graph_pack.pack(model, folder)
     else:
         parts = graph_rewrite.cut(model)
         weights = decode_weights(parts, folder, options) if parts is not None else {}

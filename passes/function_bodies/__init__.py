@@ -21,6 +21,7 @@ from passes.function_bodies.decode_lookup import decode_lookup
 from passes.function_bodies.decode_tensor import decode_tensor
 from passes.function_bodies.decode_wide import decode_wide
 from passes.function_bodies.join_float import join_float, join_half
+from passes.function_bodies.matmul_packed import matmul_packed
 from passes.function_bodies.take_range import take_range
 from passes.function_bodies.take_tensor import take_tensor
 from passes.function_bodies.wide_head import wide_head
@@ -40,6 +41,8 @@ _BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
     "DecodeWide16": partial(decode_wide, wide=True),
     "JoinFloat": join_float,
     "JoinHalf": join_half,
+    "MatMulPacked": matmul_packed,
+    "MatMulPackedCodebook": partial(matmul_packed, codebook=True),
     "TakeRange": take_range,
     "TakeTensor": take_tensor,
     "WideHead": wide_head,

@@ -82,6 +82,7 @@ enum ElementType : int {
   kInt16 = 5,
   kInt64 = 7,
   kFloat16 = 10,
+  kUint32 = 12,
   kBfloat16 = 16,
 };
 

@@ -197,6 +197,7 @@ void add_fused_ops(OpList& ops, int threads);
 void add_small_ops(OpList& ops, int threads);
 void add_take_ops(OpList& ops, int threads);
 void add_join_ops(OpList& ops, int threads);
+void add_packed_ops(OpList& ops, int threads);
 // The same ops for CUDA, where the library has CUDA code.
 void add_cuda_ops(OpList& ops, int threads);
 

@@ -39,6 +39,7 @@ OrtCustomOpDomain* make_domain(int threads) {
   add_small_ops(ops, threads);
   add_take_ops(ops, threads);
   add_join_ops(ops, threads);
+  add_packed_ops(ops, threads);
 #if defined(TOOLKIT_HAS_CUDA)
   add_cuda_ops(ops, threads);
 #endif

@@ -13,11 +13,14 @@ from runtime.small import encode_small
 from tests.cuda.device_arrays import DeviceArray, needs_gpu
 from tests.fake_runtime import Node, RefusedError, Run, Tensor, fake_runtime
 from tests.malformed_corpus import malformed_blobs
+from tests.packed_samples import PackedSample, packed_samples
 from tests.wide_samples import laplace, laplace16
 
 pytestmark = needs_gpu
 CUDA = "CUDAExecutionProvider"
-TYPES = {"float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "float16": 10}
+TYPES = {
+    "float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "float16": 10, "uint32": 12,
+}  # fmt: skip
 
 
 def run(
@@ -104,6 +107,26 @@ def test_joined_planes() -> None:
     planes[0] = (planes[0] ^ 0x80).view(np.int8)
     found = run("JoinFloat", planes, np.float32, blob=False, to=1)
     np.testing.assert_array_equal(found, values)
+
+
+@pytest.mark.parametrize("sample", list(packed_samples()), ids=lambda s: s.name)
+def test_packed_products(sample: PackedSample) -> None:
+    arrays, product = dict(sample.arrays), sample.product
+    if "codebook" not in arrays and "zeros" not in arrays:
+        arrays["zeros"] = np.full_like(arrays["scales"], product.zero)
+    x = sample.x_of(12).reshape(3, 4, -1)
+    found = run(
+        "MatMulPackedCodebook" if "codebook" in arrays else "MatMulPacked",
+        [x, *arrays.values()],
+        np.float16,
+        blob=False,
+        N=product.outputs,
+        K=product.inputs,
+        bits=product.bits,
+        block_size=product.group_inputs or product.inputs,
+    )
+    assert found.shape == (3, 4, product.outputs)
+    sample.check(x.reshape(12, -1), found.reshape(12, -1))
 
 
 def test_a_session_is_refused_where_a_blob_does_not_decode() -> None:

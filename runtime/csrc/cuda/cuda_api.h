@@ -46,6 +46,34 @@ TK_API int32_t tk_plan_describe(const tk_wide_reader* reader, int64_t tensor, in
 TK_API int32_t tk_emulate_decode(const tk_wide_reader* reader, int64_t tensor, int32_t layout, const tk_output* output,
                                  void* out, int64_t out_bytes);
 
+// A product of few rows with a packed weight: out = x * weight, all float16, sums in float32. The weight of an output
+// and an input is scale * (field - zero), or scale * codebook[field].
+typedef struct {
+  const void* x;         // float16 [batch, inputs], at a multiple of 16 bytes
+  const void* packed;    // as tk_pack_fields writes it, at a multiple of 16 bytes
+  const void* scales;    // float16 [ceil(inputs / group_inputs), outputs]
+  const void* zeros;     // float16 of the scales' shape; null: `zero` everywhere
+  const void* codebook;  // float16 [2^bits]; null: fields are numbers
+  void* out;             // float16 [batch, outputs]
+  int64_t batch, outputs;
+  int64_t inputs;        // a multiple of 8
+  int64_t group_inputs;  // inputs that share a scale: all, or a multiple of 256 / bits
+  int32_t bits;          // of a field: 2, 4 or 8
+  int32_t zero;          // 0 .. 255
+} tk_packed;
+
+// 32-bit words of a packed weight; 0 for sizes that cannot be packed.
+TK_API int64_t tk_packed_words(int64_t outputs, int64_t inputs, int32_t bits);
+// Fields, one a byte, [outputs, inputs], to and from their packed form (packed_layout.h).
+TK_API int32_t tk_pack_fields(const uint8_t* fields, int64_t outputs, int64_t inputs, int32_t bits, uint32_t* packed);
+TK_API int32_t tk_unpack_fields(const uint32_t* packed, int64_t outputs, int64_t inputs, int32_t bits, uint8_t* fields);
+// TK_ERR_ARGUMENT where the description contradicts itself.
+TK_API int32_t tk_packed_check(const tk_packed* product);
+// The device's product on the host, fragment by fragment, in the host's memory.
+TK_API int32_t tk_emulate_packed(const tk_packed* product);
+// The product on a device, on the stream; returns at once.
+TK_API int32_t tk_cuda_packed(const tk_packed* product, void* stream);
+
 // What the library and the machine offer. Numbers are 0 and texts empty where something is missing.
 typedef struct {
   int32_t built;            // 1: the library has CUDA code

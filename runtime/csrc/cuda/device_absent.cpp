@@ -35,3 +35,5 @@ int32_t tk_cuda_describe(const tk_cuda_decoder* /*decoder*/, tk_plan_info* /*inf
                          int64_t* /*image_bytes*/) {
   return TK_ERR_NO_DEVICE;
 }
+
+int32_t tk_cuda_packed(const tk_packed* /*product*/, void* /*stream*/) { return TK_ERR_NO_DEVICE; }

@@ -61,6 +61,11 @@ Blob blob_of(const tk_wide_reader& reader, int device) {
 
 }  // namespace
 
+tk_status remember(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) problem = std::string(what) + ": " + cudaGetErrorString(error);
+  return status_of(error);
+}
+
 StatusWord::StatusWord() {
   check(cudaHostAlloc(reinterpret_cast<void**>(&host_), sizeof *host_, cudaHostAllocMapped), "allocating");
   *host_ = TK_OK;

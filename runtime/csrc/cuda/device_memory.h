@@ -45,6 +45,9 @@ inline tk_status status_of(cudaError_t error) {
   }
 }
 
+// The status of a call, and its text for tk_cuda_problem where it failed.
+tk_status remember(cudaError_t error, const char* what);
+
 // Makes a device the current one, and the one before again at the end.
 class DeviceScope {
  public:

@@ -1,0 +1,72 @@
+// What the ops MatMulPacked and MatMulPackedCodebook are on every provider.
+// SPDX-License-Identifier: Apache-2.0
+#ifndef TOOLKIT_ORT_PACKED_H
+#define TOOLKIT_ORT_PACKED_H
+
+#include "cuda/cuda_api.h"
+#include "ort_reader.h"
+
+namespace toolkit::ort {
+
+// x float16 [..., inputs], packed uint32 [words], scales float16 [groups, outputs], and zeros of the scales' shape or a
+// codebook float16 [2^bits] -> float16 [..., outputs]. Attributes as MatMulNBits has them: N outputs, K inputs, bits of
+// a field, block_size inputs that share a scale.
+template <bool kCodebook>
+class PackedNode {
+ public:
+  explicit PackedNode(const KernelInfo& info)
+      : outputs_(info.integer("N")),
+        inputs_(info.integer("K")),
+        bits_(info.integer("bits")),
+        group_(info.integer("block_size")) {
+    words_ = tk_packed_words(outputs_, inputs_, static_cast<int32_t>(bits_));
+    if (words_ == 0 || group_ < 1) throw std::runtime_error("N, K, bits or block_size is out of range");
+  }
+
+  // Checks all inputs. The product's batch is 0 where x is empty; its output has the shape *shape.
+  tk_packed describe(const KernelContext& context, Shape* shape) const {
+    const TensorView x = context.input(0), packed = context.input(1), scales = context.input(2);
+    const TensorView more = context.input(3);
+    const Shape wanted{(inputs_ - 1) / group_ + 1, outputs_};
+    if (x.shape.empty() || x.shape.back() != inputs_)
+      throw std::runtime_error("the last dimension of x is not " + std::to_string(inputs_));
+    if (packed.count != words_)
+      throw std::runtime_error(std::to_string(packed.count) + " words of packed weights, expected " +
+                               std::to_string(words_));
+    if (scales.shape != wanted) throw std::runtime_error("scales must be [groups, outputs]");
+    if (more.shape != (kCodebook ? Shape{int64_t{1} << bits_} : wanted))
+      throw std::runtime_error(kCodebook ? "the codebook must have an entry for each field"
+                                         : "zeros and scales differ in shape");
+    *shape = x.shape;
+    shape->back() = outputs_;
+    tk_packed product{};
+    product.x = x.data;
+    product.packed = packed.data;
+    product.scales = scales.data;
+    (kCodebook ? product.codebook : product.zeros) = more.data;
+    product.batch = x.count / inputs_;
+    product.outputs = outputs_;
+    product.inputs = inputs_;
+    product.group_inputs = group_;
+    product.bits = static_cast<int32_t>(bits_);
+    return product;
+  }
+
+  static void infer(ShapeContext& shapes) {
+    Shape shape = shapes.input_shape(0);
+    if (!shape.empty()) shape.back() = shapes.integer("N");
+    shapes.set_output(kFloat16, shape);
+  }
+
+ private:
+  int64_t outputs_, inputs_, bits_, group_;
+  int64_t words_ = 0;
+};
+
+inline std::vector<std::pair<ElementType, Characteristic>> packed_inputs() {
+  return {{kFloat16, kRequired}, {kUint32, kRequired}, {kFloat16, kRequired}, {kFloat16, kRequired}};
+}
+
+}  // namespace toolkit::ort
+
+#endif  // TOOLKIT_ORT_PACKED_H

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights of 2, 4 or 8 bits packed for products on a GPU that read them as they are.
+
+A weight [outputs, inputs] is fields, unsigned numbers; it stands for `scale * (field - zero)` or
+`scale * codebook[field]`. `runtime/csrc/cuda/packed_layout.h` says how fields lie in memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime import library
+from runtime.errors import CodecError, Status
+
+BITS = (2, 4, 8)
+"""Widths of a field."""
+
+
+def chunk_inputs(bits: int) -> int:
+    """Inputs that a warp takes at once: groups of a scale are multiples of it."""
+    return 256 // bits
+
+
+def pack_fields(fields: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint32]:
+    """Pack fields [outputs, inputs] of so many bits; uint32 [words].
+
+    Raises:
+        CodecError: a field does not fit, or the sizes cannot be packed.
+    """
+    outputs, inputs = fields.shape
+    codec = library.load()
+    packed = np.zeros(max(0, codec.tk_packed_words(outputs, inputs, bits)), np.uint32)
+    held = np.ascontiguousarray(fields, np.uint8)
+    status = codec.tk_pack_fields(held.ctypes.data, outputs, inputs, bits, packed.ctypes.data)
+    library.check(status, f"packing {outputs} x {inputs} fields of {bits} bits")
+    return packed
+
+
+def unpack_fields(
+    packed: npt.NDArray[np.uint32], outputs: int, inputs: int, bits: int
+) -> npt.NDArray[np.uint8]:
+    """The fields of a packed weight, uint8 [outputs, inputs].
+
+    Raises:
+        CodecError: the words are not as many as the sizes ask for.
+    """
+    codec = library.load()
+    if packed.shape != (codec.tk_packed_words(outputs, inputs, bits),) or not packed.size:
+        raise CodecError(f"{packed.size} words for {outputs} x {inputs}", Status.ARGUMENT)
+    fields = np.empty((outputs, inputs), np.uint8)
+    held = np.ascontiguousarray(packed, np.uint32)
+    status = codec.tk_unpack_fields(held.ctypes.data, outputs, inputs, bits, fields.ctypes.data)
+    library.check(status, f"unpacking {outputs} x {inputs} fields")
+    return fields
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedProduct:
+    """Sizes of a product with a packed weight.
+
+    Attributes:
+        outputs, inputs: of the weight.
+        bits: of a field.
+        group_inputs: inputs that share a scale; 0 for all.
+        zero: the field that stands for zero where there are no zero points and no codebook.
+    """
+
+    outputs: int
+    inputs: int
+    bits: int
+    group_inputs: int = 0
+    zero: int = 0
+
+    def describe(self, batch: int, **addresses: int) -> library.Packed:
+        """The library's description; addresses are x, packed, scales, zeros, codebook, out."""
+        return library.Packed(
+            batch=batch,
+            outputs=self.outputs,
+            inputs=self.inputs,
+            group_inputs=self.group_inputs or self.inputs,
+            bits=self.bits,
+            zero=self.zero,
+            **addresses,
+        )
+
+    def launch(self, batch: int, *, stream: int = 0, **addresses: int) -> None:
+        """Multiply on a device, on a stream; returns at once."""
+        product = self.describe(batch, **addresses)
+        status = library.load().tk_cuda_packed(ctypes.byref(product), stream)
+        library.check(status, f"multiplying by {self.outputs} x {self.inputs} packed weights")
+
+    def emulate(self, x: npt.NDArray[np.float16], **arrays: npt.NDArray[Any]) -> Any:
+        """Multiply on the host as the device does: float16 [batch, outputs].
+
+        Args:
+            x: float16 [batch, inputs].
+            **arrays: packed, scales, and zeros or codebook.
+        """
+        out = np.empty((len(x), self.outputs), np.float16)
+        held = {name: np.ascontiguousarray(a) for name, a in {"x": x, **arrays}.items()}
+        addresses = {name: array.ctypes.data for name, array in held.items()}
+        product = self.describe(len(x), out=out.ctypes.data, **addresses)
+        status = library.load().tk_emulate_packed(ctypes.byref(product))
+        library.check(status, f"multiplying by {self.outputs} x {self.inputs} packed weights")
+        return out

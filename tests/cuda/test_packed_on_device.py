@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products with packed weights on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.cuda.device_arrays import DeviceArray, needs_gpu
+from tests.packed_samples import PackedSample, make_sample, packed_samples
+
+pytestmark = needs_gpu
+
+
+def multiply(sample: PackedSample, x: np.ndarray) -> np.ndarray:
+    held = {name: DeviceArray.of(array) for name, array in {"x": x, **sample.arrays}.items()}
+    out = DeviceArray(len(x) * sample.product.outputs * 2)
+    addresses = {name: array.address for name, array in held.items()}
+    sample.product.launch(len(x), out=out.address, **addresses)
+    return out.numpy(np.float16, (len(x), sample.product.outputs))
+
+
+@pytest.mark.parametrize("sample", list(packed_samples()), ids=lambda s: s.name)
+@pytest.mark.parametrize("batch", [1, 8, 11])
+def test_packed_products_are_those_of_the_weight(sample: PackedSample, batch: int) -> None:
+    x = sample.x_of(batch)
+    sample.check(x, multiply(sample, x))
+
+
+@pytest.mark.parametrize("kind", ["uniform", "codebook"])
+def test_packed_products_of_real_size_are_the_same_each_time(kind: str) -> None:
+    sample = make_sample(4096, 4096, 4, kind, groups=32)
+    x = sample.x_of(16)
+    found = multiply(sample, x)
+    sample.check(x, found)
+    np.testing.assert_array_equal(multiply(sample, x), found)

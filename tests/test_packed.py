@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packed weights and products with them, as the GPU's tensor cores compute, on the host."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime import CodecError
+from runtime.packed import BITS, PackedProduct, pack_fields, unpack_fields
+from tests.packed_samples import PackedSample, make_sample, packed_samples
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (16, 128), (37, 300), (200, 65)])
+def test_fields_come_back(outputs: int, inputs: int, bits: int) -> None:
+    fields = np.random.default_rng(0).integers(0, 1 << bits, (outputs, inputs)).astype(np.uint8)
+    packed = pack_fields(fields, bits)
+    tiles, chunks = -(-outputs // 16), -(-inputs * bits // 256)
+    assert packed.size == tiles * chunks * 128
+    np.testing.assert_array_equal(unpack_fields(packed, outputs, inputs, bits), fields)
+
+
+@pytest.mark.parametrize("sample", list(packed_samples()), ids=lambda s: s.name)
+@pytest.mark.parametrize("batch", [1, 8, 11])
+def test_products_are_those_of_the_weight(sample: PackedSample, batch: int) -> None:
+    x = sample.x_of(batch)
+    sample.check(x, sample.product.emulate(x, **sample.arrays))
+
+
+def test_what_cannot_be_packed_is_refused() -> None:
+    with pytest.raises(CodecError):
+        pack_fields(np.full((2, 8), 4, np.uint8), 2)
+    with pytest.raises(CodecError):
+        pack_fields(np.zeros((2, 8), np.uint8), 3)
+    with pytest.raises(CodecError):
+        unpack_fields(np.zeros(127, np.uint32), 16, 64, 4)
+
+
+def test_products_that_contradict_themselves_are_refused() -> None:
+    sample = make_sample(16, 128, 4, "uniform")
+    x = sample.x_of(2)
+    sample.product.emulate(x, **sample.arrays)
+    for wrong in (
+        PackedProduct(16, 127, 4, 0, 8),
+        PackedProduct(16, 128, 3, 0, 4),
+        PackedProduct(16, 128, 4, 48, 8),
+        PackedProduct(16, 128, 4, 0, 256),
+    ):
+        with pytest.raises(CodecError):
+            wrong.emulate(x, **sample.arrays)
+    both = {**sample.arrays, "zeros": sample.arrays["scales"], "codebook": x}
+    with pytest.raises(CodecError):
+        sample.product.emulate(x, **both)
