@@ -45,8 +45,8 @@ def wide_blobs(tensors: list[Symbols]) -> dict[str, np.ndarray]:
 def check_round_trip(tensors: list[Symbols], blob: np.ndarray) -> None:
     """Raises `SystemExit` where a decoded tensor differs."""
     reader = WideReader(blob)
-    for index, tensor in enumerate(tensors):
-        if not np.array_equal(reader.decode_tensor(index).reshape(-1), tensor.reshape(-1)):
+    for index, (tensor, found) in enumerate(zip(tensors, reader.decode_tensors(), strict=True)):
+        if not np.array_equal(found.reshape(-1), tensor.reshape(-1)):
             raise SystemExit(f"tensor {index} does not decode to its symbols")
 
 
@@ -69,9 +69,9 @@ def measure(network: str, bits: int, repeat: int, with_nncodec: bool) -> None:
         "zstd -19": lambda: zstandard.ZstdDecompressor().decompress(packed)
     }
     for name, reader in readers.items():
-        turns[name] = lambda reader=reader: reader.decode_all(threads=1)
+        turns[name] = lambda reader=reader: reader.decode_tensors(threads=1)
     best = readers["classes and contexts"]
-    turns["two threads"] = lambda: best.decode_all(threads=2)
+    turns["two threads"] = lambda: best.decode_tensors(threads=2)
     seconds = best_seconds(turns, repeat)
     seconds |= best_seconds(
         {

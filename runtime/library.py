@@ -282,6 +282,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_wide_get_info": (_i32, [_pointer, ctypes.POINTER(WideInfo)]),
     "tk_wide_get_tensor": (_i32, [_pointer, _i64, ctypes.POINTER(WideTensorInfo)]),
     "tk_wide_decode_all": (_i32, [_pointer, _pointer, _i64, _i32, _i32]),
+    "tk_wide_decode_tensors": (_i32, [_pointer, _pointer, _i64, _i32, _i32]),
     "tk_wide_decode_tensor": (_i32, [_pointer, _i64, _pointer, _i64, _i32, _i32]),
     "tk_wide_decode_dequantize": (
         _i32,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -192,6 +193,17 @@ class WideReader:
         )
         library.check(status, "decoding the blob")
         return out
+
+    def decode_tensors(self, *, threads: int = 0, isa: Isa = "auto") -> list[npt.NDArray[Any]]:
+        """Decode all tensors: int8 or int16 [A, B, C] each, in one piece of memory."""
+        sizes = [math.prod(tensor.shape) for tensor in self.tensors]
+        out = aligned_empty((sum(sizes),), self.info.dtype)
+        status = self._codec.tk_wide_decode_tensors(
+            self._handle, out.ctypes.data, out.nbytes, threads, _ISAS[isa]
+        )
+        library.check(status, "decoding the blob")
+        parts = np.split(out, np.cumsum(sizes)[:-1])
+        return [part.reshape(t.shape) for part, t in zip(parts, self.tensors, strict=True)]
 
     def decode_tensor(self, index: int, *, threads: int = 0, isa: Isa = "auto") -> npt.NDArray[Any]:
         """Decode one tensor: int8 or int16 [A, B, C]."""

@@ -98,6 +98,12 @@ def trellis_blob() -> Words:
     return encode_segment(tensors, [TableSet(5, 3, trellis=True), TableSet(1, 1)])
 
 
+def short_lane_blob() -> Words:
+    """Three lanes of two symbols, of which the last has only the first."""
+    symbols = np.array([1, 0, 0, 1, 1], np.int8).reshape(5, 1, 1)
+    return encode_segment([Tensor(symbols, rows_per_lane=2)], [TableSet(1, 1)])
+
+
 def wide_blob() -> Words:
     """16-bit symbols with raw low bits and three exceptions; the second lane is the shorter one."""
     symbols = laplace16((3, 1, 12), 40, 3)
@@ -298,6 +304,13 @@ def _stream_cases() -> Iterator[Case]:
             yield f"{kind}_{name}", with_checksum(changed), "TK_ERR_STREAM"
 
 
+def _short_lane_case() -> Case:
+    # Nothing but the state in which the short lane ends tells the two apart.
+    good = short_lane_blob()
+    last = sum(field_offsets(good)["states"]) - 2
+    return "short_lane_state", patched(good, last, int(good[last]) ^ 1), "TK_ERR_STREAM"
+
+
 def _exception_cases() -> Iterator[Case]:
     good = wide_blob()
     at = field_offsets(good)["exceptions"][0]
@@ -370,6 +383,7 @@ def malformed_blobs() -> Iterator[Case]:
     yield from _matrix_of_few_words()
     yield from _table_cases()
     yield from _stream_cases()
+    yield _short_lane_case()
     yield from _exception_cases()
     yield from _nested_cases()
     yield from _cuts()

@@ -20,7 +20,7 @@ from runtime.small import SmallCoder, encode_small
 from tests.chain_models import CHAINS, source_nodes, with_reader
 from tests.malformed_corpus import malformed_blobs
 from tests.wide_reference_encoder import Words, with_checksum
-from tests.wide_samples import laplace, laplace16, samples
+from tests.wide_samples import laplace, laplace16, many_blocks, samples
 
 DRIVER = os.environ.get("TOOLKIT_FUZZ_DRIVER")
 DAMAGED_COPIES = 60
@@ -34,6 +34,10 @@ def sound_wide_blobs() -> Iterator[tuple[str, Words]]:
     tensors[0][::2] //= 3
     yield "encoded", encode_wide(tensors, steps=300)
     yield "trellis", encode_wide([t // 2 for t in tensors], steps=300, trellis=[True, False])
+    for name, spread in (("few_values", 0.6), ("many_values", 20)):
+        blocks = many_blocks(laplace, spread)
+        yield f"{name}_one_table", encode_wide(blocks, steps=60, contexts="off", classes=False)
+        yield f"{name}_contexts", encode_wide(blocks, steps=60, contexts="on")
     halves = laplace16((66, 2, 70), 500, 3) // 2
     yield "trellis16", encode_wide([halves, halves // 9], steps=300, trellis=[True, True])
     yield "encoded16", encode_wide([laplace16((66, 2, 70), 500, 3)], steps=300)

@@ -16,7 +16,7 @@ from runtime.oracle import decode_matrix, decode_segment
 from runtime.wide import Isa, best_isa
 from tests.malformed_corpus import Case, malformed_blobs
 from tests.wide_reference_encoder import TableSet, Tensor, encode_segment
-from tests.wide_samples import Sample, laplace, laplace16, samples
+from tests.wide_samples import Sample, laplace, laplace16, many_blocks, samples
 
 ISAS: list[Isa] = [isa for isa in get_args(Isa) if isa != "auto"]
 MALFORMED = list(malformed_blobs())
@@ -39,6 +39,10 @@ def check_blob(words: npt.NDArray[np.uint16], isa: Isa) -> None:
     for threads in (1, 3):
         matrix = reader.decode_all(threads=threads, isa=isa)
         np.testing.assert_array_equal(matrix, decode_matrix(words))
+        for found, expected in zip(
+            reader.decode_tensors(threads=threads, isa=isa), decode_segment(words), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
     for index, expected in enumerate(decode_segment(words)):
         found = reader.decode_tensor(index, isa=isa)
         assert found.dtype == expected.dtype
@@ -71,6 +75,22 @@ def test_encoded_tensors_come_back(dtype: Any, isa: Isa) -> None:
     reader = WideReader(encode_wide(tensors))
     for index, tensor in enumerate(tensors):
         np.testing.assert_array_equal(tensor_of(reader, index, tensor.shape, isa), tensor)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("spread", [0.6, 20])
+@pytest.mark.parametrize("make", [laplace, laplace16])
+@pytest.mark.parametrize(("contexts", "classes"), [("off", False), ("off", True), ("on", True)])
+def test_more_blocks_than_are_decoded_side_by_side(
+    make: Any, spread: float, contexts: Any, classes: bool, isa: Isa
+) -> None:
+    tensors = many_blocks(make, spread)
+    words = encode_wide(tensors, steps=60, contexts=contexts, classes=classes)
+    assert WideReader(words).info.num_blocks > 16
+    check_blob(words, supported(isa))
+    trellis = [number % 2 == 0 for number in range(len(tensors))]
+    halves = [(t // 2).astype(t.dtype) for t in tensors]
+    check_blob(encode_wide(halves, steps=60, contexts=contexts, trellis=trellis), isa)
 
 
 @pytest.mark.parametrize("contexts", ["off", "auto", "on"])

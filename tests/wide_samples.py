@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,6 +94,17 @@ def wide_tensors() -> list[Tensor]:
     ):
         tensors[tensor].symbols[position] = value
     return tensors
+
+
+def many_blocks(
+    make: Callable[[tuple[int, int, int], float, int], Ints], spread: float
+) -> list[Ints]:
+    """Tensors of 20 and more blocks in all, of unequal lengths, some with a short last lane.
+
+    Decoders that take several blocks at once begin and end them at different times.
+    """
+    shapes = [(96, 1, 130), (200, 1, 64), (33, 1, 200), (320, 1, 9), (70, 1, 65), (1, 31, 40)]
+    return [make(shape, spread, seed) for seed, shape in enumerate(shapes)]
 
 
 def halved(tensors: list[Tensor]) -> list[Tensor]:

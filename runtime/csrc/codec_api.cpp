@@ -243,6 +243,16 @@ int32_t tk_wide_decode_all(const tk_wide_reader* reader, void* out, int64_t out_
   return guarded([&] { return toolkit::wide::decode_all(s, out, threads, static_cast<tk_isa>(isa)); });
 }
 
+int32_t tk_wide_decode_tensors(const tk_wide_reader* reader, void* out, int64_t out_bytes, int32_t threads,
+                               int32_t isa) {
+  if (!reader || !out || threads < 0) return TK_ERR_ARGUMENT;
+  const Segment& s = reader->segment;
+  int64_t symbols = 0;
+  for (const Tensor& t : s.tensors) symbols += t.size();
+  if (out_bytes != symbols * (s.wide ? 2 : 1)) return TK_ERR_ARGUMENT;
+  return guarded([&] { return toolkit::wide::decode_tensors(s, out, threads, static_cast<tk_isa>(isa)); });
+}
+
 int32_t tk_wide_decode_tensor(const tk_wide_reader* reader, int64_t tensor, void* out, int64_t out_bytes,
                               int32_t threads, int32_t isa) {
   const Tensor* const t = tensor_of(reader, tensor);

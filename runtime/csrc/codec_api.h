@@ -162,6 +162,10 @@ TK_API int32_t tk_wide_get_tensor(const tk_wide_reader* reader, int64_t tensor, 
 TK_API int32_t tk_wide_decode_all(const tk_wide_reader* reader, void* out, int64_t out_bytes, int32_t threads,
                                   int32_t isa);
 
+// Decodes all tensors, one behind the other, each A*B*C symbols in row-major order.
+TK_API int32_t tk_wide_decode_tensors(const tk_wide_reader* reader, void* out, int64_t out_bytes, int32_t threads,
+                                      int32_t isa);
+
 // Decodes one tensor, A*B*C symbols in row-major order.
 TK_API int32_t tk_wide_decode_tensor(const tk_wide_reader* reader, int64_t tensor, void* out, int64_t out_bytes,
                                      int32_t threads, int32_t isa);

@@ -133,15 +133,20 @@ template bool look_up(const Codebook&, const int16_t*, int64_t, int64_t, void*);
 namespace wide {
 namespace {
 
-// Decodes pieces, pairs of blocks, through a buffer of the cache's size, and hands each to finish(symbols, first flat
+// Blocks of a piece: enough side by side to hide latency, few enough for the cache.
+constexpr int64_t kPieceBlocks = 4;
+
+// Decodes pieces through a buffer of the cache's size, and hands each to finish(symbols, first flat
 // index, count), which returns false on a symbol it cannot take.
 template <class Symbol, class Finish>
 tk_status pass_pieces(const Segment& s, const Tensor& t, int64_t num_values, int64_t begin, int64_t end, tk_isa isa,
                       Finish finish) {
   const int64_t stride = t.lane_stride();
-  const std::unique_ptr<Symbol[]> symbols(new Symbol[static_cast<size_t>(std::min(t.size(), 2 * kLanes * stride))]);
+  const std::unique_ptr<Symbol[]> symbols(
+      new Symbol[static_cast<size_t>(std::min(t.size(), kPieceBlocks * kLanes * stride))]);
   for (int64_t piece = begin; piece < end; ++piece) {
-    const int64_t block = 2 * piece, last = std::min(block + 2, t.num_blocks), first = block * kLanes * stride;
+    const int64_t block = kPieceBlocks * piece, last = std::min(block + kPieceBlocks, t.num_blocks);
+    const int64_t first = block * kLanes * stride;
     if (tk_status status = decode_lanes(s, t, symbols.get(), stride, block, last, 1, isa)) return status;
     if (s.wide) apply_exceptions(s, t, symbols.get(), stride, block * kLanes, last * kLanes);
     const int64_t count = std::min(last * kLanes * stride, num_values) - first;
@@ -170,7 +175,7 @@ tk_status on_threads(const Tensor& t, int threads, Decode decode) {
 
 }  // namespace
 
-int64_t piece_count(const Tensor& t) { return (t.num_blocks + 1) / 2; }
+int64_t piece_count(const Tensor& t) { return (t.num_blocks + kPieceBlocks - 1) / kPieceBlocks; }
 
 tk_status decode_pieces(const Segment& s, const Tensor& t, int64_t num_values, int64_t begin, int64_t end, void* out,
                         tk_isa isa) {

@@ -1,4 +1,4 @@
-// AVX-512: runs one or two blocks side by side, whatever the way to find a symbol (the core).
+// AVX-512: runs several blocks side by side, whatever the way to find a symbol (the core).
 // SPDX-License-Identifier: Apache-2.0
 #ifndef TOOLKIT_WIDE_AVX512_BLOCK_H
 #define TOOLKIT_WIDE_AVX512_BLOCK_H
@@ -9,9 +9,6 @@
 
 namespace toolkit::wide {
 namespace {
-
-// A step loads at most 64 words (32 for the symbol, 32 for raw bits) from where the pointer stands.
-inline constexpr int64_t kStepWords = 64;
 
 // What every core keeps of a block in registers while a run of steps lasts.
 struct HotBase {
@@ -29,175 +26,239 @@ struct RowBase {
   int low_bits;
 };
 
-// A block in the making. A core has
+// What an idle seat reads.
+struct Nothing {
+  alignas(64) uint16_t words[2 * kLanes] = {};
+  int8_t col_class[kLineBytes] = {};
+};
+inline constexpr Nothing kNothing;
+
+// A place for a block in the making. A core has
 //   kWide: 16-bit symbols with raw low bits;
+//   kSeats: blocks that it runs side by side, at most kMaxSeats;
 //   Hot, Row: HotBase and RowBase and what it needs beside them;
-//   in_steps(mode): whether its steps write to the line themselves, else they go on top of registers that keep()
-//   stores; load_states, at_rest, start, start_row, step, keep, keep_partial.
+//   load_states, resting, start, start_row, steps.
 template <class Core>
-struct Block {
-  const BlockJob* job;
+struct Seat {
+  using TheLine = Line<Core::kWide>;
+  // A step loads so many words from where the pointer stands, for symbols and for raw bits.
+  static constexpr int64_t kStepWords = Core::kWide ? 2 * kLanes : kLanes;
+
+  BlockJob job;
   Classes classes;
   typename Core::Hot hot;
   typename Core::Row row;
   int64_t column, row_index, step, steps;
-  Line<Core::kWide> line;
+  const uint16_t* limit;      // loads stay below
+  const uint16_t* tail_from;  // of what `tail` is a copy, or null
+  int64_t tail_words;         // of the copy
+  bool busy, sound;
+  TheLine line;
+  // Near the end of readable memory the words are copied to here, where the loads of a line may run past them.
+  uint16_t tail[kStepWords * (TheLine::kSteps + 2)];
 
   TK_INLINE void load_row() {
-    const auto* from = reinterpret_cast<const __m256i*>(job->row_class + row_index * job->row_step);
+    const auto* from = reinterpret_cast<const __m256i*>(job.row_class + row_index * job.row_step);
     row.classes = _mm256_loadu_si256(from);
     if (!row.col_class) {
-      if (job->mode == Mode::kTrellis)
+      if (job.mode == Mode::kTrellis)
         row.choice = choose<Mode::kTrellis>(classes, row.classes, _mm256_setzero_si256());
-      else if (job->mode == Mode::kContexts)
+      else if (job.mode == Mode::kContexts)
         row.choice = choose<Mode::kContexts>(classes, row.classes, _mm256_setzero_si256());
       else
         row.choice = choose<Mode::kClasses>(classes, row.classes, _mm256_setzero_si256());
-      if (!has_contexts(job->mode)) Core::start_row(&row);
+      if (!has_contexts(job.mode)) Core::start_row(&row);
     }
     hot.previous = hot.trellis = _mm256_setzero_si256();
-    const int lanes = row_index < job->last_rows ? job->lanes : job->lanes - 1;
+    const int lanes = row_index < job.last_rows ? job.lanes : job.lanes - 1;
+    const __mmask32 before = row.active;
     row.active = lanes == kLanes ? ~__mmask32{0} : (__mmask32{1} << lanes) - 1;
+    // Lanes that end here: nobody keeps their states.
+    if (row_index > 0) rest(before & ~row.active);
   }
 
-  void start(const BlockJob* j) {
-    job = j;
-    classes = load_classes(*j->set, Core::map_of(*j));
-    row.col_class = j->col_class;
-    row.low_bits = j->low_bits;
+  // The lanes of `mask` have reached their ends.
+  TK_INLINE void rest(__mmask32 mask) { sound = sound && (Core::resting(hot) & mask) == mask; }
+
+  void start() {
+    classes = load_classes(*job.set, Core::map_of(job));
+    row.col_class = job.col_class;
+    row.low_bits = job.low_bits;
+    row.active = 0;
     alignas(64) uint32_t x[kLanes];
-    for (int i = 0; i < kLanes; ++i) x[i] = i < j->lanes ? load_u32(j->states + 2 * i) : kStateLow;
-    hot.p = j->words;
+    for (int i = 0; i < kLanes; ++i) x[i] = i < job.lanes ? load_u32(job.states + 2 * i) : kStateLow;
+    hot.p = job.words;
+    limit = job.readable_end;
+    tail_from = nullptr;
     Core::load_states(x, &hot);
-    Core::start(*j, &row);
+    Core::start(job, &row);
     column = row_index = step = 0;
-    steps = j->rows * j->columns;
+    steps = job.rows * job.columns;
+    busy = sound = true;
     load_row();
   }
 
-  TK_INLINE void flush(int64_t count) {
-    if (Core::in_steps(job->mode)) line.gather_steps();
-    line.write(*job, step, count);
+  // Idle from the beginning: steps need something to work on.
+  void idle_like(const Seat& other) {
+    classes = other.classes;
+    hot = other.hot;
+    row = other.row;
+    sound = true;
+    stop();
   }
 
-  TK_INLINE void after_steps(int64_t n) {
-    constexpr int64_t full = Line<Core::kWide>::kSteps;
+  // From now on steps do nothing that matters.
+  void stop() {
+    busy = false;
+    row.active = 0;
+    if (row.col_class) row.col_class = kNothing.col_class;
+    hot.p = kNothing.words;
+    column = step = 0;
+  }
+
+  // How many steps may run before the row ends or the words could run out; 0: they could now.
+  int64_t run_length() const {
+    if (!busy) return TheLine::kSteps;
+    return std::min(job.columns - column, (limit - hot.p) / kStepWords);
+  }
+
+  // Makes room for loads past the last words, fewer than kStepWords.
+  void enter_tail() {
+    tail_from = hot.p;
+    tail_words = std::max<int64_t>(job.words_end - hot.p, 0);
+    std::memset(tail, 0, sizeof(tail));
+    std::memcpy(tail, hot.p, static_cast<size_t>(tail_words) * sizeof(uint16_t));
+    hot.p = tail;
+    limit = tail + sizeof(tail) / sizeof(*tail);
+  }
+
+  // After `n` steps, which end at place `phase` of the line.
+  TK_INLINE void after_steps(int64_t n, int64_t phase) {
+    if (!busy) return;
     step += n;
     column += n;
-    if (step % full == 0) {
-      flush(full);
-    } else if (step == steps) {
-      if (!Core::in_steps(job->mode)) Core::keep_partial(hot, step, &line);
-      flush(step % full);
+    if (tail_from && hot.p > tail + tail_words) {
+      // The stream ends too early.
+      sound = false;
+      return;
     }
-    if (column == job->columns && step < steps) {
+    if (phase == TheLine::kSteps || step == steps) line.write(job, step, phase);
+    if (step == steps) {
+      rest(row.active);
+      const uint16_t* const end = tail_from ? tail_from + (hot.p - tail) : hot.p;
+      sound = sound && end == job.words_end;
+      stop();
+    } else if (column == job.columns) {
       column = 0;
       ++row_index;
       load_row();
     }
   }
-
-  bool finished() const { return hot.p == job->words_end && Core::at_rest(hot); }
-
-  // How many steps may run before the row ends, the line is full or the words could run out; 0: they could now.
-  int64_t run_length() const {
-    const int64_t room = (job->readable_end - hot.p) / kStepWords;
-    return std::min({job->columns - column, Line<Core::kWide>::kSteps - step % Line<Core::kWide>::kSteps, room});
-  }
 };
 
-// Runs Count blocks, 1 or 2, for `n` steps: within a row and a line of each.
-template <class Core, bool Full, Mode M, bool Columns, int Count>
-TK_INLINE void run_steps(Block<Core>* s, int64_t n) {
-  constexpr int per = Line<Core::kWide>::kPerWord;
+// Runs seats for `n` steps, within a row of each and a line.
+template <class Core, Mode M, bool Columns, int Count>
+TK_INLINE void run_steps(Seat<Core>* s, int64_t phase, int64_t n) {
   const typename Core::Constants k;
   // Local copies, so that the compiler keeps them in registers.
-  typename Core::Hot a = s[0].hot, b = s[Count - 1].hot;
-  const Classes classes_a = s[0].classes, classes_b = s[Count - 1].classes;
-  const typename Core::Row row_a = s[0].row, row_b = s[Count - 1].row;
-  const int64_t column_a = s[0].column, column_b = s[Count - 1].column, step = s[0].step;
-  for (int64_t i = 0; i < n; ++i) {
-    Core::template step<Full, M, Columns>(k, classes_a, row_a, column_a + i, a, s[0].line.step_of(step + i));
-    if constexpr (Count == 2)
-      Core::template step<Full, M, Columns>(k, classes_b, row_b, column_b + i, b, s[1].line.step_of(step + i));
-    if (!Core::in_steps(M) && (step + i + 1) % per == 0) {
-      Core::keep(a, s[0].line.element_of(step + i));
-      if constexpr (Count == 2) Core::keep(b, s[1].line.element_of(step + i));
-    }
-  }
-  s[0].hot = a;
-  if constexpr (Count == 2) s[1].hot = b;
+  typename Core::Hot hot[Count];
+  for (int i = 0; i < Count; ++i) hot[i] = s[i].hot;
+  for (int64_t at = phase; at < phase + n; ++at) Core::template step<M, Columns, Count>(k, s, hot, at - phase, at);
+  for (int i = 0; i < Count; ++i) s[i].hot = hot[i];
 }
 
-// Runs Count blocks until the first of them is done or needs the careful end.
-template <class Core, Mode M, bool Columns, int Count>
-void run_together(Block<Core>* s) {
+// Decodes side by side in the first Count seats, until no more than Enough are busy and there are no more jobs.
+// `seats`: the most to take.
+template <class Core, Mode M, bool Columns, int Count, int Enough>
+bool run_together(Seat<Core>* s, int seats, int64_t* phase, bool* more, const NextJob& next) {
+  constexpr int64_t full = Line<Core::kWide>::kSteps;
   for (;;) {
-    int64_t n = INT64_MAX;
-    bool full = true;
-    for (int b = 0; b < Count; ++b) {
-      if (s[b].step == s[b].steps) return;
-      n = std::min(n, s[b].run_length());
-      full = full && s[b].row.active == ~__mmask32{0};
+    int busy = 0;
+    for (int i = 0; i < Count; ++i) busy += s[i].busy;
+    if (busy == 0) *phase = 0;
+    if (*phase == 0 && *more) {
+      for (int i = 0; i < std::min(seats, Count) && *more; ++i) {
+        if (s[i].busy) continue;
+        *more = next(i, &s[i].job);
+        if (*more) s[i].start(), ++busy;
+      }
     }
-    if (n == 0) return;
-    if (full)
-      run_steps<Core, true, M, Columns, Count>(s, n);
-    else
-      run_steps<Core, false, M, Columns, Count>(s, n);
-    for (int b = 0; b < Count; ++b) s[b].after_steps(n);
+    if (busy <= Enough && !*more) return true;
+    int64_t n = full - *phase;
+    for (int i = 0; i < Count; ++i) {
+      if (s[i].run_length() == 0) s[i].enter_tail();
+      n = std::min(n, s[i].run_length());
+    }
+    run_steps<Core, M, Columns, Count>(s, *phase, n);
+    *phase += n;
+    for (int i = 0; i < Count; ++i) {
+      s[i].after_steps(n, *phase);
+      if (!s[i].sound) return false;
+    }
+    if (*phase == full) *phase = 0;
   }
 }
 
-// Near the end of readable memory the words are copied to where loads may run past them. False where a stream ends too
-// early, or not as it must.
-template <class Core, Mode M, bool Columns>
-bool finish(Block<Core>* s) {
-  run_together<Core, M, Columns, 1>(s);
-  if (s->step < s->steps) {
-    // Fewer than kStepWords words are left in all: they, and zeros behind them.
-    uint16_t tail[4 * kStepWords] = {};
-    const uint16_t* const from = s->hot.p;
-    const int64_t left = std::max<int64_t>(s->job->words_end - from, 0);
-    if (left >= kStepWords) return false;
-    std::memcpy(tail, from, static_cast<size_t>(left) * sizeof(uint16_t));
-    s->hot.p = tail;
-    while (s->step < s->steps) {
-      if (s->hot.p > tail + left) return false;
-      // One step at a time: each takes at most kStepWords, which the zeros allow for.
-      run_steps<Core, false, M, Columns, 1>(s, 1);
-      s->after_steps(1);
+// Moves busy seats before idle ones.
+template <class Core>
+void close_ranks(Seat<Core>* s, int count) {
+  int to = 0;
+  for (int i = 0; i < count; ++i) {
+    if (!s[i].busy) continue;
+    if (i != to) {
+      s[to] = s[i];
+      if (s[to].tail_from) {
+        s[to].hot.p = s[to].tail + (s[i].hot.p - s[i].tail);
+        s[to].limit = s[to].tail + (s[i].limit - s[i].tail);
+      }
+      s[i].busy = false;
     }
-    s->hot.p = from + (s->hot.p - tail);
+    ++to;
   }
-  return s->finished();
+  for (int i = to; i < count; ++i) s[i].stop();
+}
+
+// How many seats to go on with where so many are too many.
+constexpr int fewer(int count) { return count > 4 ? 4 : (count > 1 ? 1 : 0); }
+
+template <class Core, Mode M, bool Columns, int Count>
+bool decode_in_seats(Seat<Core>* s, int seats, int64_t* phase, bool* more, const NextJob& next) {
+  constexpr int kFewer = fewer(Count);
+  if (seats > kFewer) {
+    if (!run_together<Core, M, Columns, Count, kFewer>(s, seats, phase, more, next)) return false;
+    close_ranks(s, Count);
+  }
+  if constexpr (kFewer > 0) return decode_in_seats<Core, M, Columns, kFewer>(s, seats, phase, more, next);
+  return true;
 }
 
 template <class Core, Mode M, bool Columns>
-bool decode_pair(const BlockJob* jobs, int count) {
-  Block<Core> s[2];
-  for (int i = 0; i < count; ++i) s[i].start(&jobs[i]);
-  if (count == 2) run_together<Core, M, Columns, 2>(s);
-  bool good = true;
-  for (int i = 0; i < count; ++i) good = finish<Core, M, Columns>(&s[i]) && good;
-  return good;
+bool decode_all_jobs(const BlockJob& first, int seats, const NextJob& next) {
+  Seat<Core> s[Core::kSeats];
+  s[0].job = first;
+  s[0].start();
+  for (int i = 1; i < Core::kSeats; ++i) s[i].idle_like(s[0]);
+  int64_t phase = 0;
+  bool more = true;
+  return decode_in_seats<Core, M, Columns, Core::kSeats>(s, seats, &phase, &more, next);
 }
 
 template <class Core, bool Columns>
-bool decode_in_mode(const BlockJob* jobs, int count) {
-  switch (jobs[0].mode) {
+bool decode_in_mode(const BlockJob& first, int seats, const NextJob& next) {
+  switch (first.mode) {
     case Mode::kTrellis:
-      return decode_pair<Core, Mode::kTrellis, Columns>(jobs, count);
+      return decode_all_jobs<Core, Mode::kTrellis, Columns>(first, seats, next);
     case Mode::kContexts:
-      return decode_pair<Core, Mode::kContexts, Columns>(jobs, count);
+      return decode_all_jobs<Core, Mode::kContexts, Columns>(first, seats, next);
     default:
-      return decode_pair<Core, Mode::kClasses, Columns>(jobs, count);
+      return decode_all_jobs<Core, Mode::kClasses, Columns>(first, seats, next);
   }
 }
 
 template <class Core>
-bool decode_in_any_mode(const BlockJob* jobs, int count) {
-  return jobs[0].col_class ? decode_in_mode<Core, true>(jobs, count) : decode_in_mode<Core, false>(jobs, count);
+bool decode_in_any_mode(const BlockJob& first, int seats, const NextJob& next) {
+  return first.col_class ? decode_in_mode<Core, true>(first, seats, next)
+                         : decode_in_mode<Core, false>(first, seats, next);
 }
 
 }  // namespace

@@ -58,37 +58,30 @@ inline constexpr StepShuffles kStepShuffles;
 template <bool Wide>
 struct Line {
   static constexpr int kSymbolBytes = Wide ? 2 : 1;
-  static constexpr int kPerWord = 4 / kSymbolBytes;             // symbols in a 32-bit element
   static constexpr int64_t kSteps = kLineBytes / kSymbolBytes;  // steps that fill it
+  static constexpr int64_t kStepBytes = kLanes * kSymbolBytes;
 
-  // Elements of kPerWord steps, lane by lane; or the symbols of all lanes, one step after the other.
-  alignas(64) uint32_t words[kLineBytes / 4][kLanes];
+  // The symbols of all lanes, one step after the other.
+  alignas(64) char steps[kSteps * kStepBytes];
 
-  uint32_t* element_of(int64_t step) { return words[step % kSteps / kPerWord]; }
-  void* step_of(int64_t step) { return reinterpret_cast<char*>(words) + step % kSteps * kLanes * kSymbolBytes; }
-
-  // From one step after the other to elements of several steps.
-  TK_INLINE void gather_steps() {
-    for (auto& word : words) {
-      const __m512i a = load512(word), b = load512(word + 16);
-      if constexpr (Wide) {
-        _mm512_store_si512(word, _mm512_permutex2var_epi16(a, load512(kStepShuffles.words0), b));
-        _mm512_store_si512(word + 16, _mm512_permutex2var_epi16(a, load512(kStepShuffles.words1), b));
-      } else {
-        _mm512_store_si512(word, _mm512_permutex2var_epi8(a, load512(kStepShuffles.bytes0), b));
-        _mm512_store_si512(word + 16, _mm512_permutex2var_epi8(a, load512(kStepShuffles.bytes1), b));
-      }
-    }
+  // 16 lanes' symbols of the steps that make a 32-bit element.
+  TK_INLINE __m512i element(int i, int half) const {
+    const char* const from = steps + 128 * i;
+    const StepShuffles& k = kStepShuffles;
+    if constexpr (Wide)
+      return _mm512_permutex2var_epi16(load512(from), load512(half ? k.words1 : k.words0), load512(from + 64));
+    else
+      return _mm512_permutex2var_epi8(load512(from), load512(half ? k.bytes1 : k.bytes0), load512(from + 64));
   }
 
-  // Writes the `count` symbols of every lane that stand here in elements, the last of which is symbol `end - 1`.
+  // Writes the first `count` symbols of every lane that stand here, the last of which is symbol `end - 1`.
   TK_INLINE void write(const BlockJob& job, int64_t end, int64_t count) const {
     auto* const out = static_cast<char*>(job.out);
     const int64_t first = end - count;
     const int64_t last_length = job.last_rows * job.columns;
     for (int half = 0; half < 2; ++half) {
       __m512i r[16];
-      for (int i = 0; i < 16; ++i) r[i] = _mm512_load_si512(words[i] + 16 * half);
+      for (int i = 0; i < 16; ++i) r[i] = element(i, half);
       transpose16(r);
       for (int i = 0; i < 16; ++i) {
         const int lane = 16 * half + i;

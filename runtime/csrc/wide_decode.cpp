@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -136,27 +137,43 @@ void clear_behind_lanes(const Segment& s, const Tensor& t, char* out) {
   }
 }
 
+// Pieces that go the same way, which are handed out one by one.
+struct Stretch {
+  size_t begin, end;
+  std::atomic<size_t> next;
+
+  Stretch(size_t b, size_t e) : begin(b), end(e), next(b) {}
+};
+
 tk_status decode_pieces(const Segment& s, std::vector<Piece> pieces, int threads, tk_isa isa) {
   const Kernels kernels = kernels_for(isa);
   const DecodeBlocks decode = s.wide ? kernels.wide : kernels.narrow;
-  // Partners go the same way, and have the same length where possible.
+  // The longest come first, so that all threads end at about the same time.
   std::stable_sort(pieces.begin(), pieces.end(), [&](const Piece& p, const Piece& q) {
     const auto key = [&](const Tensor& t) { return std::tuple(way_of(s, t), -t.lane_stride()); };
     return key(*p.tensor) < key(*q.tensor);
   });
-  std::vector<std::pair<size_t, int>> groups;  // first piece, count
-  for (size_t i = 0; i < pieces.size(); i += static_cast<size_t>(groups.back().second)) {
-    const bool two = i + 1 < pieces.size() && way_of(s, *pieces[i].tensor) == way_of(s, *pieces[i + 1].tensor);
-    groups.emplace_back(i, two ? 2 : 1);
+  std::deque<Stretch> stretches;
+  for (size_t i = 0, begin = 0; i < pieces.size(); ++i) {
+    if (i + 1 < pieces.size() && way_of(s, *pieces[i].tensor) == way_of(s, *pieces[i + 1].tensor)) continue;
+    stretches.emplace_back(begin, i + 1);
+    begin = i + 1;
   }
+  const int workers = worker_count(static_cast<int64_t>(pieces.size()), threads);
   std::atomic<bool> good{true};
-  parallel_for(static_cast<int64_t>(groups.size()), threads, [&](int64_t begin, int64_t end) {
-    Scratch scratch[2];
-    for (int64_t g = begin; g < end && good; ++g) {
-      const auto [first, count] = groups[static_cast<size_t>(g)];
-      BlockJob jobs[2];
-      for (int i = 0; i < count; ++i) jobs[i] = make_job(s, pieces[first + static_cast<size_t>(i)], &scratch[i]);
-      if (!decode(jobs, count)) good = false;
+  parallel_for(workers, workers, [&](int64_t, int64_t) {
+    Scratch scratch[kMaxSeats];
+    for (Stretch& stretch : stretches) {
+      const auto next = [&](int seat, BlockJob* job) {
+        if (!good) return false;
+        const size_t i = stretch.next++;
+        if (i >= stretch.end) return false;
+        *job = make_job(s, pieces[i], &scratch[seat]);
+        return true;
+      };
+      // No thread takes more blocks at once than are its share.
+      const auto share = (static_cast<int64_t>(stretch.end - stretch.begin) + workers - 1) / workers;
+      if (!decode(static_cast<int>(std::min<int64_t>(share, kMaxSeats)), next)) good = false;
     }
   });
   return good ? TK_OK : TK_ERR_STREAM;
@@ -188,6 +205,23 @@ void apply_exceptions(const Segment& s, const Tensor& t, void* out, int64_t lane
 tk_status decode_tensor(const Segment& s, const Tensor& t, void* out, int threads, tk_isa isa) {
   if (tk_status status = decode_lanes(s, t, out, t.lane_stride(), 0, t.num_blocks, threads, isa)) return status;
   if (s.wide) apply_exceptions(s, t, out, t.lane_stride(), 0, t.num_lanes);
+  return TK_OK;
+}
+
+tk_status decode_tensors(const Segment& s, void* out, int threads, tk_isa isa) {
+  const int64_t size = s.wide ? 2 : 1;
+  std::vector<Piece> pieces;
+  std::vector<char*> places;
+  auto* to = static_cast<char*>(out);
+  for (const Tensor& t : s.tensors) {
+    places.push_back(to);
+    add_pieces(s, t, to, t.lane_stride(), 0, t.num_blocks, &pieces);
+    to += t.size() * size;
+  }
+  if (tk_status status = decode_pieces(s, std::move(pieces), threads, isa)) return status;
+  if (s.wide)
+    for (size_t i = 0; i < places.size(); ++i)
+      apply_exceptions(s, s.tensors[i], places[i], s.tensors[i].lane_stride(), 0, s.tensors[i].num_lanes);
   return TK_OK;
 }
 

@@ -23,6 +23,9 @@ void apply_exceptions(const Segment& segment, const Tensor& tensor, void* out, i
 // Decodes the matrix [num_lanes, num_steps]; positions past a lane's end are zero.
 tk_status decode_all(const Segment& segment, void* out, int threads, tk_isa isa);
 
+// Decodes all tensors, one behind the other, each as decode_tensor does.
+tk_status decode_tensors(const Segment& segment, void* out, int threads, tk_isa isa);
+
 }  // namespace toolkit::wide
 
 #endif  // TOOLKIT_WIDE_DECODE_H

@@ -308,9 +308,10 @@ bool decode_in_mode(const BlockJob& job) {
 }
 
 template <bool Wide>
-bool decode_blocks(const BlockJob* jobs, int count) {
-  for (int i = 0; i < count; ++i)
-    if (!(jobs[i].col_class ? decode_in_mode<Wide, true>(jobs[i]) : decode_in_mode<Wide, false>(jobs[i]))) return false;
+bool decode_blocks(int, const NextJob& next) {
+  BlockJob job;
+  while (next(0, &job))
+    if (!(job.col_class ? decode_in_mode<Wide, true>(job) : decode_in_mode<Wide, false>(job))) return false;
   return true;
 }
 

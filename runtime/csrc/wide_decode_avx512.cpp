@@ -1,4 +1,4 @@
-// The AVX-512 block decoder: the 32 states of a block in two registers, two blocks side by side; symbols are gathered
+// The AVX-512 block decoder: the 32 states of a block in two registers, four blocks side by side; symbols are gathered
 // from tables of slots.
 // SPDX-License-Identifier: Apache-2.0
 #if defined(__x86_64__)
@@ -10,11 +10,12 @@ namespace {
 
 // Index vectors of the shuffles, in memory and in registers.
 struct ShuffleTables {
-  alignas(64) uint16_t odd[32] = {}, spread0[32] = {}, spread1[32] = {};
+  alignas(64) uint16_t even[32] = {}, odd[32] = {}, spread0[32] = {}, spread1[32] = {};
   alignas(64) uint8_t table0[64] = {}, table1[64] = {}, symbols[64] = {};
 
   constexpr ShuffleTables() {
     for (int i = 0; i < 32; ++i) {
+      even[i] = static_cast<uint16_t>(2 * i);
       odd[i] = static_cast<uint16_t>(2 * i + 1);
       spread0[i] = static_cast<uint16_t>(i / 2);
       spread1[i] = static_cast<uint16_t>(16 + i / 2);
@@ -31,9 +32,11 @@ constexpr ShuffleTables kShuffles;
 template <bool Wide>
 struct GatherCore {
   static constexpr bool kWide = Wide;
+  static constexpr int kSeats = 4;
 
   struct Constants {
-    __m512i odd = load512(kShuffles.odd);          // 16-bit elements 1, 3, 5, ... of two registers
+    __m512i even = load512(kShuffles.even);        // 16-bit elements 0, 2, 4, ... of two registers,
+    __m512i odd = load512(kShuffles.odd);          // or 1, 3, 5, ...
     __m512i spread0 = load512(kShuffles.spread0);  // 16-bit element 2 i + 1 takes element i,
     __m512i spread1 = load512(kShuffles.spread1);  // or 16 + i
     __m512i table0 = load512(kShuffles.table0);    // byte 1 of 32-bit element i takes byte i,
@@ -43,8 +46,7 @@ struct GatherCore {
   };
 
   struct Hot : HotBase {
-    __m512i x0, x1;            // states of lanes 0-15 and 16-31
-    __m512i packed0, packed1;  // the last symbols of each lane, newest on top
+    __m512i x0, x1;  // states of lanes 0-15 and 16-31
   };
 
   struct Row : RowBase {
@@ -52,7 +54,6 @@ struct GatherCore {
     __m512i at0, at1;  // first slots of lanes 0-15 and 16-31, where neither columns nor contexts change them
   };
 
-  static constexpr bool in_steps(Mode mode) { return mode == Mode::kTrellis; }
   static const uint8_t* map_of(const BlockJob& job) { return job.set->map; }
   static void start(const BlockJob& job, Row* row) { row->slots = job.set->slots; }
 
@@ -61,28 +62,12 @@ struct GatherCore {
   static void load_states(const uint32_t* x, Hot* h) {
     h->x0 = load512(x);
     h->x1 = load512(x + 16);
-    h->packed0 = h->packed1 = _mm512_setzero_si512();
   }
 
-  static bool at_rest(const Hot& h) {
+  // The lanes whose states are those of the end.
+  static __mmask32 resting(const Hot& h) {
     const __m512i low = _mm512_set1_epi32(static_cast<int>(kStateLow));
-    return _mm512_cmpneq_epi32_mask(h.x0, low) == 0 && _mm512_cmpneq_epi32_mask(h.x1, low) == 0;
-  }
-
-  static TK_INLINE void keep(const Hot& h, uint32_t* element) {
-    _mm512_store_si512(element, h.packed0);
-    _mm512_store_si512(element + 16, h.packed1);
-  }
-
-  // The last, incomplete element of a line: its symbols stand at the top and must come down.
-  static TK_INLINE void keep_partial(Hot h, int64_t step, Line<Wide>* line) {
-    constexpr int per = Line<Wide>::kPerWord;
-    const int missing = per - static_cast<int>(step % per);
-    if (missing == per) return;
-    const __m128i shift = _mm_cvtsi32_si128(missing * 32 / per);
-    h.packed0 = _mm512_srl_epi32(h.packed0, shift);
-    h.packed1 = _mm512_srl_epi32(h.packed1, shift);
-    keep(h, line->element_of(step));
+    return _cvtu32_mask32(_mm512_cmpeq_epi32_mask(h.x0, low) | uint32_t{_mm512_cmpeq_epi32_mask(h.x1, low)} << 16);
   }
 
   // Refills the states below 2^16 among the lanes of `mask` (FORMAT.md 2.6 step 5).
@@ -109,78 +94,83 @@ struct GatherCore {
     *at1 = _mm512_slli_epi32(_mm512_maskz_permutexvar_epi8(second_bytes, k.table1, t), 4);
   }
 
-  // One step of all active lanes. `Full`: every lane is active. `Columns`: columns have classes. Symbols go on top of
-  // h.packed0 and h.packed1, those of trellis sets to `to`, the integers of all lanes in a row.
-  template <bool Full, Mode M, bool Columns>
-  static TK_INLINE void step(const Constants& k, const Classes& set, const Row& r, int64_t c, Hot& h, void* to) {
+  // One step of all active lanes of Count seats. `Columns`: columns have classes. The symbols of all lanes, of trellis
+  // sets the integers, go to the line.
+  template <Mode M, bool Columns, int Count>
+  static TK_INLINE void step(const Constants& k, Seat<GatherCore>* s, Hot* hot, int64_t c, int64_t at) {
     const __m512i low12 = _mm512_set1_epi32(0xfff);
-    __m512i at0 = r.at0, at1 = r.at1;
-    if constexpr (has_contexts(M) || Columns) {
-      Choice choice = r.choice;
-      if constexpr (Columns) choice = choose<M>(set, r.classes, _mm256_set1_epi8(r.col_class[c]));
-      if constexpr (has_contexts(M))
-        first_slots(k, in_context<M>(choice, h.previous, h.trellis), &at0, &at1);
-      else
-        first_slots(k, choice.tables[0], &at0, &at1);
-    }
-    // at | (x & low12)
-    const __m512i i0 = _mm512_ternarylogic_epi32(at0, h.x0, low12, 0xf8);
-    const __m512i i1 = _mm512_ternarylogic_epi32(at1, h.x1, low12, 0xf8);
-    const __m512i e0 = _mm512_i32gather_epi32(i0, r.slots, 4), e1 = _mm512_i32gather_epi32(i1, r.slots, 4);
-    // x' = f * (x >> 12) + bias
-    const auto advance = [&](__m512i x, __m512i e) {
-      const __m512i f = _mm512_and_si512(_mm512_srli_epi32(e, 8), low12);
-      return _mm512_add_epi32(_mm512_mullo_epi32(f, _mm512_srli_epi32(x, kProbabilityBits)), _mm512_srli_epi32(e, 20));
-    };
-    if constexpr (Full) {
-      h.x0 = advance(h.x0, e0);
-      h.x1 = advance(h.x1, e1);
-    } else {
-      h.x0 = _mm512_mask_mov_epi32(h.x0, static_cast<__mmask16>(r.active), advance(h.x0, e0));
-      h.x1 = _mm512_mask_mov_epi32(h.x1, static_cast<__mmask16>(r.active >> 16), advance(h.x1, e1));
-    }
-    refill(k, Full ? ~__mmask32{0} : r.active, h);
-    if constexpr (!Wide && M != Mode::kTrellis) {
-      // packed >> 8 | symbol << 24
-      h.packed0 = _mm512_shrdi_epi32(h.packed0, e0, 8);
-      h.packed1 = _mm512_shrdi_epi32(h.packed1, e1, 8);
-    }
-    if constexpr (has_contexts(M)) h.previous = _mm512_castsi512_si256(_mm512_permutex2var_epi8(e0, k.symbols, e1));
-    if constexpr (!Wide && M == Mode::kTrellis) {
-      _mm256_store_si256(static_cast<__m256i*>(to), integers_of(h.trellis, h.previous));
-      h.trellis = next_states(k.transitions, h.trellis, h.previous);
-    }
-    if constexpr (Wide) {
-      __m512i s0 = _mm512_srai_epi32(_mm512_slli_epi32(e0, 24), 24);
-      __m512i s1 = _mm512_srai_epi32(_mm512_slli_epi32(e1, 24), 24);
-      if (r.low_bits) {
-        const __m128i n = _mm_cvtsi32_si128(r.low_bits);
-        const __m512i mask = _mm512_set1_epi32((1 << r.low_bits) - 1);
-        s0 = _mm512_or_si512(_mm512_sll_epi32(s0, n), _mm512_and_si512(h.x0, mask));
-        s1 = _mm512_or_si512(_mm512_sll_epi32(s1, n), _mm512_and_si512(h.x1, mask));
-        const __m512i a = _mm512_srl_epi32(h.x0, n), b = _mm512_srl_epi32(h.x1, n);
-        h.x0 = Full ? a : _mm512_mask_mov_epi32(h.x0, static_cast<__mmask16>(r.active), a);
-        h.x1 = Full ? b : _mm512_mask_mov_epi32(h.x1, static_cast<__mmask16>(r.active >> 16), b);
-        refill(k, Full ? ~__mmask32{0} : r.active, h);
+    __m512i e0[Count], e1[Count];
+    for (int i = 0; i < Count; ++i) {
+      const Row& r = s[i].row;
+      Hot& h = hot[i];
+      __m512i at0 = r.at0, at1 = r.at1;
+      if constexpr (has_contexts(M) || Columns) {
+        Choice choice;
+        if constexpr (Columns)
+          choice = choose<M>(s[i].classes, r.classes, _mm256_set1_epi8(r.col_class[s[i].column + c]));
+        else
+          choice = r.choice;
+        if constexpr (has_contexts(M))
+          first_slots(k, in_context<M>(choice, h.previous, h.trellis), &at0, &at1);
+        else
+          first_slots(k, choice.tables[0], &at0, &at1);
       }
-      if constexpr (M == Mode::kTrellis) {
-        const __m256i half0 = _mm512_cvtepi32_epi16(s0), half1 = _mm512_cvtepi32_epi16(s1);
-        const __m512i symbols = _mm512_inserti64x4(_mm512_castsi256_si512(half0), half1, 1);
-        _mm512_store_si512(to, wide_integers_of(h.trellis, symbols));
-        const __m512i low = _mm512_permutex2var_epi8(s0, k.symbols, s1);
-        h.trellis = next_states(k.transitions, h.trellis, _mm512_castsi512_si256(low));
+      // at | (x & low12)
+      const __m512i i0 = _mm512_ternarylogic_epi32(at0, h.x0, low12, 0xf8);
+      const __m512i i1 = _mm512_ternarylogic_epi32(at1, h.x1, low12, 0xf8);
+      e0[i] = _mm512_i32gather_epi32(i0, r.slots, 4);
+      e1[i] = _mm512_i32gather_epi32(i1, r.slots, 4);
+    }
+    for (int i = 0; i < Count; ++i) {
+      // x' = f * (x >> 12) + bias
+      const auto advance = [&](__m512i x, __m512i e) {
+        const __m512i f = _mm512_and_si512(_mm512_srli_epi32(e, 8), low12);
+        return _mm512_add_epi32(_mm512_mullo_epi32(f, _mm512_srli_epi32(x, kProbabilityBits)),
+                                _mm512_srli_epi32(e, 20));
+      };
+      hot[i].x0 = advance(hot[i].x0, e0[i]);
+      hot[i].x1 = advance(hot[i].x1, e1[i]);
+    }
+    for (int i = 0; i < Count; ++i) {
+      const Row& r = s[i].row;
+      Hot& h = hot[i];
+      refill(k, r.active, h);
+      char* const to = s[i].line.steps + at * Line<Wide>::kStepBytes;
+      const __m256i symbols = _mm512_castsi512_si256(_mm512_permutex2var_epi8(e0[i], k.symbols, e1[i]));
+      if constexpr (has_contexts(M)) h.previous = symbols;
+      if constexpr (!Wide) {
+        const __m256i values = M == Mode::kTrellis ? integers_of(h.trellis, symbols) : symbols;
+        _mm256_store_si256(reinterpret_cast<__m256i*>(to), values);
+        if constexpr (M == Mode::kTrellis) h.trellis = next_states(k.transitions, h.trellis, symbols);
       } else {
-        h.packed0 = _mm512_shrdi_epi32(h.packed0, s0, 16);
-        h.packed1 = _mm512_shrdi_epi32(h.packed1, s1, 16);
+        __m512i values = _mm512_cvtepi8_epi16(symbols);
+        if (r.low_bits) {
+          const __m128i n = _mm_cvtsi32_si128(r.low_bits);
+          const __m512i mask = _mm512_set1_epi32((1 << r.low_bits) - 1);
+          const __m512i raw =
+              _mm512_permutex2var_epi16(_mm512_and_si512(h.x0, mask), k.even, _mm512_and_si512(h.x1, mask));
+          values = _mm512_or_si512(_mm512_sll_epi16(values, n), raw);
+          h.x0 = _mm512_srl_epi32(h.x0, n);
+          h.x1 = _mm512_srl_epi32(h.x1, n);
+          refill(k, r.active, h);
+        }
+        if constexpr (M == Mode::kTrellis) {
+          _mm512_store_si512(to, wide_integers_of(h.trellis, values));
+          h.trellis = next_states(k.transitions, h.trellis, _mm512_cvtepi16_epi8(values));
+        } else {
+          _mm512_store_si512(to, values);
+        }
       }
     }
   }
 };
 
 template <bool Wide>
-bool decode_blocks(const BlockJob* jobs, int count) {
-  if (jobs[0].tree || jobs[0].forest) return search_blocks_avx512(Wide, jobs, count);
-  return decode_in_any_mode<GatherCore<Wide>>(jobs, count);
+bool decode_blocks(int seats, const NextJob& next) {
+  BlockJob first;
+  if (!next(0, &first)) return true;
+  if (first.tree || first.forest) return search_blocks_avx512(Wide, first, seats, next);
+  return decode_in_any_mode<GatherCore<Wide>>(first, seats, next);
 }
 
 }  // namespace

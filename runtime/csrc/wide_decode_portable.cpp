@@ -55,9 +55,10 @@ bool decode_block(const BlockJob& job) {
 }
 
 template <class Symbol>
-bool decode_blocks(const BlockJob* jobs, int count) {
-  for (int i = 0; i < count; ++i)
-    if (!decode_block<Symbol>(jobs[i])) return false;
+bool decode_blocks(int, const NextJob& next) {
+  BlockJob job;
+  while (next(0, &job))
+    if (!decode_block<Symbol>(job)) return false;
   return true;
 }
 

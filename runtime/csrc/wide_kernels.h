@@ -3,6 +3,8 @@
 #ifndef TOOLKIT_WIDE_KERNELS_H
 #define TOOLKIT_WIDE_KERNELS_H
 
+#include <functional>
+
 #include "wide_format.h"
 #include "wide_search.h"
 
@@ -38,10 +40,16 @@ struct BlockJob {
   int64_t lane_stride;  // in symbols
 };
 
-// Decodes `count` (1 or 2) blocks of the same mode side by side; two hide each other's latency. False where the code
-// words do not end as FORMAT.md 2.6 says: the symbols written are then meaningless, and nothing outside the jobs'
-// ranges was touched.
-using DecodeBlocks = bool (*)(const BlockJob* jobs, int count);
+// Hands out the next job of a decoder: one to be decoded at its place `seat`, where no other job is at work any more.
+// False where there is none. All jobs go the same way: mode, columns with classes or not, tree, forest or neither.
+using NextJob = std::function<bool(int seat, BlockJob* job)>;
+
+inline constexpr int kMaxSeats = 8;  // blocks that are decoded side by side, which hides latency
+
+// Decodes jobs, up to `seats` of them side by side, until there are no more. False where the code words of one do not
+// end as FORMAT.md 2.6 says: the symbols written are then meaningless, and nothing outside the jobs' ranges was
+// touched.
+using DecodeBlocks = bool (*)(int seats, const NextJob& next);
 
 struct Kernels {
   DecodeBlocks narrow;  // int8 symbols

@@ -82,6 +82,13 @@ std::unique_ptr<SearchTree> make_tree(const uint32_t* slots) {
   for (int level = 0; level < kSearchLevels; ++level)
     for (int path = 0; path < 1 << level; ++path)
       tree->nodes[(1 << level) + path] = starts.node(starts.lowest, level, path);
+  constexpr int leaves = 1 << kSearchLevels;
+  for (int leaf = 0; leaf < leaves; ++leaf) {
+    const int begin = starts.at[std::min(starts.lowest + leaf, kSymbols)];
+    const int end = starts.at[std::min(starts.lowest + leaf + 1, kSymbols)];
+    tree->nodes[leaves + leaf] = static_cast<uint16_t>(begin);
+    tree->frequencies[leaves + leaf] = static_cast<uint16_t>((end - begin) << (16 - kProbabilityBits));
+  }
   return tree;
 }
 

@@ -23,10 +23,12 @@ struct SearchForest {
   alignas(64) uint16_t nodes[kNodes];
 };
 
-// The tree of one table, likewise: node `path` of level l stands at 2^l + path.
+// The tree of one table, likewise: node `path` of level l stands at 2^l + path. Behind the nodes, at 16 + leaf, the
+// first slot of each symbol.
 struct SearchTree {
   int first_symbol;  // of the leftmost leaf
   alignas(64) uint16_t nodes[32];
+  alignas(64) uint16_t frequencies[32];  // times 16, at 16 + leaf
 };
 
 // Whether all symbols of a tensor have the same table, and its number then.

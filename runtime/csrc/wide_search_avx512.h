@@ -7,8 +7,8 @@
 
 namespace toolkit::wide {
 
-// As DecodeBlocks, for jobs that all have a tree, or all a forest. `wide`: 16-bit symbols.
-bool search_blocks_avx512(bool wide, const BlockJob* jobs, int count);
+// As DecodeBlocks, for jobs that all have a tree, or all a forest, and the first of them. `wide`: 16-bit symbols.
+bool search_blocks_avx512(bool wide, const BlockJob& first, int seats, const NextJob& next);
 
 }  // namespace toolkit::wide
 

@@ -47,6 +47,16 @@ int32_t decode_wide(const uint16_t* words, int64_t num_words, int32_t isa, uint3
     status = tk_wide_decode_all(reader, out.data(), static_cast<int64_t>(out.size()), 2, isa);
     if (status == TK_OK) *digest = tk_crc32(out.data(), static_cast<int64_t>(out.size()));
   }
+  int64_t symbols = 0;
+  for (int64_t index = 0; index < info.num_tensors; ++index) {
+    tk_wide_tensor_info tensor{};
+    if (tk_wide_get_tensor(reader, index, &tensor) == TK_OK) symbols += tensor.a * tensor.b * tensor.c;
+  }
+  if (symbols <= kMostSymbols) {
+    std::vector<char> out(static_cast<size_t>(symbols * size));
+    const int32_t decoded = tk_wide_decode_tensors(reader, out.data(), static_cast<int64_t>(out.size()), 2, isa);
+    if (status == TK_OK) status = decoded;
+  }
   for (int64_t index = 0; index < info.num_tensors; ++index) {
     tk_wide_tensor_info tensor{};
     const int32_t found = tk_wide_get_tensor(reader, index, &tensor);
