@@ -16,10 +16,18 @@ from toolkit.train.deep_compression import DeepCompression
 from toolkit.train.distillation import Distillation, divergence
 from toolkit.train.entropy_penalty import EntropyPenalty
 from toolkit.train.learning_compression import LC
+from toolkit.train.multiplier_search import (
+    Found,
+    Point,
+    Target,
+    search_multiplier,
+    sweep,
+)
 from toolkit.train.quantized_distillation import (
     DifferentiableQuantization,
     QuantizedDistillation,
 )
+from toolkit.train.rate_control import RateControl
 from toolkit.train.sensitivity_scan import Sensitivity, scan_sensitivity
 from toolkit.train.sequence_distillation import sequence_task
 from toolkit.train.staged_pruning import StagedPruning
@@ -47,15 +55,19 @@ __all__ = [
     "Distillation",
     "EntropyPenalty",
     "Evaluation",
+    "Found",
     "IterableLoader",
     "LC",
     "OptimizerSettings",
+    "Point",
     "QuantizedDistillation",
+    "RateControl",
     "Result",
     "ScheduleSettings",
     "Sensitivity",
     "StagedPruning",
     "StepContext",
+    "Target",
     "Task",
     "TensorLoader",
     "TrainSettings",
@@ -72,5 +84,7 @@ __all__ = [
     "proportional",
     "regression",
     "scan_sensitivity",
+    "search_multiplier",
     "sequence_task",
+    "sweep",
 ]

@@ -94,6 +94,10 @@ class Callback:
         """Whether the model as it is now may be the result."""
         return True
 
+    def rank(self, trainer: Trainer, metric: float) -> float | None:
+        """What the selected state has most of, in place of the metric; None for no opinion."""
+        return None
+
     def parameters(self) -> dict[str, Parameters]:
         """Parameter name -> the fitted scheme that decodes to it, for sizes and for export."""
         return {}

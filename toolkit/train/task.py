@@ -78,14 +78,6 @@ class Task:
             parts[name] = loader.to(device) if isinstance(loader, TensorLoader) else loader
         return replace(self, **parts)
 
-    def is_better(self, metric: float, than: float | None) -> bool:
-        """Whether a metric beats another; nothing is beaten by any number."""
-        if metric != metric:
-            return False
-        if than is None:
-            return True
-        return metric > than if self.higher_is_better else metric < than
-
     def loss_of(self, outputs: Any, batch: Batch) -> torch.Tensor:
         """The loss of each sample [samples], or their mean []."""
         return self.loss(outputs, self.targets(batch))

@@ -37,13 +37,14 @@ _LEAST_DIVERGED = 10.0  # nats; a first loss near zero is no measure
 
 @dataclass(frozen=True)
 class Best:
-    """The state that is selected: when it was, its metric, tensors by name (on the CPU), and the
-    states of callbacks by name."""
+    """The state that is selected: when it was, its metric, what it was ranked by (larger is
+    better), tensors by name (on the CPU), and the states of callbacks by name."""
 
     epoch: int
     step: int
     loss: float
     metric: float
+    rank: float
     model: dict[str, torch.Tensor]
     callbacks: dict[str, Any]
 
@@ -324,12 +325,21 @@ class Trainer:
                 callback.after_evaluation(self, record)
             if not all(callback.is_selectable(self) for callback in self.callbacks):
                 return
-            than = None if self.best is None or self.settings.select == "last" else self.best.metric
-            if not self.task.is_better(found.metric, than):
+            rank = self._rank(found.metric)
+            than = None if self.best is None or self.settings.select == "last" else self.best.rank
+            if than is not None and not rank > than:
                 return
             tensors = copied(self.model.state_dict())
             states = {c.name: copied(c.state_dict()) for c in self.callbacks}
-            self.best = Best(self.epoch, self.step, found.loss, found.metric, tensors, states)
+            self.best = Best(self.epoch, self.step, found.loss, found.metric, rank, tensors, states)
+
+    def _rank(self, metric: float) -> float:
+        """What the selected state has most of: the metric, unless a callback says otherwise."""
+        for callback in self.callbacks:
+            rank = callback.rank(self, metric)
+            if rank is not None:
+                return rank
+        return metric if self.task.higher_is_better else -metric
 
     def _save(self) -> None:
         if self.folder is not None:
