@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from passes.errors import SchemeError, SettingsError, one_line
+from passes.errors import SchemeError, SettingsError
+from passes.recipe_text import line_of, parse_model, read_text
 from passes.schemes import Codebook, Lossless, Scheme, Trellis, Uniform
 from passes.select_weights import Role, Weight
 from passes.stages import check_joint, nested, scheme_of, shared_names, stages_schema
@@ -223,41 +223,14 @@ class Recipe(BaseModel):
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
         """Reads a YAML file; SettingsError names the file and the line of what is wrong."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: cannot read the recipe: {one_line(error)}") from error
-        return cls.parse(text, source=str(path))
+        return cls.parse(read_text(path), source=str(path))
 
     @classmethod
     def parse(cls, text: str, source: str = "recipe") -> Recipe:
         """Reads YAML text; ``source`` names it in errors."""
-        try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            place = f"{source}:{mark.line + 1}" if mark else source
-            problem = getattr(error, "problem", None) or one_line(error)
-            raise SettingsError(f"{place}: not YAML: {problem}") from error
-        except RecursionError as error:
-            raise SettingsError(f"{source}: not a recipe: nested too deeply") from error
-        if not isinstance(data, dict):
-            raise SettingsError(
-                f"{source}:1: a recipe is a mapping with the keys version and rules"
-            )
-        if twice := _given_twice(root):
-            line, key = twice
-            raise SettingsError(f"{source}:{line}: key {key!r} is given twice")
-        try:
-            recipe = cls.model_validate(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            line = _line_of(root, first["loc"])
-            where = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"{source}:{line}: {where}: {_in_words(first)}") from error
+        recipe, root = parse_model(cls, text, source, unknown_key=_settings_of_key)
         recipe._source = source
-        recipe._lines = tuple(_line_of(root, ("rules", i)) for i in range(len(recipe.rules)))
+        recipe._lines = tuple(line_of(root, ("rules", i)) for i in range(len(recipe.rules)))
         return recipe
 
     @classmethod
@@ -303,53 +276,7 @@ class Recipe(BaseModel):
         return (self.minor if group == "minor" else self.default).of_group(group)
 
 
-def _in_words(error: Any) -> str:
-    """What pydantic found, in the words of YAML."""
-    if error["type"] == "extra_forbidden":
-        models: dict[int, type[BaseModel]] = {1: Recipe, 3: Rule}
-        kind = models.get(len(error["loc"]), WeightSettings)
-        return f"unknown key, expected one of {', '.join(kind.model_fields)}"
-    words = {
-        "missing": "is missing",
-        "tuple_type": "expected a list",
-        "model_type": "expected a mapping",
-        "model_attributes_type": "expected a mapping",
-        "invalid_key": "expected a name",
-    }
-    return words.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
-
-
-def _given_twice(node: Any) -> tuple[int, str] | None:
-    """Line and name of the first key that a mapping has twice; YAML would take the last one."""
-    children: list[Any] = []
-    if isinstance(node, yaml.MappingNode):
-        seen = set[str]()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    return key.start_mark.line + 1, key.value
-                seen.add(key.value)
-            children.append(value)
-    elif isinstance(node, yaml.SequenceNode):
-        children = node.value
-    found = (_given_twice(child) for child in children)
-    return next((twice for twice in found if twice), None)
-
-
-def _line_of(node: Any, location: tuple[int | str, ...]) -> int:
-    """The 1-based line of the deepest YAML node on the way to ``location``."""
-    line = node.start_mark.line + 1
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {key.value: (key, value) for key, value in node.value}
-            if part not in pairs:
-                break
-            line, node = pairs[part][0].start_mark.line + 1, pairs[part][1]
-        elif (
-            isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value)
-        ):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return int(line)
+def _settings_of_key(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that an unknown key was given to."""
+    models: dict[int, type[BaseModel]] = {1: Recipe, 3: Rule}
+    return models.get(len(location), WeightSettings)

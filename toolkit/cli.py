@@ -449,3 +449,6 @@ def entry() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     main(prog_name="toolkit")
+
+
+import toolkit.cli_train  # noqa: E402, F401  (its commands use what is above)

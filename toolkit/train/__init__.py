@@ -28,9 +28,11 @@ from toolkit.train.quantized_distillation import (
     QuantizedDistillation,
 )
 from toolkit.train.rate_control import RateControl
+from toolkit.train.run_recipe import TrainReport, run_recipe
 from toolkit.train.sensitivity_scan import Sensitivity, scan_sensitivity
 from toolkit.train.sequence_distillation import sequence_task
 from toolkit.train.staged_pruning import StagedPruning
+from toolkit.train.stored_form import attach_fitted
 from toolkit.train.task import (
     Evaluation,
     Task,
@@ -70,10 +72,12 @@ __all__ = [
     "Target",
     "Task",
     "TensorLoader",
+    "TrainReport",
     "TrainSettings",
     "TrainedCodebooks",
     "Trainer",
     "accuracy",
+    "attach_fitted",
     "classification",
     "cross_entropy",
     "divergence",
@@ -83,6 +87,7 @@ __all__ = [
     "measured_choices",
     "proportional",
     "regression",
+    "run_recipe",
     "scan_sensitivity",
     "search_multiplier",
     "sequence_task",

@@ -37,15 +37,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 def read_checkpoint(path: Path) -> Any:
     """The state in ``path``. Raises InputError where it is no checkpoint, or damaged."""
-    _, safe_open = _safetensors()
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
-    except Exception as error:  # safetensors' own class
-        raise InputError(f"{path}: no checkpoint, or a damaged one: {one_line(error)}") from error
+    header, tensors = _read(path)
     if header.get("format") != "toolkit.train" or "state" not in header:
         raise InputError(f"{path}: no checkpoint of toolkit train")
     if header.get("version") != str(VERSION):
@@ -56,6 +48,26 @@ def read_checkpoint(path: Path) -> Any:
         return restored(json.loads(header["state"]), tensors)
     except (InputError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: {one_line(error)}") from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor] | None:
+    """The tensors of a plain safetensors file by name, None for a checkpoint. Raises InputError
+    where it is neither."""
+    header, tensors = _read(path)
+    return None if header.get("format") == "toolkit.train" else tensors
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Header and tensors of a safetensors file."""
+    _, safe_open = _safetensors()
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = file.keys()
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
+    except Exception as error:  # safetensors' own class
+        raise InputError(f"{path}: no checkpoint, or a damaged one: {one_line(error)}") from error
 
 
 def layout_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:

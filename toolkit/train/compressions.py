@@ -73,7 +73,7 @@ class CompressionPlan:
         self._axes = channel_axes(model)
         self.rules = matched(method, wrapped, model)
         self._groups: list[tuple[Compression, list[str]]] = []
-        for rule in wrapped.values():
+        for rule in {id(rule): rule for rule in wrapped.values()}.values():
             members = [name for name, mine in self.rules.items() if mine is rule]
             if rule.joint:
                 self._groups.append((rule, members))

@@ -21,9 +21,10 @@ class RateControl(Callback):
     For a size: the constraint bytes <= size has the multiplier as its dual variable; each
     ``interval`` steps log(multiplier) rises by ``gain`` * log(bytes / size) + ``damping`` * the
     change of log(bytes), by a factor of 4 at most. Without damping it would overshoot, as weights
-    take many steps to follow the multiplier, and pruned ones do not come back. For a drop: after each evaluation it rises by the factor 1 + ``gain`` where the metric is
-    good enough, else it falls by it. Bytes are those that the codec writes. Only a state that meets
-    the target is selected: the most accurate for a size, the smallest for a drop.
+    take many steps to follow the multiplier, and those that reach zero seldom come back. For a
+    drop: after each evaluation it rises by the factor 1 + ``gain`` where the metric is good enough,
+    else it falls by it. Bytes are those that the codec writes. Only a state that meets the target
+    is selected: the most accurate for a size, the smallest for a drop.
 
     Args:
         penalty: Whose multiplier is steered; its value is the start, above 0. Put it before this

@@ -152,6 +152,7 @@ class Trainer:
                 show.close()
                 log.close()
             self._finish()
+        self.world = World()  # what follows, each process does alone
         return Result(self.history, self.best)
 
     def test(self) -> Evaluation:
