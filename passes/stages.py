@@ -23,6 +23,8 @@ from passes.schemes import (
     Compensated,
     CosineRows,
     FixedPoint,
+    Latent,
+    LearnedPoints,
     Lossless,
     LowRank,
     Points,
@@ -61,6 +63,8 @@ SCHEMES: dict[str, type] = {
     "transform": Transform,
     "auto_transform": AutoTransform,
     "cosine_rows": CosineRows,
+    "latent": Latent,
+    "learned_points": LearnedPoints,
     "sum": Sum,
     "prune": Prune,
 }

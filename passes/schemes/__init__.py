@@ -15,6 +15,7 @@ from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
 from passes.schemes.joint_fit import fit_jointly
 from passes.schemes.joint_low_rank import factorize_jointly
 from passes.schemes.joint_pruning import prune_jointly
+from passes.schemes.latent import Latent, LearnedPoints
 from passes.schemes.lossless import IntegerParameters, Lossless, LosslessParameters
 from passes.schemes.low_rank import LowRank
 from passes.schemes.low_rank_factors import LowRankParameters
@@ -48,6 +49,8 @@ __all__ = [
     "FixedPoint",
     "FixedPointParameters",
     "IntegerParameters",
+    "Latent",
+    "LearnedPoints",
     "Lossless",
     "LosslessParameters",
     "LowRank",

@@ -20,6 +20,18 @@ from toolkit.nn.fitted import Fitted
 from toolkit.nn.frequency_decoder import FrequencyDecoder, MatrixDecoder
 from toolkit.nn.given import Given, attach_given
 from toolkit.nn.latent import Latent
+from toolkit.nn.layers import (
+    EntropyConv2d,
+    EntropyLinear,
+    LowRankConv2d,
+    LowRankLinear,
+    MaskedConv2d,
+    MaskedLinear,
+    QuantizedConv2d,
+    QuantizedLinear,
+    TransformConv2d,
+    TransformLinear,
+)
 from toolkit.nn.learned_points import LearnedPoints
 from toolkit.nn.masked import Masked
 from toolkit.nn.model_size import (
@@ -33,6 +45,7 @@ from toolkit.nn.model_size import (
 )
 from toolkit.nn.remove_units import alive_units, keep_units, strongest_units
 from toolkit.nn.transformed import LearnedCosines, Transformed
+from toolkit.nn.wrapping import form_of, wrap
 
 __all__ = [
     "AffineDecoder",
@@ -40,6 +53,8 @@ __all__ = [
     "Compressed",
     "Decoder",
     "DensityRate",
+    "EntropyConv2d",
+    "EntropyLinear",
     "Factored",
     "FactorizedPrior",
     "Fitted",
@@ -48,9 +63,17 @@ __all__ = [
     "Latent",
     "LearnedCosines",
     "LearnedPoints",
+    "LowRankConv2d",
+    "LowRankLinear",
     "Masked",
+    "MaskedConv2d",
+    "MaskedLinear",
     "MatrixDecoder",
+    "QuantizedConv2d",
+    "QuantizedLinear",
     "Summed",
+    "TransformConv2d",
+    "TransformLinear",
     "Transformed",
     "alive_units",
     "attach",
@@ -59,6 +82,7 @@ __all__ = [
     "compressed_bytes",
     "fit_all",
     "fitted_parameters",
+    "form_of",
     "keep_units",
     "original_of",
     "originals",
@@ -70,4 +94,5 @@ __all__ = [
     "strongest_units",
     "unwrap",
     "update_averages",
+    "wrap",
 ]

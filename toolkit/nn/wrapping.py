@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models by recipe: each tensor gets the form that the recipe of `toolkit compress` asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from passes import Recipe, SchemeError, SettingsError, Weight, select_weights
+from passes.schemes import (
+    CosineRows,
+    FitContext,
+    Latent,
+    LearnedPoints,
+    LowRank,
+    LowRankParameters,
+    Prune,
+    Scheme,
+    Sum,
+)
+from passes.select_weights import Role
+from toolkit import recipes
+from toolkit.errors import InputError
+from toolkit.nn import combined, latent, learned_points, masked, transformed
+from toolkit.nn.baking import plain_copy
+from toolkit.nn.codec_rate import CodecRate
+from toolkit.nn.compressed import Compressed, as_array, attach, original_of
+from toolkit.nn.decoders import AffineDecoder, Decoder
+from toolkit.nn.factorized_prior import FactorizedPrior, prior_per_tap
+from toolkit.nn.fitted import Fitted
+from toolkit.nn.frequency_decoder import FrequencyDecoder, MatrixDecoder
+
+# Kinds of modules: the operators that their weights become, their role, the channel axis.
+_KINDS: tuple[tuple[type[nn.Module], tuple[str, ...], Role, int], ...] = (
+    (nn.Linear, ("Gemm", "MatMul"), "weight", 0),
+    (nn.Conv1d, ("Conv",), "weight", 0),
+    (nn.Conv2d, ("Conv",), "weight", 0),
+    (nn.Conv3d, ("Conv",), "weight", 0),
+    (nn.ConvTranspose1d, ("ConvTranspose",), "weight", 1),
+    (nn.ConvTranspose2d, ("ConvTranspose",), "weight", 1),
+    (nn.ConvTranspose3d, ("ConvTranspose",), "weight", 1),
+    (nn.Embedding, ("Gather",), "embedding", 0),
+    (nn.EmbeddingBag, ("Gather",), "embedding", 0),
+    (nn.LSTM, ("LSTM",), "recurrent", 0),
+    (nn.GRU, ("GRU",), "recurrent", 0),
+    (nn.RNN, ("RNN",), "recurrent", 0),
+    (nn.MultiheadAttention, ("MatMul",), "weight", 0),
+    (nn.Bilinear, ("MatMul",), "weight", 0),
+)
+
+
+def wrap(
+    model: nn.Module,
+    recipe: Recipe | str | os.PathLike[str],
+    *,
+    example: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Gives the tensors of ``model`` the forms that ``recipe`` asks for, and returns it.
+
+    Rules match the names of parameters (``features.0.weight``) and of modules (``node``), operators
+    by the kind of module (Linear is Gemm and MatMul, Conv2d is Conv, Embedding is Gather, LSTM is
+    LSTM), and roles: one-dimensional tensors are ``minor``. Stages become trainable forms: `latent`
+    and `learned_points` their own, `prune` a mask, `low_rank` two factors, `cosine_rows` learned
+    frequencies, `sum` a sum of forms; every other scheme is fitted at each step with the gradient
+    straight through.
+
+    Args:
+        model: Is changed.
+        recipe: A recipe, its YAML file, or the name of a ready one.
+        example: Inputs, of at least two samples: operators and roles are then those of the ONNX
+            graph that the model becomes, in place of those of the kinds of modules.
+
+    Raises:
+        InputError: the recipe is wrong, one of its rules matches nothing, asks for stages that
+            several tensors share, or its form cannot be made of a tensor.
+    """
+    try:
+        found = recipe if isinstance(recipe, Recipe) else recipes.read(recipe)
+        settings = found.assign(_weights(model, example))
+    except SettingsError as error:
+        raise InputError(str(error)) from error
+    places = {name: (module, own) for name, module, own, _ in _tensors(model)}
+    decoders: dict[str, AffineDecoder] = {}
+    for name, how in settings.items():
+        if how.scheme == "keep" and how.stages is None:
+            continue
+        if how.joint:
+            raise InputError(
+                f"{name}: joint stages are fitted to several tensors at once, as "
+                "toolkit.train.LC does; forms are of one tensor each"
+            )
+        module, own = places[name]
+        try:
+            form = form_of(how.built(), getattr(module, own), decoders)
+            attach(module, own, form)
+            if isinstance(form, masked.Masked):
+                form.fit(original_of(module, form))
+        except SchemeError as error:
+            raise InputError(f"{name}: {error}") from error
+    return model
+
+
+def form_of(
+    scheme: Scheme, tensor: Tensor, decoders: dict[str, AffineDecoder] | None = None
+) -> Compressed:
+    """The trainable form of a scheme for a tensor; ``decoders`` are shared ones by name."""
+    shape = tuple(tensor.shape)
+    if isinstance(scheme, Latent):
+        return _latent(scheme, shape, {} if decoders is None else decoders)
+    if isinstance(scheme, LearnedPoints):
+        return learned_points.LearnedPoints(
+            scheme.count,
+            scaling=scheme.scaling,
+            granularity=scheme.granularity,
+            group_size=scheme.group_size,
+            start=scheme.start,
+        )
+    if isinstance(scheme, Prune):
+        return masked.Masked(shape, scheme, scheme.inner)
+    if isinstance(scheme, LowRank):
+        fitted = scheme.fit(as_array(tensor), FitContext(channel_axis=0))
+        rank = max(fitted.rank if isinstance(fitted, LowRankParameters) else 1, 1)
+        return combined.Factored(shape, rank, inner=scheme.inner, reshape=scheme.reshape)
+    if isinstance(scheme, CosineRows):
+        return transformed.LearnedCosines(shape, inner=scheme.inner, start="weight")
+    if isinstance(scheme, Sum):
+        return combined.Summed([form_of(part, tensor, decoders) for part in scheme.parts])
+    return Fitted(scheme)
+
+
+def _latent(
+    scheme: Latent, shape: tuple[int, ...], decoders: dict[str, AffineDecoder]
+) -> latent.Latent:
+    relative = scheme.relative_step or 0.5
+    decoder: Decoder
+    if scheme.domain != "weight":
+        decoder = FrequencyDecoder(
+            shape, scheme.domain, block=scheme.block, step=scheme.step, relative_step=relative
+        )
+    elif scheme.matrix:
+        decoder = MatrixDecoder(shape, block=scheme.block, step=scheme.step, relative_step=relative)
+    elif scheme.shared is not None and scheme.shared in decoders:
+        decoder = decoders[scheme.shared]
+    else:
+        axis = {"tensor": None, "row": 0, "column": 1}[scheme.granularity]
+        if axis is not None and axis >= len(shape):
+            raise SchemeError(f"latent: granularity {scheme.granularity} of rank {len(shape)}")
+        affine = AffineDecoder(
+            scheme.step,
+            relative_step=relative,
+            axis=axis,
+            size=None if axis is None else shape[axis],
+            units=scheme.units,
+        )
+        if scheme.shared is not None:
+            decoders[scheme.shared] = affine
+        decoder = affine
+    rate: CodecRate | FactorizedPrior
+    if scheme.rate == "factorized":
+        rate = prior_per_tap(shape) if scheme.domain == "weight" else FactorizedPrior()
+    else:
+        rate = CodecRate(decoder.latent_shape(shape), interval=scheme.interval)
+    return latent.Latent(shape, decoder, rate=rate, ema_decay=scheme.ema_decay)
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
+    """Parameters without a parametrization: name, module, name in the module, tensor; shared ones
+    once."""
+    found, seen = [], set[int]()
+    for prefix, module in model.named_modules():
+        if isinstance(module, parametrize.ParametrizationList | Compressed):
+            continue
+        for own, tensor in module.named_parameters(recurse=False):
+            name = f"{prefix}.{own}" if prefix else own
+            inside = ".parametrizations." in f".{name}"
+            if id(tensor) not in seen and not inside and tensor.dtype == torch.float32:
+                seen.add(id(tensor))
+                found.append((name, module, own, tensor))
+    return found
+
+
+def _weights(model: nn.Module, example: Any) -> list[Weight]:
+    tensors = _tensors(model)
+    if example is not None:
+        from toolkit.nn.onnx_graph import graph_of
+
+        names = {name for name, *_ in tensors}
+        graph = graph_of(plain_copy(model), example)
+        return [weight for weight in select_weights(graph) if weight.name in names]
+    return [_weight(name, module, tensor) for name, module, _, tensor in tensors]
+
+
+def _weight(name: str, module: nn.Module, tensor: Tensor) -> Weight:
+    kind = next((known for known in _KINDS if isinstance(module, known[0])), None)
+    operators, role, axis = kind[1:] if kind else ((), "weight", 0)
+    is_minor = tensor.ndim < 2
+    return Weight(
+        name=name,
+        value=ir.Value(name=name),
+        shape=tuple(tensor.shape),
+        dtype=ir.DataType.FLOAT,
+        role="minor" if is_minor else role,
+        op_types=operators,
+        nodes=(name.rpartition(".")[0],) if "." in name else (),
+        channel_axis=None if is_minor else axis,
+        is_convolution=tensor.ndim > 2,
+    )
