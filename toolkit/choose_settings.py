@@ -35,7 +35,9 @@ Settings = dict[str, "WeightSettings"]
 _OF_OUTPUTS = ("max_error", "min_agreement")
 """Targets that speak of the outputs themselves, and not of what is behind them."""
 
-_NEED_MOMENTS = frozenset({"compensated", "rate_distortion", "codebook", "trellis"})
+_NEED_MOMENTS = frozenset(
+    {"compensated", "compensated_trellis", "rate_distortion", "codebook", "trellis"}
+)
 
 
 class Run(Protocol):

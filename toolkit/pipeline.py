@@ -178,14 +178,15 @@ def fit_all(
 def centred_places(source: Source, settings: Mapping[str, WeightSettings]) -> dict[str, BiasPlace]:
     """Where the biases are that take up the mean error of the weights whose settings ask for it."""
     from passes.bias_correction import bias_places
-    from passes.schemes import Compensated
+    from passes.schemes import Compensated, CompensatedTrellis
     from passes.stages import nested
 
+    kinds = Compensated | CompensatedTrellis
     centred = [
         name
         for name, how in settings.items()
         if how.stages is not None
-        and any(isinstance(part, Compensated) and part.centred for part in nested(how.built()))
+        and any(isinstance(part, kinds) and part.centred for part in nested(how.built()))
     ]
     return bias_places(source.model, centred) if centred else {}
 

@@ -35,7 +35,11 @@ class Chain(ABC, Generic[P]):
 
     def __init__(self, weight: Weight, parameters: P, coder: Coder, opset: int) -> None:
         self.weight, self.parameters, self.coder, self.opset = weight, parameters, coder, opset
-        self.order, self.view = coder_view(weight)
+        self.order, self.view = self.coder_view(weight)
+
+    def coder_view(self, weight: Weight) -> tuple[tuple[int, ...] | None, tuple[int, int, int]]:
+        """How the coder sees the symbols: ``order`` and ``view``."""
+        return coder_view(weight)
 
     @abstractmethod
     def requests(self) -> list[SymbolRequest]:

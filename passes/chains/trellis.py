@@ -15,7 +15,7 @@ from passes.symbol_packing import SymbolRequest
 class TrellisChain(UniformChain):
     """symbols, of which the decoder makes integers -> DequantizeLinear, or Cast and Mul.
 
-    The symbols are coded in the weight's own order, in the rows of which the trellis was fitted.
+    The symbols are coded in the order in the rows of which the trellis was fitted.
 
     Raises SchemeError where another coder than the wide one is asked for.
     """
@@ -26,12 +26,16 @@ class TrellisChain(UniformChain):
         if coder not in ("auto", "wide"):
             raise SchemeError(f"trellis: only the wide coder knows its symbols, not {coder}")
         integers = UniformParameters(
-            parameters.integers, parameters.scale, None, None, 0, parameters.dtype
+            parameters.integers, parameters.scale, None, parameters.axis, 0, parameters.dtype
         )
+        self._fitted = parameters
         super().__init__(weight, integers, coder, opset)
-        self.order, self.view = None, parameters.view
         self._symbols = parameters.symbols.astype(integers.symbols.dtype)
+
+    def coder_view(self, weight: Weight) -> tuple[tuple[int, ...] | None, tuple[int, int, int]]:
+        return self._fitted.order, self._fitted.view
 
     def requests(self) -> list[SymbolRequest]:
         name, shape = self.weight.name, self._symbols.shape
-        return [SymbolRequest(name, self._symbols, self.view, shape, "wide", trellis=True)]
+        request = SymbolRequest(name, self._symbols, self.view, shape, "wide", trellis=True)
+        return [request, *super().requests()[1:]]

@@ -10,6 +10,7 @@ from passes.schemes.binary import Binary, BinaryParameters, Ternary, TernaryPara
 from passes.schemes.codebook import Codebook
 from passes.schemes.codebook_parameters import CodebookParameters, joint_bits
 from passes.schemes.compensated import Compensated
+from passes.schemes.compensated_trellis import CompensatedTrellis
 from passes.schemes.cosine_rows import CosineRows, CosineRowsParameters
 from passes.schemes.fixed_point import FixedPoint, FixedPointParameters
 from passes.schemes.joint_fit import fit_jointly
@@ -43,6 +44,7 @@ __all__ = [
     "Codebook",
     "CodebookParameters",
     "Compensated",
+    "CompensatedTrellis",
     "CosineRows",
     "CosineRowsParameters",
     "FitContext",

@@ -36,12 +36,15 @@ class TrellisParameters(Parameters):
     """A fitted trellis quantiser.
 
     Attributes:
-        symbols: int16, the weight's shape: what is coded, row after row of ``view``.
+        symbols: int16, the weight's shape with its axes in ``order``: what is coded, row after row
+            of ``view``.
         view: Three dimensions whose last one is a row; their product is at least the number of
             symbols, which zeros follow.
-        scale: float32 [], positive.
+        scale: float32 [], or (shape[axis],) for one per index of ``axis``, positive.
         coded_bits: About what the symbols take when coded.
         dtype: The weight's own type.
+        axis: The axis of several scales.
+        order: The order of the weight's axes in which symbols are coded; None for its own.
     """
 
     symbols: np.ndarray
@@ -49,12 +52,15 @@ class TrellisParameters(Parameters):
     scale: np.ndarray
     coded_bits: float
     dtype: np.dtype
+    axis: int | None = None
+    order: tuple[int, ...] | None = None
 
     name: ClassVar[str] = "trellis"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.symbols.shape
+        coded = self.symbols.shape
+        return coded if self.order is None else tuple(coded[i] for i in np.argsort(self.order))
 
     @cached_property
     def integers(self) -> np.ndarray:
@@ -62,17 +68,21 @@ class TrellisParameters(Parameters):
         symbols."""
         values = trellis_integers(_in_rows(self.symbols, self.view))
         fits = int(values.max()) <= 127 and int(values.min()) >= -128
-        flat = values.reshape(-1)[: self.symbols.size].reshape(self.shape)
-        return flat.astype(np.int8) if fits else flat
+        flat = values.reshape(-1)[: self.symbols.size].reshape(self.symbols.shape)
+        own = flat if self.order is None else flat.transpose(np.argsort(self.order))
+        return np.ascontiguousarray(own, np.int8 if fits else np.int16)
 
     def decode(self) -> np.ndarray:
         """float32 arithmetic, then rounded to the weight's type."""
-        values: np.ndarray = self.integers.astype(np.float32) * self.scale
+        spread = self.scale
+        if self.axis is not None:
+            spread = spread.reshape([-1 if i == self.axis else 1 for i in range(len(self.shape))])
+        values: np.ndarray = self.integers.astype(np.float32) * spread
         return values.astype(self.dtype, copy=False)
 
     def bits(self) -> float:
-        """The search's own count, and 32 of the scale."""
-        return self.coded_bits + 32
+        """The search's own count, and 32 of each scale."""
+        return self.coded_bits + 32 * self.scale.size
 
 
 @dataclass(frozen=True)
