@@ -17,6 +17,7 @@ from toolkit.judged_values import JudgedValues
 from toolkit.memory import release_memory
 from toolkit.metrics import Metric, Score
 from toolkit.moment_store import moments_of
+from toolkit.pipeline import finish
 from toolkit.prepare_model import Prepared, prepare, searchable
 from toolkit.quantiser_search import choose_steps
 from toolkit.search import SearchResult
@@ -46,6 +47,7 @@ class Run(Protocol):
     calibration: Path | None
     threads: int
     portable: Portable
+    sequential: bool
 
     @property
     def progress(self) -> Callable[[str, str], None]: ...
@@ -126,6 +128,8 @@ def choose_settings(
             choice.result = choose_steps(
                 source, prepared, fixed, target, run.portable, with_curve, run.progress
             )
+            if run.sequential and choice.result.steps is not None and calibrated:
+                _refit(run, source, prepared, choice, target, fixed)
         _take(choice, names, prepared)
     _release(prepared)
     release_memory()
@@ -160,6 +164,44 @@ def _measure(
         source.weights, store, run.threads, places, prepared.extras
     )
     prepared.checked.fitting = prepared.fitting
+
+
+def _refit(
+    run: Run,
+    source: Source,
+    prepared: Prepared,
+    choice: Choice,
+    target: Target,
+    fixed: Settings,
+) -> None:
+    """Fits layers again to the inputs that the compressed ones before them give, and keeps that
+    where it is better."""
+    from toolkit.refit_in_order import refit_in_order
+
+    result = choice.result
+    if result is None or result.steps is None or result.fidelity is None:
+        return
+    fitting, values = refit_in_order(
+        source, prepared, result.steps, run.threads, lambda text: run.progress("refit", text)
+    )
+    found, before = prepared.fidelity_with(values), result.fidelity
+    searched = target.with_baseline(prepared.baseline)
+    better = searched.excess(found) > searched.excess(before) and found.healthy >= before.healthy
+    if better and prepared.checks is not None:
+        last_word = target.with_baseline(prepared.checks.baseline)
+        better = last_word.meets_fidelity(prepared.checks.fidelity_with(values))
+    if better and target.kind == "target_size":
+        plan: dict[str, WeightSettings | Parameters] = {**fixed}
+        for name, step in result.steps.items():
+            plan[name] = fitting.kept(name, step) or fitting.settings(name, step)
+        better = finish(source.model.clone(), plan, run.portable).num_bytes <= target.value
+    if better:
+        prepared.fitting = prepared.checked.fitting = fitting
+        choice.moments, result.fidelity = fitting.moments, found
+    choice.notes.append(
+        "layers fitted again to the inputs that the compressed ones before them give: "
+        f"{before.sqnr_db:.2f} -> {found.sqnr_db:.2f} dB, {'taken' if better else 'not taken'}"
+    )
 
 
 def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:

@@ -109,6 +109,11 @@ def main(context: click.Context, debug: bool) -> None:
     type=PATH,
     help="Real inputs: .npz file, folder of .npz/.npy, or module:function that yields them.",
 )
+@click.option(
+    "--sequential",
+    is_flag=True,
+    help="Fit each layer again to what the compressed layers before it give.",
+)
 @click.option("--report", type=PATH, help="Write an HTML report here.")
 @click.option(
     "--portable/--no-portable",

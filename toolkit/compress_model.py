@@ -58,6 +58,7 @@ def compress(
     metric: str | None = None,
     labels: PathLike | None = None,
     calibration: PathLike | None = None,
+    sequential: bool = False,
     report: PathLike | None = None,
     dry_run: bool = False,
     jobs: int | None = None,
@@ -87,6 +88,8 @@ def compress(
             the calibration data, in its order.
         calibration: real inputs: an .npz file, a folder, or `module:function` that yields mappings.
             Most of them are fitted to, the others measured on; made from the signature where None.
+        sequential: at the end fit each layer again to the inputs that the compressed layers before
+            it give, and take that where it is better; with calibration only.
         report: path of an HTML report to write.
         dry_run: do all of the work and write nothing.
         jobs: threads; one per core where None.
@@ -113,6 +116,8 @@ def compress(
         "--metric": metric,
         "--labels": labels,
     }
+    if sequential and calibration is None:
+        raise InputError("--sequential: give real inputs by --calibration")
     if max_drop is not None and metric is None:
         raise InputError(
             "--max-drop: give the metric that may drop, by --metric top1, cosine, auc, perplexity "
@@ -128,6 +133,7 @@ def compress(
         portable,
         progress or (lambda stage, detail: None),
         make_metric(metric, labels, calibration),
+        sequential,
     )
     given = given_settings(recipe, bits, lossless)
     job.check_paths([Path(given.source)] if given.source else [])
@@ -183,6 +189,7 @@ class _Job:
     portable: Portable
     progress: Progress
     metric: Metric | TaskMetric | None = None
+    sequential: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -509,6 +516,8 @@ def _command(job: _Job, given: GivenSettings, targets: Mapping[str, Any]) -> str
             parts += [option, f"{value:g}" if isinstance(value, float) else str(value)]
     if given.lossless:
         parts.append("--lossless")
+    if job.sequential:
+        parts.append("--sequential")
     if job.portable != "auto":
         parts.append("--portable" if job.portable == "always" else "--no-portable")
     return shlex.join(parts)

@@ -18,6 +18,7 @@ STAGES = {
     "moments": "measuring the inputs of every layer",
     "search": "searching quantisation steps",
     "scan": "measuring each weight under each scheme",
+    "refit": "fitting layers again in order",
     "sweep": "computing the points of the curve",
     "sensitivity": "measuring how much each weight matters",
     "prune": "choosing channels and refitting layers",

@@ -83,6 +83,13 @@ class CalibratedFitting:
         size = sum(weight.num_elements for weight in weights.values())
         self._candidates = min(_CANDIDATES, MAX_KEPT // max(size, 1))
 
+    def with_moments(self, moments: Mapping[str, Moments | RowUse]) -> CalibratedFitting:
+        """The same by other moments, nothing fitted yet; it keeps one candidate whatever its
+        size."""
+        other = CalibratedFitting(self._weights, moments, self._threads, self._places, self._extras)
+        other._candidates = 1
+        return other
+
     def values(self, arrays: Arrays, steps: Mapping[str, float], draft: bool) -> dict[str, Array]:
         from passes.bias_correction import bias_changes
 
