@@ -44,7 +44,9 @@ sanitize() {
 export -f sanitize
 export python
 TAIL=60 part cuda_decode 150 "$python" -m benchmarks.cuda_decode --folder "$folder" --budget 90
+TAIL=90 part cuda_packed 120 "$python" -m benchmarks.cuda_packed --folder "$folder"
+part cuda_session 60 "$python" -m benchmarks.cuda_session
 part sanitizer 120 bash -c sanitize
-rm -f "$folder/cuda_decode.log"
+rm -f "$folder/cuda_decode.log" "$folder/cuda_packed.log"  # the same as the tables
 echo "$failed parts failed; tables in $folder"
 exit $failed

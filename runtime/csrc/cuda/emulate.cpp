@@ -15,22 +15,24 @@ namespace {
 
 using Decode = void (*)(const HostWarp&, const DecodeLaunch&, const BlockJob&, const WarpMemory&);
 
-template <class Symbol>
+template <class Symbol, bool kTrellis>
 Decode decoder_of(Layout layout) {
   switch (layout) {
     case Layout::kDirect:
-      return decode_block<Symbol, Layout::kDirect, HostWarp>;
+      return decode_block<Symbol, Layout::kDirect, kTrellis, HostWarp>;
     case Layout::kPaired:
-      return decode_block<Symbol, Layout::kPaired, HostWarp>;
+      return decode_block<Symbol, Layout::kPaired, kTrellis, HostWarp>;
     case Layout::kBuckets:
-      return decode_block<Symbol, Layout::kBuckets, HostWarp>;
+      return decode_block<Symbol, Layout::kBuckets, kTrellis, HostWarp>;
     default:
-      return decode_block<Symbol, Layout::kGlobalBuckets, HostWarp>;
+      return decode_block<Symbol, Layout::kGlobalBuckets, kTrellis, HostWarp>;
   }
 }
 
 Decode decoder_of(const DecodePlan& plan) {
-  return plan.wide ? decoder_of<int16_t>(plan.geometry.layout) : decoder_of<int8_t>(plan.geometry.layout);
+  const Layout layout = plan.geometry.layout;
+  if (plan.wide) return plan.launch.trellis ? decoder_of<int16_t, true>(layout) : decoder_of<int16_t, false>(layout);
+  return plan.launch.trellis ? decoder_of<int8_t, true>(layout) : decoder_of<int8_t, false>(layout);
 }
 
 // Memory of exactly the size asked for, at a multiple of 16 bytes, so that a sanitizer sees every access outside.

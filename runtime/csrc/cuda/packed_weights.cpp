@@ -92,13 +92,20 @@ int64_t packed_words(int64_t outputs, int64_t inputs, int bits) {
 
 bool pack_fields(const uint8_t* fields, int64_t outputs, int64_t inputs, int bits, uint32_t* packed) {
   std::fill_n(packed, packed_words(outputs, inputs, bits), 0u);
-  for (int64_t n = 0; n < outputs; ++n)
-    for (int64_t k = 0; k < inputs; ++k) {
-      const uint32_t field = fields[n * inputs + k];
-      if (field >> bits) return false;
-      const Place place = place_of(n, k, inputs, bits);
-      packed[place.word] |= field << place.shift;
+  const int64_t chunk = chunk_inputs(bits);
+  std::vector<Place> places(static_cast<size_t>(chunk));  // of an output's inputs in its first chunk
+  for (int64_t n = 0; n < outputs; ++n) {
+    for (int64_t k = 0; k < chunk; ++k) places[static_cast<size_t>(k)] = place_of(n, k, inputs, bits);
+    for (int64_t first = 0; first < inputs; first += chunk) {
+      uint32_t* const to = packed + first / chunk * kWarpLanes * 4;
+      const int64_t count = std::min(chunk, inputs - first);
+      for (int64_t k = 0; k < count; ++k) {
+        const uint32_t field = fields[n * inputs + first + k];
+        if (field >> bits) return false;
+        to[places[static_cast<size_t>(k)].word] |= field << places[static_cast<size_t>(k)].shift;
+      }
     }
+  }
   return true;
 }
 

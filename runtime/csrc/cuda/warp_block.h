@@ -71,15 +71,15 @@ struct WordRing {
   }
 };
 
-// Decodes one block and writes it out.
-template <class Symbol, Layout kLayout, class W>
+// Decodes one block and writes it out. kTrellis: the set is a trellis set, which the launch says too.
+template <class Symbol, Layout kLayout, bool kTrellis, class W>
 TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const BlockJob& job, const WarpMemory& memory) {
   constexpr bool kWide = sizeof(Symbol) == 2;
   constexpr uint32_t kGroup = 4 / sizeof(Symbol);  // steps whose symbols make a word of the tile
   static_assert(kGroup * (kWide ? 2 : 1) * kWarpLanes <= kChunkWords, "a group takes no more words than top_up gives");
   const TensorJob& t = launch.tensors[job.tensor];
   const uint32_t columns = t.c;
-  const bool trellis = launch.trellis, contexts = launch.contexts, col_classes = launch.columns;
+  const bool contexts = launch.contexts, col_classes = launch.columns;
   const int low_bits = launch.low_bits;
   // Kept in a register: the compiler must take it that stores change what lies in memory.
   const int8_t* const class_c = launch.classes_of_axes + (col_classes ? t.class_c : 0);
@@ -107,7 +107,7 @@ TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const Block
     const uint8_t* const record =
         memory.records + wide::class_of(row_class[i], col_class, launch.classes) * kRecordBytes;
     tables[i] = *reinterpret_cast<const Bytes8*>(record);
-    if (trellis) second_tables[i] = *reinterpret_cast<const Bytes8*>(record + 8);
+    if constexpr (kTrellis) second_tables[i] = *reinterpret_cast<const Bytes8*>(record + 8);
   };
   const auto begin_row = [&](int i) {
     previous[i] = 0;
@@ -166,8 +166,9 @@ TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const Block
       if (col_classes) choose_record(i, this_class);
       int z = 0;
       if (contexts) z = wide::context_of(previous[i], byte_of(tables[i], 5), byte_of(tables[i], 6));
-      const bool second = trellis && (state[i] & 1);
-      const uint32_t table = byte_of(second ? second_tables[i] : tables[i], z);
+      const Bytes8* of_quantiser = &tables[i];
+      if constexpr (kTrellis) of_quantiser = state[i] & 1 ? &second_tables[i] : of_quantiser;
+      const uint32_t table = byte_of(*of_quantiser, z);
       previous[i] = pop_from<kLayout>(memory.tables + table * launch.table_stride, launch.entries_at, &x[i]);
       needs[i] = wide::needs_word(x[i]);
     });
@@ -184,7 +185,7 @@ TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const Block
       refill();
     }
     warp.each([&](int i) {
-      const int value = trellis ? wide::trellis_integer(symbol[i], &state[i]) : symbol[i];
+      const int value = kTrellis ? wide::trellis_integer(symbol[i], &state[i]) : symbol[i];
       packed[i] = kWide ? push_half(packed[i], value) : push_byte(packed[i], value);
     });
   };

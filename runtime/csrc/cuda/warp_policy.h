@@ -59,7 +59,11 @@ struct DeviceWarp {
 
 TK_WARP int count_bits(uint32_t mask) { return __popc(mask); }
 // Byte z (0-7) of eight, the last of which is zero.
-TK_WARP uint32_t byte_of(Bytes8 bytes, int z) { return __byte_perm(bytes.word[0], bytes.word[1], 0x7770u | z); }
+TK_WARP uint32_t byte_of(Bytes8 bytes, int z) {
+  uint32_t byte;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(byte) : "r"(bytes.word[0]), "r"(bytes.word[1]), "r"(0x7770 | z));
+  return byte;
+}
 // Moves four bytes down and puts the low byte of `value` on top.
 TK_WARP uint32_t push_byte(uint32_t packed, int value) { return __byte_perm(packed, value, 0x4321); }
 TK_WARP uint32_t push_half(uint32_t packed, int value) { return __byte_perm(packed, value, 0x5432); }

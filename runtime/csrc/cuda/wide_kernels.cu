@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = kMostWarps * kWarpLanes;
 
-template <class Symbol, Layout kLayout>
+template <class Symbol, Layout kLayout, bool kTrellis>
 __global__ void __launch_bounds__(kThreads, 1) decode_wide(const __grid_constant__ DecodeLaunch launch) {
   extern __shared__ uint4 shared[];
   constexpr bool kInShared = kLayout != Layout::kGlobalBuckets;
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads, 1) decode_wide(const __grid_constant
   places.tile = reinterpret_cast<uint32_t*>(own + kRingWords * sizeof(uint16_t));
   const DeviceWarp warp{static_cast<int>(threadIdx.x % kWarpLanes)};
   for (uint32_t b = warp_number * gridDim.x + blockIdx.x; b < launch.num_blocks; b += gridDim.x * warps)
-    decode_block<Symbol, kLayout>(warp, launch, launch.blocks[b], places);
+    decode_block<Symbol, kLayout, kTrellis>(warp, launch, launch.blocks[b], places);
 }
 
 __global__ void patch_wide(const __grid_constant__ DecodeLaunch launch) {
@@ -41,22 +41,24 @@ __global__ void patch_wide(const __grid_constant__ DecodeLaunch launch) {
 
 using Kernel = void (*)(DecodeLaunch);
 
-template <class Symbol>
+template <class Symbol, bool kTrellis>
 Kernel kernel_of(Layout layout) {
   switch (layout) {
     case Layout::kDirect:
-      return decode_wide<Symbol, Layout::kDirect>;
+      return decode_wide<Symbol, Layout::kDirect, kTrellis>;
     case Layout::kPaired:
-      return decode_wide<Symbol, Layout::kPaired>;
+      return decode_wide<Symbol, Layout::kPaired, kTrellis>;
     case Layout::kBuckets:
-      return decode_wide<Symbol, Layout::kBuckets>;
+      return decode_wide<Symbol, Layout::kBuckets, kTrellis>;
     default:
-      return decode_wide<Symbol, Layout::kGlobalBuckets>;
+      return decode_wide<Symbol, Layout::kGlobalBuckets, kTrellis>;
   }
 }
 
 Kernel kernel_of(const DecodePlan& plan) {
-  return plan.wide ? kernel_of<int16_t>(plan.geometry.layout) : kernel_of<int8_t>(plan.geometry.layout);
+  const Layout layout = plan.geometry.layout;
+  if (plan.wide) return plan.launch.trellis ? kernel_of<int16_t, true>(layout) : kernel_of<int16_t, false>(layout);
+  return plan.launch.trellis ? kernel_of<int8_t, true>(layout) : kernel_of<int8_t, false>(layout);
 }
 
 }  // namespace

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latency and device memory of sessions on ONNX Runtime's CUDA provider, by where weights lie.
+
+    python -m benchmarks.cuda_session PLAIN.onnx COMPRESSED.onnx [--folder F]
+
+PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. Each way is
+measured in a process of its own: session start from a warm file cache, device memory that the
+session takes, and the median latency at batch 1, 8 and 32, inputs bound on the device. Where there
+is no GPU or no CUDA provider, or without models, the table says "not measured".
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.cuda_decode import NOT_MEASURED
+from benchmarks.cuda_packed import markdown
+from runtime import gpu
+
+WAYS = ("float16", "dense", "packed", "stream")
+BATCHES = (1, 8, 32)
+HEAD = ("weights", "start s", "MB on the device", *(f"ms at batch {n}" for n in BATCHES))
+PROVIDER = "CUDAExecutionProvider"
+
+
+def obstacle() -> str:
+    """Why nothing can be measured here; empty where it can."""
+    import onnxruntime
+
+    if PROVIDER not in onnxruntime.get_available_providers():
+        return f"this onnxruntime has no {PROVIDER}"
+    return gpu.why_not()
+
+
+def feeds_of(session: Any, batch: int) -> dict[str, np.ndarray]:
+    """Made-up inputs: open dimensions are the batch, further ones 128."""
+    random = np.random.default_rng(0)
+    feeds = {}
+    for item in session.get_inputs():
+        shape = [
+            size if isinstance(size, int) else (batch if place == 0 else 128)
+            for place, size in enumerate(item.shape)
+        ]
+        if "int" in item.type:
+            kind = np.int32 if "int32" in item.type else np.int64
+            feeds[item.name] = random.integers(0, 2, shape).astype(kind)
+        else:
+            kind = np.float16 if "float16" in item.type else np.float32
+            feeds[item.name] = random.normal(size=shape).astype(kind)
+    return feeds
+
+
+def measure(way: str, plain: str, compressed: str) -> dict[str, Any]:
+    """One way, in this process."""
+    import onnxruntime
+
+    import runtime
+
+    path = plain if way == "float16" else compressed
+    Path(path).read_bytes()  # into the cache of files
+    # A context takes memory of its own, which is no weight's.
+    onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+    before = gpu.examine().free_bytes
+    start = time.perf_counter()
+    if way == "float16":
+        session = onnxruntime.InferenceSession(path, providers=[PROVIDER])
+    else:
+        session = runtime.InferenceSession(path, providers=[PROVIDER], residency=way)
+    found: dict[str, Any] = {"start": time.perf_counter() - start}
+    if PROVIDER not in session.get_providers():
+        raise SystemExit(f"{way}: the session runs without {PROVIDER}")
+    found["bytes"] = before - gpu.examine().free_bytes
+    for batch in BATCHES:
+        binding = session.io_binding()
+        for name, array in feeds_of(session, batch).items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
+            binding.bind_ortvalue_input(name, value)
+        for item in session.get_outputs():
+            binding.bind_output(item.name, "cuda")
+        times = []
+        for number in range(60):
+            begin = time.perf_counter()
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            if number >= 10:
+                times.append(time.perf_counter() - begin)
+        found[f"batch {batch}"] = statistics.median(times)
+    return found
+
+
+def run_apart(way: str, plain: Path, compressed: Path) -> dict[str, Any]:
+    """Measure one way in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.cuda_session", str(plain), str(compressed)]
+    result = subprocess.run([*command, "--way", way], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"{way}: {result.stderr.strip().splitlines()[-1:]}")
+    return dict(json.loads(result.stdout.strip().splitlines()[-1]))
+
+
+@click.command()
+@click.argument("models", nargs=-1, type=click.Path(path_type=Path, exists=True))
+@click.option("--folder", type=click.Path(path_type=Path), help="Where the table goes.")
+@click.option("--way", type=click.Choice(WAYS), help="Measure one way, and print it as JSON.")
+def main(models: tuple[Path, ...], folder: Path | None, way: str | None) -> None:
+    """Measure sessions on the CUDA provider."""
+    if len(models) not in (0, 2):
+        raise click.UsageError("two models are needed: PLAIN.onnx COMPRESSED.onnx")
+    if way:
+        print(json.dumps(measure(way, *map(str, models))))
+        return
+    problem = obstacle() or ("" if models else "no models were named")
+    rows, head = [], ""
+    if problem:
+        head = f"Not measured: {problem}\n\n"
+        rows = [[name, *[NOT_MEASURED] * (len(HEAD) - 1)] for name in WAYS]
+    else:
+        for name in WAYS:
+            found = run_apart(name, *models)
+            latencies = (f"{found[f'batch {n}'] * 1e3:.2f}" for n in BATCHES)
+            row = [name, f"{found['start']:.2f}", f"{found['bytes'] / 1e6:.0f}", *latencies]
+            rows.append(row)
+    text = head + markdown("Sessions", HEAD, rows)
+    print(text)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cuda_session.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
