@@ -20,7 +20,9 @@ def train(run: Run, splits: Splits) -> nn.Module:
     return deep_compression(run, splits, lenet_300_100(), _LAYERS, 256)
 
 
-command = recipe_command(GOAL, lenet_300_100, load_digits, train, {"epochs": 40})
+command = recipe_command(
+    "lenet300_deep_compression", GOAL, lenet_300_100, load_digits, train, {"epochs": 40}
+)
 
 if __name__ == "__main__":
     command(prog_name="python -m models.lenet300_deep_compression")

@@ -46,7 +46,7 @@ def train(kind: str, run: Run, splits: Splits) -> nn.Module:
     model = lenet_300_100()
     sgd = OptimizerSettings(name="sgd", rate=0.1, momentum=0.9)
     train_digits(run, splits, None, model, [], epochs=plain, batch_size=256, optimizer=sgd)
-    method = LC(rules(kind), mu=1e-3, growth=1.0 if run.quick else 1.2, steps=epochs)
+    method = LC(rules(kind), mu=1e-3, growth=1.0 if run.quick else 1.25, steps=epochs)
     train_digits(
         run,
         splits,
@@ -64,7 +64,12 @@ def train(kind: str, run: Run, splits: Splits) -> nn.Module:
 
 commands = {
     kind: recipe_command(
-        goal, lenet_300_100, load_digits, functools.partial(train, kind), {"epochs": 40}
+        f"lenet300_lc {kind}",
+        goal,
+        lenet_300_100,
+        load_digits,
+        functools.partial(train, kind),
+        {"epochs": 30},
     )
     for kind, goal in GOALS.items()
 }

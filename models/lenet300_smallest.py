@@ -56,7 +56,12 @@ def train(run: Run, splits: Splits) -> nn.Module:
 
 
 command = recipe_command(
-    GOAL, lenet_300_100, load_digits, train, {"multiplier": 1.3e-5, "epochs": 60}
+    "lenet300_smallest",
+    GOAL,
+    lenet_300_100,
+    load_digits,
+    train,
+    {"multiplier": 1.6e-5, "epochs": 60},
 )
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ def train(run: Run, splits: Splits) -> nn.Module:
     return deep_compression(run, splits, model, _LAYERS, 128)
 
 
-command = recipe_command(GOAL, lenet_5_caffe, load_digits, train, {"epochs": 20})
+command = recipe_command(
+    "lenet5_deep_compression", GOAL, lenet_5_caffe, load_digits, train, {"epochs": 20}
+)
 
 if __name__ == "__main__":
     command(prog_name="python -m models.lenet5_deep_compression")

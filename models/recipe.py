@@ -144,6 +144,7 @@ Train = Callable[[Run, Splits], nn.Module]
 
 
 def recipe_command(
+    name: str,
     goal: Goal,
     original: Callable[[], nn.Module],
     load: Callable[[Run], Splits],
@@ -153,6 +154,7 @@ def recipe_command(
     """The command of a recipe.
 
     Args:
+        name: What stands behind ``python -m models.``.
         goal: What it tries to reach.
         original: Makes the network that counts.
         load: Gives the data, made up ones where the run is quick.
@@ -183,11 +185,16 @@ def recipe_command(
             outcome = measured(
                 goal, run, model, original(), splits, target / f"seed{seed}.onnx", start
             )
-            record = {**dataclasses.asdict(outcome), "ratio": outcome.ratio}
+            told = "".join(f" --{key.replace('_', '-')} {value}" for key, value in given.items())
+            record = {
+                "command": f"python -m models.{name}{told}",
+                **dataclasses.asdict(outcome),
+                "ratio": outcome.ratio,
+            }
             (target / f"seed{seed}.json").write_text(json.dumps(record, indent=1) + "\n")
         click.echo(f"{HEAD}\n{outcome.row()}")
 
-    for name, default in (options or {}).items():
-        flag = f"--{name.replace('_', '-')}"
-        command = click.option(flag, name, default=default, show_default=True)(command)
+    for option, default in (options or {}).items():
+        flag = f"--{option.replace('_', '-')}"
+        command = click.option(flag, option, default=default, show_default=True)(command)
     return command

