@@ -137,43 +137,59 @@ void clear_behind_lanes(const Segment& s, const Tensor& t, char* out) {
   }
 }
 
-// Pieces that go the same way, which are handed out one by one.
+// Pieces that go the same way, dealt out to the threads like cards.
 struct Stretch {
   size_t begin, end;
-  std::atomic<size_t> next;
+  std::vector<std::atomic<size_t>> next;  // of each thread
 
-  Stretch(size_t b, size_t e) : begin(b), end(e), next(b) {}
+  Stretch(size_t first, size_t last, int threads) : begin(first), end(last), next(static_cast<size_t>(threads)) {
+    for (size_t i = first; i < first + next.size(); ++i) next[i % next.size()] = i;
+  }
+
+  // How many pieces thread `t` has left.
+  size_t left(size_t t) const {
+    const size_t at = next[t];
+    return at < end ? (end - at + next.size() - 1) / next.size() : 0;
+  }
+
+  // Takes one of the pieces of thread `t`; `end` where there are none.
+  size_t take(size_t t) { return left(t) ? std::min(end, next[t].fetch_add(next.size())) : end; }
 };
 
 tk_status decode_pieces(const Segment& s, std::vector<Piece> pieces, int threads, tk_isa isa) {
   const Kernels kernels = kernels_for(isa);
   const DecodeBlocks decode = s.wide ? kernels.wide : kernels.narrow;
-  // The longest come first, so that all threads end at about the same time.
+  // The longest come first, so that all threads have about the same to do, and end with short ones.
   std::stable_sort(pieces.begin(), pieces.end(), [&](const Piece& p, const Piece& q) {
     const auto key = [&](const Tensor& t) { return std::tuple(way_of(s, t), -t.lane_stride()); };
     return key(*p.tensor) < key(*q.tensor);
   });
+  const int workers = worker_count(static_cast<int64_t>(pieces.size()), threads);
   std::deque<Stretch> stretches;
   for (size_t i = 0, begin = 0; i < pieces.size(); ++i) {
     if (i + 1 < pieces.size() && way_of(s, *pieces[i].tensor) == way_of(s, *pieces[i + 1].tensor)) continue;
-    stretches.emplace_back(begin, i + 1);
+    stretches.emplace_back(begin, i + 1, workers);
     begin = i + 1;
   }
-  const int workers = worker_count(static_cast<int64_t>(pieces.size()), threads);
   std::atomic<bool> good{true};
-  parallel_for(workers, workers, [&](int64_t, int64_t) {
+  const auto decode_some = [&](Stretch* stretch, size_t thread) {
     Scratch scratch[kMaxSeats];
-    for (Stretch& stretch : stretches) {
-      const auto next = [&](int seat, BlockJob* job) {
-        if (!good) return false;
-        const size_t i = stretch.next++;
-        if (i >= stretch.end) return false;
-        *job = make_job(s, pieces[i], &scratch[seat]);
-        return true;
-      };
-      // No thread takes more blocks at once than are its share.
-      const auto share = (static_cast<int64_t>(stretch.end - stretch.begin) + workers - 1) / workers;
-      if (!decode(static_cast<int>(std::min<int64_t>(share, kMaxSeats)), next)) good = false;
+    const auto next = [&](int seat, BlockJob* job) {
+      const size_t i = good ? stretch->take(thread) : stretch->end;
+      if (i == stretch->end) return false;
+      *job = make_job(s, pieces[i], &scratch[seat]);
+      return true;
+    };
+    const auto seats = static_cast<int>(std::min<size_t>(stretch->left(thread), kMaxSeats));
+    if (seats > 0 && !decode(seats, next)) good = false;
+  };
+  parallel_for(workers, workers, [&](int64_t begin, int64_t end) {
+    for (auto thread = static_cast<size_t>(begin); thread < static_cast<size_t>(end); ++thread) {
+      for (Stretch& stretch : stretches) decode_some(&stretch, thread);
+      // Whoever has nothing left helps those that are slower. Not before: a few blocks too many side by side would end
+      // later than the others' last ones.
+      for (Stretch& stretch : stretches)
+        for (size_t other = 0; other < stretch.next.size(); ++other) decode_some(&stretch, other);
     }
   });
   return good ? TK_OK : TK_ERR_STREAM;
