@@ -104,7 +104,8 @@ def _pack_wide(
     if folded:
         flat = _concatenated(folded)
         wanted.append(SymbolRequest("", flat, folded_view(flat.size), (flat.size,), "wide"))
-    results = [p for part in _divided(wanted, limits.segment) for p in _wide_segment(part, builder)]
+    parts = _divided(wanted, limits.segment)
+    results = [p for part in parts for p in _wide_segment(part, builder, limits.lane_steps)]
     if folded:
         stream = results.pop()
         results += _ranges(folded, stream.value, "wide", stream.num_bytes, builder)
@@ -185,10 +186,13 @@ def _ranges(
     return results
 
 
-def _wide_segment(requests: Sequence[SymbolRequest], builder: ChainBuilder) -> list[PackedSymbols]:
+def _wide_segment(
+    requests: Sequence[SymbolRequest], builder: ChainBuilder, lane_steps: int
+) -> list[PackedSymbols]:
     words = encode_wide(
         [padded(request.symbols, request.view) for request in requests],
         trellis=[request.trellis for request in requests],
+        steps=lane_steps,
     )
     builder.owner = ""
     blob = payload(words, builder)

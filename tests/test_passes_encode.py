@@ -125,6 +125,20 @@ def test_segments_are_split() -> None:
     assert run(portable(model), X)["y"].shape == (2, 48)
 
 
+def test_lanes_are_as_short_as_a_gpu_wants_them() -> None:
+    lanes = []
+    for steps in (0, 64):
+        model = model_of(network())
+        EncodeWeights(
+            dict.fromkeys(LARGE, WeightSettings(bits=8, coder="wide")),
+            limits=PackingLimits(lane_steps=steps),
+        )(model)
+        takes = [node for node in model.graph if node.op_type == "TakeTensor"]
+        lanes.append(sum(take.attributes["lanes"].as_int() for take in takes))
+        assert run(portable(model), X)["y"].shape == (2, 48)
+    assert lanes[1] > 2 * lanes[0]
+
+
 def test_an_adaptive_blob_holds_2_to_the_20_symbols() -> None:
     """More of them, here in tensors that are large together only, make more blobs."""
     text = """< ir_version: 8, opset_import: ["" : 17] > g (float[2,600] x) => (float[2,900] y) {
