@@ -3,7 +3,7 @@
 # Everything that needs a GPU, in one go: build for this device, tests, compute-sanitizer, benchmarks.
 #   bash benchmarks/cuda_all.sh FOLDER [ARCHITECTURE]
 # FOLDER gets logs, Markdown tables and figures as JSON; ARCHITECTURE is as in CMake, by default 90-real. It needs nvcc,
-# cmake, and a Python with torch (CUDA), numpy, onnx, pytest; it installs nothing. Takes about eight minutes at most:
+# cmake, and a Python with torch (CUDA), numpy, onnx, pytest; it installs nothing. Takes under ten minutes, whatever happens:
 # each part has a limit and the next one runs whatever becomes of it. The exit code is the number of parts that failed.
 set -u
 cd "$(dirname "$0")/.."
@@ -32,8 +32,8 @@ build() {
 }
 export -f build
 export architecture
-part build 240 bash -c build
-part tests 150 "$python" -m pytest tests/cuda -q -rs -p no:cacheprovider
+part build 150 bash -c build
+part tests 120 "$python" -m pytest tests/cuda -q -rs -p no:cacheprovider
 # Memory accesses of every kernel over the golden blobs, then races in shared memory over a few.
 sanitize() {
   compute-sanitizer --tool memcheck --error-exitcode 9 "$python" -m pytest tests/cuda -q -x -p no:cacheprovider \
@@ -43,10 +43,10 @@ sanitize() {
 }
 export -f sanitize
 export python
-TAIL=60 part cuda_decode 150 "$python" -m benchmarks.cuda_decode --folder "$folder" --budget 90
-TAIL=90 part cuda_packed 120 "$python" -m benchmarks.cuda_packed --folder "$folder"
-part cuda_session 60 "$python" -m benchmarks.cuda_session
-part sanitizer 120 bash -c sanitize
+TAIL=60 part cuda_decode 110 "$python" -m benchmarks.cuda_decode --folder "$folder" --budget 70
+TAIL=90 part cuda_packed 90 "$python" -m benchmarks.cuda_packed --folder "$folder"
+part cuda_session 20 "$python" -m benchmarks.cuda_session
+part sanitizer 90 bash -c sanitize
 rm -f "$folder/cuda_decode.log" "$folder/cuda_packed.log"  # the same as the tables
 echo "$failed parts failed; tables in $folder"
 exit $failed

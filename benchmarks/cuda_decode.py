@@ -25,8 +25,7 @@ import numpy as np
 from runtime import WideReader, encode_wide, gpu
 from runtime.gpu_output import LAYOUTS, OutputSpec
 
-COLUMNS = 4096
-STEPS = 2048  # of a lane: 32 x 2048 symbols are one block, one warp's work
+COLUMNS = 1024  # of a row, and a lane has one: 32 x 1024 symbols are one block, one warp's work
 SIZES = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30)
 MAIN = 1 << 28
 WAYS: dict[str, dict[str, Any]] = {
@@ -97,7 +96,7 @@ class Case:
         import torch
 
         self.shape = symbols.shape[1:]
-        self.reader = WideReader(encode_wide([symbols], steps=STEPS, **options))
+        self.reader = WideReader(encode_wide([symbols], steps=COLUMNS, **options))
         self.bits = sum(t.code_words for t in self.reader.tensors) * 16 / symbols.size
         self.symbols = torch.from_numpy(symbols[0]).cuda()
         self.scales = torch.rand(self.shape[0], device="cuda") * 0.1

@@ -24,6 +24,7 @@ import click
 import numpy as np
 
 from benchmarks.cuda_decode import NOT_MEASURED, time_launches
+from passes.symbol_packing import short_rows
 from runtime import WideReader, encode_wide, gpu
 from runtime.gpu_output import OutputSpec
 from runtime.packed import PackedProduct, pack_fields
@@ -34,6 +35,7 @@ KINDS = ((4, "uniform"), (8, "uniform"), (2, "uniform"), (4, "codebook"))
 CACHE_BYTES = 200 << 20
 LAYERS = 6  # pairs of matrices: 1.08 GB in float16
 LAYER_BATCHES = (1, 8, 32)
+LANE_STEPS = 512
 PRODUCT_HEAD = ("outputs x inputs", "weight", "batch", "us", "float16 us", "times as fast",
                 "GB/s of packed weights")  # fmt: skip
 LAYER_HEAD = ("weights", "batch", "us", "of float16", "MB of weights", "of float16's")
@@ -170,7 +172,8 @@ def measure_layers(seconds: float) -> list[dict[str, Any]]:
         fields = (q + 8).to(torch.uint8).cpu().numpy()
         packed.append(torch.from_numpy(pack_fields(fields, 4).view(np.int32)).cuda())
         packed_bytes += packed[-1].numel() * 4
-        readers.append(WideReader(encode_wide([q.cpu().numpy()[None]], steps=2048)))
+        rows = q.cpu().numpy().reshape(short_rows((q.shape[0], 1, q.shape[1]), LANE_STEPS))
+        readers.append(WideReader(encode_wide([rows], steps=LANE_STEPS)))
         decoders.append(gpu.DeviceDecoder(readers[-1], 0))
         stream_bytes += sum(decoders[-1].describe()[1:])
     half_bytes = sum(h.numel() * 2 for h in halves)

@@ -186,11 +186,29 @@ def _ranges(
     return results
 
 
+def short_rows(view: tuple[int, int, int], most: int) -> tuple[int, int, int]:
+    """A view of the same symbols in rows of at most `most`, as a lane has a row at least; the view
+    itself where they cannot be divided so, or `most` is 0. Trellis symbols mean other integers in
+    other rows, so theirs are left."""
+    a, b, c = view
+    if not most or c <= most:
+        return view
+    length = next((n for n in range(most, most // 8, -1) if c % n == 0), c)
+    return (a * b, c // length, length) if length < c else view
+
+
 def _wide_segment(
     requests: Sequence[SymbolRequest], builder: ChainBuilder, lane_steps: int
 ) -> list[PackedSymbols]:
+    views = [
+        request.view if request.trellis else short_rows(request.view, lane_steps)
+        for request in requests
+    ]
     words = encode_wide(
-        [padded(request.symbols, request.view) for request in requests],
+        [
+            padded(request.symbols, request.view).reshape(view)
+            for request, view in zip(requests, views, strict=True)
+        ],
         trellis=[request.trellis for request in requests],
         steps=lane_steps,
     )
@@ -203,9 +221,9 @@ def _wide_segment(
     own = [2 * t.code_words + 4 * t.num_lanes + 4 * -(-t.num_lanes // 32) + 20 for t in tensors]
     rest = words.nbytes - sum(own)
     total, done = sum(request.symbols.size for request in requests), 0
-    for request, tensor, base in zip(requests, tensors, own, strict=True):
+    for request, view, tensor, base in zip(requests, views, tensors, own, strict=True):
         builder.owner = request.owner
-        rows, length = request.view[0] * request.view[1], request.view[2]
+        rows, length = view[0] * view[1], view[2]
         attributes: Attributes = {
             "lane": int(tensor.first_lane),
             "lanes": int(tensor.num_lanes),

@@ -51,8 +51,8 @@ class PackingLimits:
     ``sequential`` may use a coder that decodes one symbol after the other; a segment has up to
     ``segment``; zero runs of up to ``runs`` entries are chosen unasked, because the Huffman codes
     of more take stock ONNX Runtime long. ``lane_steps`` symbols of a wide segment are decoded one
-    after the other, 0 for what suits a CPU: a GPU needs thousands of blocks of 32 lanes, so 2048
-    or fewer in large models, at the cost of two bytes and a little for each lane."""
+    after the other, 0 for what suits a CPU: a GPU needs thousands of blocks of 32 lanes, so 512
+    in large models, at the cost of two bytes and a little for each lane."""
 
     small: int = 4096
     sequential: int = 4096
