@@ -27,7 +27,7 @@ def detector(path: Path) -> Path:
     arrays = {
         "A": 0.2 * RNG.standard_normal((64, 96)),
         "B": 60 * RNG.standard_normal((96, 4)),
-        "C": 0.1 * RNG.standard_normal((96, 12)),
+        "C": 0.4 * RNG.standard_normal((96, 12)),
         "c": np.full(12, -12.0),
     }
     nodes = [
@@ -99,7 +99,7 @@ def test_scores_that_detectors_hide_survive(tmp_path: Path) -> None:
 
 def test_an_average_score_is_no_signal() -> None:
     key = "y, part 1 before Sigmoid"
-    score = RNG.standard_normal((6, 50, 3)).astype(np.float32)
+    score = 5 * RNG.standard_normal((6, 50, 3)).astype(np.float32)
     run = [{"y": 0 * score, key: score + np.float32([-30, -20, -10])}]
     judged = JudgedValues.found(run, {"y": [key]})
     assert judged.centres[key].shape == (1, 1, 3)
@@ -107,8 +107,17 @@ def test_an_average_score_is_no_signal() -> None:
     lost = compare_outputs(judged.of(run), judged.of(constant))
     assert lost.sqnr_db == pytest.approx(0.0, abs=0.01)
     assert list(judged.of(run)[0]) == [key]
-    near = [{"y": 0 * score, key: run[0][key] + np.float32(0.1)}]
+    near = [{"y": 0 * score, key: run[0][key] + np.float32(0.5)}]
     assert compare_outputs(judged.of(run), judged.of(near)).sqnr_db == pytest.approx(20, abs=0.5)
+
+
+def test_a_score_that_hardly_moves_is_measured_against_two() -> None:
+    key = "y, part 1 before Sigmoid"
+    score = (0.01 * RNG.standard_normal((6, 50)) - 8).astype(np.float32)
+    judged = JudgedValues.found([{"y": score, key: score}], {"y": [key]})
+    off = [{"y": score, key: score + np.float32(0.1)}]
+    found = compare_outputs(judged.of([{"y": score, key: score}]), judged.of(off))
+    assert found.sqnr_db == pytest.approx(10 * np.log10(2**2 / 0.1**2), abs=0.1)
 
 
 def test_targets_of_the_outputs_look_at_the_outputs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from toolkit.allocation import Allocation, fill_sensitivity
+from toolkit.allocation import MAX_SYMBOL, Allocation, fill_sensitivity
 from toolkit.fidelity import Fidelity
 from toolkit.rate_curve import rate_curve
 from toolkit.search import Measures, search_fidelity, search_size
@@ -142,3 +142,15 @@ def test_draws_that_are_mere_noise_are_pulled_to_the_mean() -> None:
     assert count == 12
     assert np.std(np.log(list(noisy.values()))) < 0.9
     assert np.std(np.log(list(clear.values()))) > 2.0
+
+
+def test_sensitivity_is_measured_with_steps_that_symbols_can_hold() -> None:
+    finest = {name: curve.peak / MAX_SYMBOL for name, curve in CURVES.items()}
+    tried: list[float] = []
+
+    def alone(name: str, step: float, draw: int) -> Fidelity:
+        tried.append(step / finest[name])
+        return outputs({"a": 0.01, "b": 0.01})
+
+    measure_sensitivity(CURVES, finest, alone, outputs(finest), 5.0, lambda text: None)
+    assert len(tried) >= 2 and min(tried) >= 1.0

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
-from toolkit.allocation import fill_sensitivity
+from toolkit.allocation import MAX_SYMBOL, fill_sensitivity
 from toolkit.fidelity import Fidelity
 from toolkit.rate_curve import RateCurve
 
@@ -55,7 +55,7 @@ def measure_sensitivity(
             if time.process_time() > stop or seen >= COVERED * total:
                 break
             seen += curves[name].size
-            step = steps[name] * RATIO**draw
+            step = max(steps[name] * RATIO**draw, curves[name].peak / MAX_SYMBOL)
             noise = _noise(alone(name, step, draw), weights)
             if noise is None and lost is not None:
                 lost.add(name)
