@@ -68,7 +68,7 @@ class ShiftedDigits(TensorLoader):
         )
         self.still = still
 
-    def _like(self, *tensors: Tensor) -> ShiftedDigits:
+    def with_tensors(self, *tensors: Tensor) -> ShiftedDigits:
         other = copy.copy(self)
         other.tensors, other.num_samples = tensors, len(tensors[0])
         return other

@@ -32,7 +32,6 @@ from toolkit.train.run_recipe import TrainReport, run_recipe
 from toolkit.train.sensitivity_scan import Sensitivity, scan_sensitivity
 from toolkit.train.sequence_distillation import sequence_task
 from toolkit.train.staged_pruning import StagedPruning
-from toolkit.train.stored_form import attach_fitted
 from toolkit.train.task import (
     Evaluation,
     Task,
@@ -77,7 +76,6 @@ __all__ = [
     "TrainedCodebooks",
     "Trainer",
     "accuracy",
-    "attach_fitted",
     "classification",
     "cross_entropy",
     "divergence",

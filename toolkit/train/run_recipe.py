@@ -18,7 +18,6 @@ from toolkit.train.callback import Callback
 from toolkit.train.entropy_penalty import EntropyPenalty
 from toolkit.train.multiplier_search import Point, Target, search_multiplier
 from toolkit.train.rate_control import RateControl
-from toolkit.train.stored_form import attach_fitted
 from toolkit.train.task import Task, first_of
 from toolkit.train.train_recipe import RecipeText, TrainRecipe
 from toolkit.train.trainer import Trainer
@@ -268,7 +267,7 @@ def _exported(trainer: Trainer, path: Path) -> int:
     from toolkit.nn.export import export
 
     model = trainer.model.cpu().eval()
-    attach_fitted(model, trainer.parameters())
+    trainer.attach_parameters()
     batch, _ = next(iter(trainer.task.validation.batches(0)))
     example = first_of(batch)[:2].cpu()
     return int(export(model, example, path).num_bytes)

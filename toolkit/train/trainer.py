@@ -195,6 +195,14 @@ class Trainer:
 
         return compressed_bytes(self.model, self.parameters())
 
+    def attach_parameters(self) -> None:
+        """Gives the weights the forms that callbacks have found for them, so that `toolkit.export`
+        writes those. For the end: the model can then be trained no more."""
+        from toolkit.nn import attach_given
+
+        for callback in self.callbacks:
+            attach_given(self.model, callback.parameters())
+
     def reset_optimizer(self) -> None:
         """Forgets momenta and the like: for a callback that begins a new stage."""
         self.optimizer.state.clear()
