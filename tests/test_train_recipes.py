@@ -182,7 +182,7 @@ def test_distill_adds_a_teacher(tmp_path: Path, weights: Path) -> None:
     log = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
     assert "loss.distillation" in log.split(",") and "mu" in log.split(",")
     wrong = run("distill", recipe, *teacher, "--ask", "never", "--folder", tmp_path / "x")
-    refused(wrong, "methods.0.distillation.ask")
+    refused(wrong, "methods.1.distillation.ask")
 
 
 @pytest.mark.parametrize(

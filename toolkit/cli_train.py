@@ -102,7 +102,7 @@ def _run(
             if value is not None
         }
         if method:
-            changes["methods"] = [method, *text.data.get("methods", [])]
+            changes["methods"] = [*text.data.get("methods", []), method]
         if target_size is not None:
             changes |= {"target.size": target_size, "target.max_drop": None}
         if max_drop is not None:

@@ -82,7 +82,7 @@ def wrap(
     """
     try:
         found = recipe if isinstance(recipe, Recipe) else recipes.read(recipe)
-        settings = found.assign(_weights(model, example))
+        settings = found.assign(weights_of(model, example))
     except SettingsError as error:
         raise InputError(str(error)) from error
     places = {name: (module, own) for name, module, own, _ in _tensors(model)}
@@ -185,7 +185,9 @@ def _tensors(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
     return found
 
 
-def _weights(model: nn.Module, example: Any) -> list[Weight]:
+def weights_of(model: nn.Module, example: Any = None) -> list[Weight]:
+    """The tensors of ``model`` as rules see them, by their names in the state dict; with
+    ``example`` inputs, as those of its ONNX graph."""
     tensors = _tensors(model)
     if example is not None:
         from toolkit.nn.onnx_graph import graph_of

@@ -11,6 +11,7 @@ from toolkit.train.bit_allocation import (
     proportional,
 )
 from toolkit.train.callback import Callback, StepContext
+from toolkit.train.channel_pruning import prune_channels
 from toolkit.train.compressions import Compression
 from toolkit.train.deep_compression import DeepCompression
 from toolkit.train.distillation import Distillation, divergence
@@ -45,6 +46,7 @@ from toolkit.train.tensor_loader import IterableLoader, TensorLoader
 from toolkit.train.train_settings import OptimizerSettings, ScheduleSettings, TrainSettings
 from toolkit.train.trained_codebooks import TrainedCodebooks
 from toolkit.train.trainer import Best, Result, Trainer
+from toolkit.train.transform_domain import transform_recipe
 
 __all__ = [
     "Best",
@@ -84,10 +86,12 @@ __all__ = [
     "lagrangian",
     "measured_choices",
     "proportional",
+    "prune_channels",
     "regression",
     "run_recipe",
     "scan_sensitivity",
     "search_multiplier",
     "sequence_task",
     "sweep",
+    "transform_recipe",
 ]

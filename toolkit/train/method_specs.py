@@ -22,8 +22,8 @@ from toolkit.train.deep_compression import DeepCompression
 from toolkit.train.distillation import Distillation
 from toolkit.train.entropy_penalty import EntropyPenalty
 from toolkit.train.learning_compression import LC
-from toolkit.train.model_weights import compressions_of, settings_of
 from toolkit.train.named_sources import Source
+from toolkit.train.parameter_rules import compressions_of, settings_of
 from toolkit.train.quantized_distillation import (
     DifferentiableQuantization,
     QuantizedDistillation,

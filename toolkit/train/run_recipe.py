@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from passes.errors import SettingsError
 from toolkit.errors import InputError
 from toolkit.output_file import check_output, write_text
 from toolkit.train.callback import Callback
@@ -140,8 +139,7 @@ class _Run:
         task = recipe.data.task(recipe.batch_size, recipe.seed)
         model = _model(recipe)
         target = self._target(recipe, model, task)
-        if recipe.compress is not None:
-            _wrap(model, recipe)
+        _wrap(model, recipe)
         callbacks = [spec.built(model) for spec in recipe.methods]
         if target is not None and not self.is_search(recipe):
             callbacks.append(_control(callbacks, target))
@@ -238,12 +236,13 @@ def _model(recipe: TrainRecipe) -> nn.Module:
 
 def _wrap(model: nn.Module, recipe: TrainRecipe) -> None:
     """Gives weights the forms of the recipe's ``compress``."""
-    from toolkit.nn import wrap  # type: ignore[attr-defined]
+    from toolkit.nn import wrap
 
-    try:
-        wrap(model, recipe.compress)
-    except SettingsError as error:
-        raise InputError(f"compress: {error}") from error
+    if recipe.compress is not None:
+        try:
+            wrap(model, recipe.compress)
+        except InputError as error:
+            raise InputError(f"compress: {error}") from error
 
 
 def _control(callbacks: list[Callback], target: Target) -> RateControl:
