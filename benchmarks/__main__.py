@@ -15,6 +15,9 @@ ALL = (
     "sums",
     "transform",
     "deep_compression",
+    "cuda_decode",
+    "cuda_packed",
+    "cuda_session",
 )
 
 

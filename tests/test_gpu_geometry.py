@@ -70,6 +70,13 @@ def test_many_blocks_fill_every_multiprocessor(reader: WideReader) -> None:
     assert (info.grid, info.warps) == (1, MOST_WARPS)
 
 
+def test_warps_take_turns_evenly() -> None:
+    reader = WideReader(encode_wide([laplace((32 * 62, 1, 64), 2)], contexts="off", steps=64))
+    assert reader.info.num_blocks == 62
+    info = plan(reader, 0, multiprocessors=1)
+    assert info.warps == 21  # three turns of 21, 21 and 20, not of 24, 24 and 14
+
+
 def test_tables_are_laid_out_for_the_room_there_is(reader: WideReader) -> None:
     found = [plan(reader, 0, shared_bytes=size).layout for size in (232448, 101376, 65536, 8192)]
     assert plan(reader, 0).tables > 8

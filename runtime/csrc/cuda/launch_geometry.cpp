@@ -54,8 +54,10 @@ Geometry geometry_of(const DeviceLimits& limits, const TableNeeds& needs, int64_
   const int64_t fitting = std::min<int64_t>(
       {room / static_cast<int64_t>(kWarpBytes), kMostWarps, limits.block_threads / kWarpLanesOfBlock});
   if (fitting < 1 || num_blocks < 1) return g;
+  // Every warp takes as many blocks as the others, or one less: a last turn of few warps would leave the device idle.
   const int64_t wanted = (num_blocks + limits.multiprocessors - 1) / limits.multiprocessors;
-  g.warps = static_cast<int32_t>(std::min(fitting, wanted));
+  const int64_t turns = (wanted + fitting - 1) / fitting;
+  g.warps = static_cast<int32_t>((wanted + turns - 1) / turns);
   g.grid = static_cast<int32_t>(std::min<int64_t>(limits.multiprocessors, (num_blocks + g.warps - 1) / g.warps));
   g.shared_bytes = static_cast<int32_t>(shared_bytes_of(layout, needs, g.warps));
   return g;
