@@ -24,10 +24,10 @@ import click
 import numpy as np
 
 from benchmarks.cuda_decode import NOT_MEASURED, time_launches
-from passes.symbol_packing import short_rows
 from runtime import WideReader, encode_wide, gpu
 from runtime.gpu_output import OutputSpec
 from runtime.packed import PackedProduct, pack_fields
+from runtime.wide import short_rows
 
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008))  # outputs, inputs
 BATCHES = (1, 2, 4, 8, 16)

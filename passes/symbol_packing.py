@@ -28,7 +28,7 @@ from passes.settings import Coding
 from passes.symbol_requests import PackedSymbols, PackingLimits, SymbolRequest
 from runtime.errors import CodecError
 from runtime.small import MAX_SYMBOLS
-from runtime.wide import WideReader, encode_wide
+from runtime.wide import WideReader, encode_wide, short_rows
 
 _MOST_ADAPTIVE = 1 << 20  # symbols of one blob (FORMAT.md 3)
 
@@ -184,17 +184,6 @@ def _ranges(
         results.append(PackedSymbols(value, coder, share))
         first = end
     return results
-
-
-def short_rows(view: tuple[int, int, int], most: int) -> tuple[int, int, int]:
-    """A view of the same symbols in rows of at most `most`, as a lane has a row at least; the view
-    itself where they cannot be divided so, or `most` is 0. Trellis symbols mean other integers in
-    other rows, so theirs are left."""
-    a, b, c = view
-    if not most or c <= most:
-        return view
-    length = next((n for n in range(most, most // 8, -1) if c % n == 0), c)
-    return (a * b, c // length, length) if length < c else view
 
 
 def _wide_segment(

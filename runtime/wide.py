@@ -101,6 +101,17 @@ def encode_wide(
     return np.ctypeslib.as_array(memory)
 
 
+def short_rows(view: tuple[int, int, int], most: int) -> tuple[int, int, int]:
+    """A view of the same symbols in rows of at most `most`, as a lane has a row at least; the view
+    itself where they cannot be divided so, or `most` is 0. Trellis symbols mean other integers in
+    other rows, so theirs are left."""
+    a, b, c = view
+    if not most or c <= most:
+        return view
+    length = next((n for n in range(most, most // 8, -1) if c % n == 0), c)
+    return (a * b, c // length, length) if length < c else view
+
+
 def has_trellis(words: npt.NDArray[np.uint16]) -> bool:
     """Whether a wide blob, uint16 [n], says that it has trellis sets (FORMAT.md 2.2)."""
     return words.size > _FLAGS_AT and bool(words[_FLAGS_AT] & _FLAG_TRELLIS)

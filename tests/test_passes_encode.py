@@ -25,7 +25,7 @@ from passes import (
 )
 from passes.schemes import Lossless, decode
 from passes.schemes.coded_bits import coded_bits
-from passes.symbol_packing import short_rows
+from runtime.wide import short_rows
 from tests.passes_models import model_of, network, normal, portable, proto_of, run
 
 X = {"x": normal(2, 8, 10, 10, seed=9)}
