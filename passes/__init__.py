@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from passes.clean_up import CleanUp
+from passes.compact_chains import CompactChains
 from passes.embed_functions import EmbedFunctions
 from passes.encode_weights import EncodedWeight, EncodeResult, EncodeWeights
 from passes.errors import ModelError, SchemeError, SettingsError
@@ -22,6 +23,7 @@ from passes.symbol_packing import PackingLimits
 __all__ = [
     "CleanUp",
     "Coding",
+    "CompactChains",
     "EmbedFunctions",
     "EncodeResult",
     "EncodeWeights",

@@ -259,17 +259,22 @@ def finish(
     plan: Mapping[str, WeightSettings | Parameters],
     portable: Portable,
     codings: Mapping[str, Coding] | None = None,
+    compact: bool = False,
 ) -> Finished:
     """Encodes the weights of `plan`, cleans up and embeds function bodies. Changes `model`.
 
-    `codings` are those of weights whose parameters `plan` holds.
+    `codings` are those of weights whose parameters `plan` holds. `compact` chains take fewer bytes
+    (`passes.CompactChains`), which `encoded` does not know.
     """
     from passes.clean_up import CleanUp
+    from passes.compact_chains import CompactChains
     from passes.embed_functions import EmbedFunctions
     from passes.encode_weights import EncodeWeights
     from passes.operators import DOMAIN
 
     result = EncodeWeights(plan, codings=codings).call(model)
+    if compact:
+        CompactChains()(model)
     CleanUp()(model)
     EmbedFunctions(portable)(model)
     functions = sorted(name for domain, name, *_ in model.functions if domain == DOMAIN)

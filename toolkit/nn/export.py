@@ -31,9 +31,8 @@ class ExportReport:
         path: The file.
         num_bytes: Of the file, external data included.
         original_bytes: All parameters and floating-point buffers as float32.
-        weight_bytes: Share of the file from which compressed tensors are decoded, their scales,
-            tables and nodes included.
-        graph_bytes: The rest: inputs, outputs, layers, names, tensors that stayed as they were.
+        code_bytes: The blobs of symbols with their tables and headers.
+        other_bytes: The rest: scales, codebooks, tensors that stayed as they were, nodes, names.
         encoded: One row for each compressed tensor.
         names: Name of a tensor in the torch model -> its name in the file.
         functions: Decoders whose bodies the file carries, for stock ONNX Runtime.
@@ -46,8 +45,8 @@ class ExportReport:
     path: Path
     num_bytes: int
     original_bytes: int
-    weight_bytes: int
-    graph_bytes: int
+    code_bytes: int
+    other_bytes: int
     encoded: list[EncodedWeight]
     names: dict[str, str]
     functions: list[str]
@@ -133,17 +132,17 @@ def export(
     from toolkit.pipeline import finish
 
     try:
-        finished = finish(graph, plan, portable, coded)
+        finished = finish(graph, plan, portable, coded, compact=True)
         num_bytes = write_model(finished.model, target)
     except ModelError as error:
         raise InputError(f"{target}: {one_line(error)}") from error
-    weight_bytes = sum(row.num_bytes for row in finished.encoded) + finished.shared_bytes
+    code_bytes = sum(row.code_bytes for row in finished.encoded)
     report = ExportReport(
         path=target,
         num_bytes=num_bytes,
         original_bytes=num_plain,
-        weight_bytes=weight_bytes,
-        graph_bytes=num_bytes - weight_bytes,
+        code_bytes=code_bytes,
+        other_bytes=num_bytes - code_bytes,
         encoded=finished.encoded,
         names=names,
         functions=finished.functions,
