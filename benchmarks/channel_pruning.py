@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Channel pruning of real networks, all ways to choose channels in one run.
 
-    python -m benchmarks.channel_pruning [NAME ...] [--fraction 0.3] [--quick]
+    python -m benchmarks.channel_pruning [NAME ...] [--fraction 0.3] [--allocation A] [--quick]
 
+How many channels each layer loses is found once, from the sensitivity of the outputs with channels
+chosen greedily; all ways to choose them then remove as many of each layer. With `--allocation
+equal` each layer loses the same share.
 Per network and way: parameters, floating-point operations (two for each multiplication) and bytes
 of the file after pruning, latency (the pruned file's to the original's, in plain ONNX Runtime on
 one thread, the two taking turns, the median of the ratios), the error of the outputs on inputs that
@@ -16,6 +19,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -26,6 +30,9 @@ from benchmarks.networks import stock_run
 from models.fetch import DataUnavailable
 from models.network import Feeds, Run
 from models.zoo import network
+from passes import LiftWeights
+from passes.channels import find_channel_groups
+from toolkit.pipeline import fold_layers, read_source
 from toolkit.prune_model import ChannelReport, prune_channels
 
 WAYS = (
@@ -76,8 +83,9 @@ def latency_ratio(original: Run, pruned: Run, feeds: Feeds) -> float:
 class Bench:
     """One network: its original, and the folder that its files are written to."""
 
-    def __init__(self, inputs: Trial, folder: Path, fraction: float) -> None:
-        self.inputs, self.fraction, self.output = inputs, fraction, folder / "pruned.onnx"
+    def __init__(self, inputs: Trial, folder: Path, fraction: float, allocation: str) -> None:
+        self.inputs, self.output = inputs, folder / "pruned.onnx"
+        self.layers = dict.fromkeys(LAYERS[inputs.name], fraction)
         self.calibration = folder / "calibration"
         self.calibration.mkdir()
         inputs.write_calibration(self.calibration)
@@ -85,6 +93,19 @@ class Bench:
         self.original = stock_run(self.path, 1)
         self.expected = inputs.outputs(stock_run(self.path))
         self.example = network(inputs.name).feeds(1)
+        if allocation == "sensitivity":
+            self.layers = self._shares()
+
+    def _shares(self) -> dict[str, float]:
+        """The share of its channels that each layer loses, by the name of its weight."""
+        report = prune_channels(
+            self.path,
+            self.output,
+            layers=self.layers,
+            allocation="sensitivity",
+            calibration=self.calibration,
+        )
+        return {g.name: g.num_removed / g.num_channels for g in report.groups}
 
     def result(self, selection: str, reconstruct: bool, seed: int) -> Result:
         """Prunes in one way and measures."""
@@ -92,7 +113,7 @@ class Bench:
         report = prune_channels(
             self.path,
             self.output,
-            layers=dict.fromkeys(LAYERS[self.inputs.name], self.fraction),
+            layers=self.layers,
             selection=selection,
             reconstruct=reconstruct,
             calibration=self.calibration,
@@ -110,16 +131,29 @@ class Bench:
 
     def title(self, report: ChannelReport) -> str:
         """The original's figures, and how many channels go."""
-        channels = sum(group.num_channels for group in report.groups)
         removed = sum(group.num_removed for group in report.groups)
+        shares = ", ".join(f"{group.num_removed}/{group.num_channels}" for group in report.groups)
         return (
-            f"{self.inputs.name}: {removed} of {channels} channels of {len(report.groups)} groups "
-            f"removed\n{'':24}{'parameters':>11}{'MFLOPs':>9}{'bytes':>12}{'latency':>9}"
+            f"{self.inputs.name}: {removed} of {channels_of(self.inputs.name, self.path)} channels "
+            f"removed ({shares})\n{'':24}{'parameters':>11}{'MFLOPs':>9}{'bytes':>12}{'latency':>9}"
             f"{'output error':>22}{'accuracy':>10}{'seconds':>9}\n"
             + figures("original", report.original_parameters, report.original_macs)
             + f"{report.original_bytes:12,}{1:9.3f}{0:22.3f}"
             + percent(self.inputs.accuracy(self.expected))
         )
+
+
+def channels_of(name: str, path: Path) -> int:
+    """How many channels the layers that may be pruned have."""
+    source = read_source(path)
+    fold_layers(source)
+    LiftWeights(min_elements=0)(source.model)
+    patterns = LAYERS[name]
+    return sum(
+        len(group.channels)
+        for group in find_channel_groups(source.model).groups
+        if any(fnmatchcase(str(p.weight.name), q) for p in group.producers for q in patterns)
+    )
 
 
 def figures(name: str, parameters: int, macs: int) -> str:
@@ -147,11 +181,11 @@ def row(results: list[Result]) -> str:
     )
 
 
-def measure(name: str, fraction: float, quick: bool) -> None:
+def measure(name: str, fraction: float, allocation: str, quick: bool) -> None:
     """Prints one network's table."""
     inputs = trial(name, quick)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(inputs, Path(folder), fraction)
+        bench = Bench(inputs, Path(folder), fraction, allocation)
         for place, (selection, reconstruct) in enumerate(QUICK_WAYS if quick else WAYS):
             seeds = (QUICK_SEEDS if quick else SEEDS) if selection == "random" else 1
             results = [bench.result(selection, reconstruct, seed) for seed in range(seeds)]
@@ -163,13 +197,14 @@ def measure(name: str, fraction: float, quick: bool) -> None:
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(tuple(LAYERS)))
 @click.option("--fraction", default=0.3, help="Share of the channels that go.")
+@click.option("--allocation", type=click.Choice(["equal", "sensitivity"]), default="sensitivity")
 @click.option("--quick", is_flag=True, help="Fewer inputs, seeds and ways.")
-def main(names: tuple[str, ...], fraction: float, quick: bool) -> None:
+def main(names: tuple[str, ...], fraction: float, allocation: str, quick: bool) -> None:
     """Prune channels of real networks in every way and evaluate them."""
     start = time.perf_counter()
     for name in names or tuple(LAYERS):
         try:
-            measure(name, fraction, quick)
+            measure(name, fraction, allocation, quick)
         except DataUnavailable as error:
             print(f"{name}: skipped: {error}")
     print(f"{time.perf_counter() - start:.0f} s")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from models import efficientnet_lite0, open_nsfw
 from models.cifar_cnn import cifar10_images, cifar10_test_labels
 from models.network import Feeds, Run
-from models.photos import labelled_photos, photo_crops
+from models.photos import CALIBRATION, labelled_photos, photo_crops
 
 Outputs = npt.NDArray[np.float64]
 
@@ -75,10 +75,13 @@ def trial(name: str, quick: bool) -> Trial:
         held = {"images": cifar10_images("test_batch")[:count]}
         return Trial(name, calibration, 32, held, 100, cifar10_test_labels()[:count])
     module: ModuleType = {"open_nsfw": open_nsfw, "efficientnet_lite0": efficientnet_lite0}[name]
-    count, size = (24 if quick else 48), 1 if name == "open_nsfw" else 4
+    count, size = 48, 1 if name == "open_nsfw" else 4
     pixels, labels = labelled_photos(module.RESIZED, module.SIDE)
     fitted = tuple(range(1, len(labels), 2))
-    calibration = module.photo_feeds(photo_crops(count, module.SIDE, fitted))
+    # Crops of a photo together: what judges a fit are then other photos than it was fitted to.
+    photos = len(fitted) + len(CALIBRATION)
+    order = np.argsort(np.arange(count) % photos, kind="stable")
+    calibration = module.photo_feeds(photo_crops(count, module.SIDE, fitted)[order])
     held = module.photo_feeds(pixels[::2])
     known = labels[::2] if name == "efficientnet_lite0" else None
     return Trial(name, calibration, size, held, size, known)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from passes.channels import PrunedGroup
 from passes.clean_up import CleanUp
 from passes.compact_chains import CompactChains
 from passes.embed_functions import EmbedFunctions
@@ -14,7 +15,7 @@ from passes.fold_batch_norm import FoldBatchNorm, FoldResult
 from passes.lift_weights import LiftWeights
 from passes.model_file import LoadedModel, read_model, write_model
 from passes.model_writer import model_to_proto
-from passes.prune_channels import PruneChannels, PrunedGroup, PruneResult
+from passes.prune_channels import PruneChannels, PruneResult
 from passes.select_weights import Weight, coder_view, select_weights
 from passes.settings import Coding, Recipe, Rule, WeightSettings
 from passes.simplify_nodes import SimplifyNodes

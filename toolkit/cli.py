@@ -165,6 +165,12 @@ def compress_command(
     show_default=True,
     help="Which channels go: greedy, lasso, l1, l2 or random.",
 )
+@click.option(
+    "--allocation",
+    default="equal",
+    show_default=True,
+    help="equal, or sensitivity: as many channels go, of each layer as many as the outputs allow.",
+)
 @click.option("--calibration", type=PATH, help="Real inputs: .npz file, or folder of .npz/.npy.")
 @click.option(
     "--reconstruct/--no-reconstruct",

@@ -18,8 +18,8 @@ from toolkit.output_file import beside, check_output, publish
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from passes.channels import BlockedLayer
-    from passes.prune_channels import PrunedGroup, PruneResult
+    from passes.channels import BlockedLayer, PrunedGroup
+    from passes.prune_channels import PruneResult
 
 PathLike = str | os.PathLike[str]
 Outputs = list[dict[str, Any]]
@@ -38,6 +38,7 @@ class ChannelReport:
     model: str
     output: str
     selection: str
+    allocation: str
     reconstruct: bool
     original_bytes: int
     pruned_bytes: int
@@ -66,6 +67,7 @@ def prune_channels(
     fraction: float | None = None,
     layers: Mapping[str, float] | Sequence[str] = (),
     selection: str = "greedy",
+    allocation: str = "equal",
     calibration: PathLike | None = None,
     reconstruct: bool = True,
     multiple_of: int = 8,
@@ -82,8 +84,11 @@ def prune_channels(
         layers: shares by glob pattern on weight names, or "PATTERN=SHARE" texts; other layers keep
             their channels. Excludes `fraction`.
         selection: "greedy", "lasso", "l1", "l2" or "random".
-        calibration: real inputs, as `toolkit.compress` takes them. Refits and the selections
-            "greedy" and "lasso" need them; what else is measured is on made-up ones where None.
+        allocation: "equal", or "sensitivity": as many channels go altogether, of each group as many
+            as the outputs allow; takes several times as long.
+        calibration: real inputs, as `toolkit.compress` takes them. Refits, the selections "greedy"
+            and "lasso" and the allocation "sensitivity" need them; what else is measured is on
+            made-up ones where None.
         reconstruct: whether layers are refitted.
         multiple_of: numbers of channels that stay are rounded to multiples of this.
         seed: of what is drawn at random.
@@ -111,7 +116,7 @@ def prune_channels(
     if seed < 0:
         raise InputError(f"--seed: expected at least 0, found {seed}")
 
-    fitted = _needs_calibration(selection, reconstruct)
+    fitted = _needs_calibration(selection, allocation, reconstruct)
     if fitted and calibration is None:
         raise InputError(
             f"{fitted} needs real inputs: give --calibration, or prune by --selection l2 "
@@ -126,7 +131,12 @@ def prune_channels(
         notes.append("fidelity is on the inputs that were fitted to; on others it is lower")
     tell("prune", "")
     macs, parameters = count_macs(source.model), count_parameters(source.model)
-    settings = {"reconstruct": reconstruct, "multiple_of": multiple_of, "seed": seed}
+    settings = {
+        "allocation": allocation,
+        "reconstruct": reconstruct,
+        "multiple_of": multiple_of,
+        "seed": seed,
+    }
     result = _pruned(source.model, selection, shares, feeds, threads, settings)
     pruned_macs, pruned_parameters = count_macs(source.model), count_parameters(source.model)
     with beside(target) as temporary:
@@ -141,6 +151,7 @@ def prune_channels(
         str(path),
         str(target),
         selection,
+        allocation,
         reconstruct,
         source.num_bytes,
         size,
@@ -156,7 +167,7 @@ def prune_channels(
     )
 
 
-def _needs_calibration(selection: str, reconstruct: bool) -> str:
+def _needs_calibration(selection: str, allocation: str, reconstruct: bool) -> str:
     """What needs real inputs, in words; empty where nothing does."""
     from passes.channels.selection import MEASURED, check_selection
     from passes.errors import SettingsError
@@ -167,6 +178,8 @@ def _needs_calibration(selection: str, reconstruct: bool) -> str:
         raise InputError(str(error)) from error
     if selection in MEASURED:
         return f"selection {selection!r}"
+    if allocation == "sensitivity":
+        return f"allocation {allocation!r}"
     return "reconstruction" if reconstruct else ""
 
 

@@ -22,6 +22,9 @@ from passes.channels.layer_samples import Floats, Indices
 
 RIDGE = 1e-3
 """Towards the present weight, as a multiple of the features' mean square."""
+_RIDGES = (RIDGE, 1.0)
+_STRENGTHS = (10.0, 1.0, 1e-1, 1e-2, 1e-3)
+_WORTH = 0.98  # of the error: what another ridge must leave less than
 
 
 @dataclass(eq=False)
@@ -71,7 +74,12 @@ class RefitProblem:
 
 
 def refit_problem(
-    moments: LayerMoments, kept: np.ndarray, channels: Labels, number: Labels
+    moments: LayerMoments,
+    kept: np.ndarray,
+    channels: Labels,
+    number: Labels,
+    ridge: float = RIDGE,
+    fold: int | None = None,
 ) -> RefitProblem | None:
     """The problem of one layer, None where its output is constant.
 
@@ -80,10 +88,12 @@ def refit_problem(
         kept: bool (features,), those not removed yet.
         channels: Numbers of the group's channels, int64 (channels,).
         number: The channel of each label.
+        ridge: Towards the present weight, as a multiple of the features' mean square.
+        fold: The fold of the samples that count, all where None.
     """
     layer, index = moments.layer, np.flatnonzero(kept)
-    energy = float(moments.centred().energy.sum())
-    inputs, wanted = ridge_system(moments, index)
+    energy = float(moments.centred(fold).energy.sum())
+    inputs, wanted = ridge_system(moments, index, ridge, fold)
     if energy <= 0 or not wanted.any():
         return None
     inverse = linalg.inv(inputs, overwrite_a=True)
@@ -94,11 +104,13 @@ def refit_problem(
     return RefitProblem(inverse, matrix, _members(owner, channels.size), 1 / energy)
 
 
-def ridge_system(moments: LayerMoments, index: Indices) -> tuple[Floats, Floats]:
+def ridge_system(
+    moments: LayerMoments, index: Indices, ridge: float = RIDGE, fold: int | None = None
+) -> tuple[Floats, Floats]:
     """The normal equations of the features in ``index``, (features, features) and (features,
     outputs), regularised towards their present weight; groups of a convolution are independent."""
-    layer, fold = moments.layer, moments.centred()
-    inputs, wanted = fold.inputs[np.ix_(index, index)], fold.cross[index]
+    layer, sums = moments.layer, moments.centred(fold)
+    inputs, wanted = sums.inputs[np.ix_(index, index)], sums.cross[index]
     if layer.group > 1:
         feature_group = index // (layer.num_features // layer.group)
         output_group = np.arange(wanted.shape[1]) // (wanted.shape[1] // layer.group)
@@ -107,19 +119,77 @@ def ridge_system(moments: LayerMoments, index: Indices) -> tuple[Floats, Floats]
     power = float(np.diagonal(inputs).mean()) if index.size else 0.0
     if power <= 0:
         return np.eye(index.size), np.zeros_like(wanted)
-    inputs[np.diag_indices_from(inputs)] += RIDGE * power
-    return inputs, wanted + RIDGE * power * layer.matrix()[index]
+    inputs[np.diag_indices_from(inputs)] += ridge * power
+    return inputs, wanted + ridge * power * layer.matrix()[index]
 
 
-def ridge_matrix(moments: LayerMoments, kept: np.ndarray) -> Floats:
+def ridge_matrix(
+    moments: LayerMoments, kept: np.ndarray, ridge: float = RIDGE, fold: int | None = None
+) -> Floats:
     """The layer's weight at the least error with the ``kept`` features only, float64 (features,
     outputs), zeros elsewhere."""
     index = np.flatnonzero(kept)
-    inputs, wanted = ridge_system(moments, index)
+    inputs, wanted = ridge_system(moments, index, ridge, fold)
     result = np.zeros_like(moments.layer.matrix())
     factor = linalg.cho_factor(inputs, lower=True, overwrite_a=True, check_finite=False)
     result[index] = linalg.cho_solve(factor, wanted)
     return result
+
+
+def best_ridge(
+    measured: Sequence[LayerMoments],
+    kept: Sequence[np.ndarray],
+    channels: Labels,
+    number: Labels,
+    count: int,
+) -> float:
+    """The ridge under which the channels to remove are best chosen.
+
+    Few samples make channels look superfluous that they merely do not need; a ridge takes them for
+    less sure. Channels are chosen on fold 0, and each choice is judged by what the best refit on
+    fold 0 leaves on fold 1.
+
+    Args:
+        measured: Moments of the layers behind the group.
+        kept: For each of them bool (features,), those not removed yet.
+        channels: Numbers of the group's channels, int64 (channels,).
+        number: The channel of each label.
+        count: How many channels go.
+    """
+    if not all(fold.count for moments in measured for fold in moments.folds):
+        return RIDGE
+    errors = {}
+    for ridge in _RIDGES:
+        problems = [
+            refit_problem(moments, mine, channels, number, ridge, 0)
+            for moments, mine in zip(measured, kept, strict=True)
+        ]
+        given = [problem for problem in problems if problem is not None]
+        if not given:
+            return RIDGE
+        gone = channels[greedy_refit_removal(given, count)]
+        errors[ridge] = sum(
+            _unseen_error(moments, mine & ~np.isin(number[moments.layer.feature_labels], gone))
+            for moments, mine in zip(measured, kept, strict=True)
+        )
+    best = min(errors, key=lambda ridge: errors[ridge])
+    return best if errors[best] < _WORTH * errors[RIDGE] else RIDGE
+
+
+def _unseen_error(moments: LayerMoments, kept: np.ndarray) -> float:
+    """Squared error by energy on fold 1, at the best strength of a fit on fold 0."""
+    test = moments.centred(1)
+    least = np.inf
+    for strength in _STRENGTHS:
+        matrix = ridge_matrix(moments, kept, strength, 0)
+        size = len(matrix)
+        error = float(test.energy.sum())
+        error += float(np.vdot(matrix, test.inputs[:size, :size] @ matrix))
+        error -= 2 * float(np.vdot(matrix, test.cross[:size]))
+        if error > least:
+            break
+        least = error
+    return least / max(float(test.energy.sum()), np.finfo(float).tiny)
 
 
 def greedy_refit_removal(problems: Sequence[RefitProblem], count: int) -> Indices:

@@ -39,8 +39,9 @@ class Fold:
 
 
 class LayerMoments:
-    """Moments of one layer, in two folds: samples take turns, so that what is fitted on one fold
-    can be judged on the other."""
+    """Moments of one layer, in two folds, so that what is fitted on one can be judged on the other:
+    the first and the second half of the samples. Neighbours are often alike (crops of a photo,
+    pieces of a recording), so samples that took turns would judge themselves."""
 
     def __init__(self, layer: MatrixLayer) -> None:
         size, outputs = layer.num_features + 1, layer.blocks()[-1][1].stop
@@ -50,14 +51,14 @@ class LayerMoments:
             for _ in range(FOLDS)
         ]
 
-    def add(self, features: Array, wanted: Array, samples: Array) -> None:
-        """Adds rows: (rows, features), (rows, outputs), and the number of each row's sample."""
+    def add(self, features: Array, wanted: Array, folds: Array) -> None:
+        """Adds rows: (rows, features), (rows, outputs), and the number of each row's fold."""
         kind = np.float64 if features.shape[1] <= _EXACT_FEATURES else np.float32
         features, wanted = features.astype(kind, copy=False), wanted.astype(kind, copy=False)
         if not np.isfinite(features).all() or not np.isfinite(wanted).all():
             raise ModelError(f"{self.layer.input.name}: NaN or infinity on calibration data")
         for number, fold in enumerate(self.folds):
-            mine = samples % FOLDS == number
+            mine = folds == number
             x = np.append(features[mine], np.ones((int(mine.sum()), 1), kind), axis=1)
             y = wanted[mine]
             fold.inputs += x.T @ x
@@ -71,10 +72,10 @@ class LayerMoments:
             first.inputs + second.inputs, first.cross + second.cross, first.energy + second.energy
         )
 
-    def centred(self) -> Fold:
-        """Both folds together, the means taken off inputs and outputs where the layer has a bias to
-        make up for them."""
-        fold = self.whole()
+    def centred(self, number: int | None = None) -> Fold:
+        """One fold, or both together, the means taken off inputs and outputs where the layer has a
+        bias to make up for them."""
+        fold = self.whole() if number is None else self.folds[number]
         if self.layer.bias is None or not fold.count:
             return fold
         means, outputs = fold.inputs[-1] / fold.count, fold.cross[-1] / fold.count
@@ -97,6 +98,7 @@ def measure(
     drawn = [originals.drawn(layer, 0) for layer in layers]
     names = [str(layer.input.name) for layer in layers]
     names += [str(rows.shortcut.other.name) for rows in drawn if rows.shortcut is not None]
+    feeds = activations.num_feeds
     for feed, arrays in enumerate(activations(model, list(dict.fromkeys(names)))):
         for moments, layer in zip(found, layers, strict=True):
             rows = originals.drawn(layer, feed)
@@ -106,5 +108,12 @@ def measure(
                 other = np.broadcast_to(arrays[str(rows.shortcut.other.name)], rows.shape)
                 precise = np.result_type(wanted, np.float32)
                 wanted = wanted.astype(precise) - layer.wanted(other, rows.places)
-            moments.add(features, wanted, rows.places[0] + feed)
+            moments.add(features, wanted, _folds(rows.places[0], rows.shape[0], feed, feeds))
     return found
+
+
+def _folds(samples: Array, count: int, feed: int, feeds: int) -> Array:
+    """The fold of each of ``samples``, numbers below ``count``, of one of several feeds."""
+    if feeds > 1:
+        return np.full(samples.size, feed * FOLDS // feeds)
+    return samples * FOLDS // max(count, 1)
