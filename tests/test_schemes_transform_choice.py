@@ -85,6 +85,24 @@ def test_steps_follow_the_autocorrelation() -> None:
     assert weighted[0] <= 1.01 * weighted[1] and coded_bits(fitted) < 0.9 * coded_bits(plain)
 
 
+@pytest.mark.parametrize("step", [0.05, 0.3, 1.0])
+def test_whatever_the_inputs_are_a_transform_adds_no_error(step: float) -> None:
+    """Unknown inputs may be smooth: a step made coarser until the squared error of the weight is
+    the same would put more error at low frequencies."""
+    weight = smooth(64, 32, 32)
+    fitted = AutoTransform(Uniform(relative_step=step), KINDS).fit(weight)
+    plain = Uniform(relative_step=step).fit(weight)
+    assert isinstance(fitted, TransformParameters)
+    assert coded_bits(fitted) < 0.95 * coded_bits(plain)
+    assert isinstance(fitted.inner, UniformParameters)
+    np.testing.assert_allclose(fitted.inner.scale, plain.scale, rtol=1e-3)
+    errors = [(p.decode() - weight).reshape(-1, 32).astype(np.float64) for p in (fitted, plain)]
+    for correlation in (0.99, 0.9, 0.5, 0.0, -0.5, -0.9):
+        gram = toeplitz(correlation ** np.arange(32.0))
+        ours, theirs = (float(np.vdot(e, e @ gram)) for e in errors)
+        assert ours < 1.05 * theirs, correlation
+
+
 def test_sensitivity_is_the_power_of_the_response() -> None:
     lags = 0.8 ** np.arange(8)
     power = frequency_sensitivity("dct", 8, None, toeplitz(lags))

@@ -128,7 +128,7 @@ def _curve(report: Report) -> str:
     if not picture:
         return ""
     text = "Every candidate that the search ran, and the one it chose."
-    if any(p.stage == "sensitivity" for p in report.trace):
+    if 'class="faint"' in picture:
         text += (
             " Paler points belong to one common step for all weights; the line to steps weighted "
             "by how much each weight matters."

@@ -13,10 +13,11 @@ from toolkit.scan_model import Scan
 from toolkit.scan_points import ScanPoint
 
 CELL_STYLE = """
-td.cell{text-align:center;border:1px solid var(--panel);border-radius:4px;min-width:74px;color:#111}
+td.cell{text-align:center;border:1px solid var(--panel);border-radius:4px;min-width:66px;color:#111}
 td.cell small{display:block;font-size:11px;opacity:.75}
-td.taken{outline:2px solid var(--accent);outline-offset:-2px;font-weight:650}
+td.taken{outline:3px solid #0b3f3a;outline-offset:-3px;font-weight:650}
 td.none{color:var(--dim);text-align:center}
+td.name{min-width:110px}
 th.scheme{white-space:normal;text-align:center;max-width:120px}
 """
 LOW_DB, HIGH_DB = 10.0, 60.0

@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides for each weight whether a transform pays: coded bits at equal squared error, against the
-same quantiser without it.
+"""Decides for each weight whether a transform pays: coded bits against the same quantiser without
+it, at an output error that is no larger.
+
+Where the autocorrelation of the inputs is known, that error is computed, and the step of the
+coefficients is fitted until both are equal. Where it is not, inputs may have their power at any
+frequency, so coefficients keep the step of the weights: at no frequency is the error then larger
+than that of a quantiser of white noise. A coarser step at equal squared error of the weight would
+put more error where smooth inputs have their power.
 
 A transform gains where neighbours resemble each other (the coding gain of Jayant and Noll 1984,
 section 12.1) and loses where the weight is sparse, which its mixing undoes; so it is measured. Bits
@@ -37,14 +43,16 @@ class Decision:
         choice: The transform that pays, as ``dct`` or, in blocks of 16, ``dct/16``; None where none
             does.
         plain_bits: Coded bits per element without transform.
-        bits: By transform the bits per element at the plain quantiser's error.
-        factor: What the quantiser's step is multiplied by for that error under ``choice``.
+        bits: By transform the bits per element at the plain quantiser's error, or step.
+        factor: What the quantiser's step is multiplied by under ``choice``.
+        basis: What is equal: error, or step.
     """
 
     choice: str | None
     plain_bits: float
     bits: dict[str, float]
     factor: float
+    basis: str = "error"
 
     @property
     def text(self) -> str:
@@ -54,7 +62,7 @@ class Decision:
         best = min(self.bits, key=lambda name: self.bits[name])
         change = 100 * (self.bits[best] / self.plain_bits - 1) if self.plain_bits else 0.0
         figures = f"{best} {self.bits[best]:.3f}, none {self.plain_bits:.3f} bits per weight at "
-        figures += f"equal error ({change:+.1f} %)"
+        figures += f"equal {self.basis} ({change:+.1f} %)"
         return f"{self.choice}: {figures}" if self.choice else f"no transform: {figures}"
 
 
@@ -68,7 +76,7 @@ class AutoTransform:
         blocks: Elements per transform along the axes that are tried, 0 for all.
         autocorrelation: Of what the weight is multiplied with, for lags 0 … F - 1 along the one
             axis that is transformed: errors then count as they appear in the output, and steps per
-            frequency follow. None counts all alike.
+            frequency follow. None counts all alike, and leaves a quantiser its step.
         margin: The share of bits that a transform must save.
     """
 
@@ -124,7 +132,8 @@ class AutoTransform:
         plain = self._quantiser.fit(values, context)
         wanted, plain_bits = self._error(plain, values, gram, context), coded_bits(plain)
         found = {n: self._at_error(n, values, gram, context, wanted, 1) for n in names}
-        for name in sorted(names, key=lambda n: found[n][0])[:_REFINED]:
+        refined = 0 if self._keeps_step else _REFINED
+        for name in sorted(names, key=lambda n: found[n][0])[:refined]:
             found[name] = self._at_error(name, values, gram, context, wanted, _TRIALS)
         best = min(found, key=lambda name: found[name][0])
         pays = found[best][0] < (1 - self.margin) * plain_bits
@@ -133,7 +142,12 @@ class AutoTransform:
             plain_bits / values.size,
             {name: bits / values.size for name, (bits, _) in found.items()},
             found[best][1] if pays else 1.0,
+            "step" if self._keeps_step else "error",
         )
+
+    @property
+    def _keeps_step(self) -> bool:
+        return self.autocorrelation is None and _scaled(self._quantiser, 1.0) is not None
 
     def _candidate(self, name: str, inner: Scheme) -> Transform:
         kind, _, block = name.partition("/")
@@ -157,16 +171,16 @@ class AutoTransform:
     ) -> tuple[float, float]:
         """Bits at the error ``wanted`` and the factor of the step that reaches it, found in so many
         trials. What is left of a difference is charged as it would cost to mend at 6.02 dB a
-        bit."""
+        bit; where the step is kept, less error is no gain."""
         factor, found = 1.0, dict[float, tuple[float, float]]()
         for _ in range(trials):
             inner = _scaled(self._quantiser, factor)
             candidate = self._candidate(name, inner or self._quantiser)
             fitted = candidate.fit(values, context)
             error, bits = self._error(fitted, values, gram, context), coded_bits(fitted)
-            if inner is None or not (error > 0 and wanted > 0):
+            if inner is None or self._keeps_step or not (error > 0 and wanted > 0):
                 rate = 0.5 * log2(error / wanted) if error > 0 and wanted > 0 else 0.0
-                return bits + values.size * rate, 1.0
+                return bits + values.size * (max(rate, 0.0) if self._keeps_step else rate), 1.0
             found[factor] = error, bits
             if abs(log2(error / wanted)) < 0.005:
                 break
