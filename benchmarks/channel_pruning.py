@@ -45,7 +45,7 @@ WAYS = (
     ("greedy", True),
     ("lasso", True),
 )
-QUICK_WAYS = tuple(way for way in WAYS if way[1] or way[0] == "random")
+QUICK_WAYS = (("random", True), ("greedy", True), ("lasso", True), ("l2", True), ("random", False))
 SEEDS, QUICK_SEEDS = 3, 1
 TIMED_RUNS = 31
 

@@ -88,8 +88,9 @@ def shares_by_sensitivity(
         for group in groups:
             measured = sweep.moments(group)
             points = curves.setdefault(group.name, [(0.0, 0.0)])
-            for count in sorted({_count(group, level) for level in levels} - {0}):
-                sweep.remove(group, sweep.choose(group, count, measured), measured)
+            counts = sorted({_count(group, level) for level in levels} - {0})
+            for count, chosen in sweep.choices(group, counts, measured).items():
+                sweep.remove(group, chosen, measured)
                 error = _relative_error(wanted, _outputs(judge, model))
                 points.append((count / len(group.channels), error))
                 sweep.removed[:] = False

@@ -184,12 +184,22 @@ class ChannelSweep:
             return greedy_removal(gram, count)
         return lasso_removal(gram, target, count)
 
+    def choices(
+        self, group: ChannelGroup, counts: Sequence[int], measured: list[LayerMoments]
+    ) -> dict[int, Labels]:
+        """As ``choose``, for several counts; a greedy order is found once."""
+        if self.settings.selection != "greedy" or not measured:
+            return {count: self.choose(group, count, measured) for count in counts}
+        order = self.choose(group, max(counts), measured)
+        return {count: order[:count] for count in counts}
+
     def _problems(
         self, group: ChannelGroup, count: int, measured: list[LayerMoments]
     ) -> list[RefitProblem]:
         number = self.found.number
         kept = [~self.removed[number[moments.layer.feature_labels]] for moments in measured]
-        ridge = best_ridge(measured, kept, group.channels, number, count)
+        judged = max(min(count, len(group.channels) // 3), 1)
+        ridge = best_ridge(measured, kept, group.channels, number, judged)
         problems = [
             refit_problem(moments, mine, group.channels, number, ridge)
             for moments, mine in zip(measured, kept, strict=True)
