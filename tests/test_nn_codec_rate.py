@@ -70,7 +70,6 @@ def test_gradient_is_the_slope_of_the_expected_rate() -> None:
     """Of rounding up or down at random without bias."""
     values = positions((60, 200), 1.0)
     rate = tnn.CodecRate(values.shape)
-    rate.eval()
     start = torch.from_numpy(values).requires_grad_()
     rate(start).backward()
     assert start.grad is not None
@@ -101,6 +100,17 @@ def test_a_rate_makes_weights_cheaper() -> None:
             optimiser.step()
         bits.append(form.rate_exact(tnn.original_of(layer, form)))
     assert bits[1] < 0.7 * bits[0]
+
+
+def test_evaluation_between_steps_changes_nothing() -> None:
+    first, second = tnn.CodecRate((50, 64)), tnn.CodecRate((50, 64))
+    values = torch.from_numpy(positions((50, 64), 1.0))
+    for index in range(60):
+        moved = values * (1 + 0.01 * index)
+        assert float(first(moved)) == float(second(moved))
+        second.eval()
+        second(moved * 0.5)
+        second.train()
 
 
 def test_state_goes_on_where_it_was() -> None:

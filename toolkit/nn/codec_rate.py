@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from passes.symbol_packing import padded
-from runtime.rounding import RateTables, SymbolRates
+from runtime.rounding import SymbolRates
 from toolkit.nn.sloped import sloped
 from toolkit.nn.stored_size import smallest_integers, symbol_bits, view_of
 
@@ -24,8 +24,9 @@ class CodecRate(nn.Module):
     the magnitude of the symbol before choose (FORMAT.md 2.6). Every ``interval`` calls in training
     mode the tensor's symbols are given to the codec, which makes its classes and tables for them
     and writes them with whichever of its coders is smallest; between, the value is what was written
-    plus what the code lengths of the tables say has changed since. So the estimate is in bits, not
-    in nats per weight, holds at 0.1 bits per weight as at 10, and knows headers and tables.
+    plus what the code lengths of the tables say has changed since. In evaluation mode the symbols
+    are written at every call, which training does not notice. So the estimate is in bits, not in
+    nats per weight, holds at 0.1 bits per weight as at 10, and knows headers and tables.
 
     The gradient is the slope of the code lengths between the two integers around a position: that
     of the expected rate under rounding up or down at random without bias, which is the mean over
@@ -45,37 +46,35 @@ class CodecRate(nn.Module):
         self.register_buffer("learnt_from", torch.zeros(shape, dtype=torch.int16))
         self._age = -1
         self._tables: _Tables | None = None
-        self._side_bits = 0.0
 
     @torch.compiler.disable
     def forward(self, positions: Tensor) -> Tensor:
         """Bits, float32 []; ``positions`` are real numbers in units of symbols, of the tensor's
         shape."""
-        if self._age < 0 or (self.training and self._age >= self.interval):
-            self.learn(positions)
-        self._age += self.training
-        tables = self._learnt(positions.device)
+        if self.training:
+            if self._age < 0 or self._age >= self.interval:
+                self.learn(positions)
+            self._age += 1
+        tables = self._tables_for(positions)
         rows = self._rows(positions.detach().float())
         total, slopes = tables.bits(rows)
         flat = slopes.reshape(-1)[: positions.numel()].reshape(positions.shape)
-        return sloped(positions, total + self._side_bits, flat)
+        return sloped(positions, total + tables.side_bits, flat)
 
     def learn(self, positions: Tensor) -> None:
         """Fits the tables to the symbols nearest to ``positions``."""
-        symbols = positions.detach().round().clamp(-_MOST - 1, _MOST)
-        self.learnt_from.copy_(symbols)
+        self.learnt_from.copy_(_nearest(positions))
         self._tables, self._age = None, 0
 
-    def _learnt(self, device: torch.device) -> _Tables:
-        if self._tables is None:
-            symbols = self.learnt_from.cpu().numpy()
-            rows = padded(symbols, self.view)
-            found = SymbolRates(rows)
-            self._side_bits = symbol_bits(smallest_integers(symbols), self.view) - found.total(rows)
-            self._tables = _Tables(found.tables())
-        if self._tables.device != device:
-            self._tables.to(device)
-        return self._tables
+    def _tables_for(self, positions: Tensor) -> _Tables:
+        """Those of training, or of these very positions where nothing is trained."""
+        tables = self._tables
+        if not self.training and not torch.equal(_nearest(positions), self.learnt_from):
+            tables = _Tables(_nearest(positions).cpu().numpy(), self.view)
+        elif tables is None:
+            tables = self._tables = _Tables(self.learnt_from.cpu().numpy(), self.view)
+        tables.to(positions.device)
+        return tables
 
     def _rows(self, positions: Tensor) -> Tensor:
         """[A * B, C], zeros behind the last position."""
@@ -97,10 +96,19 @@ class CodecRate(nn.Module):
         self._age, self._tables = int(state), None
 
 
-class _Tables:
-    """Code lengths where the positions are."""
+def _nearest(positions: Tensor) -> Tensor:
+    """int16."""
+    return positions.detach().round().clamp(-_MOST - 1, _MOST).to(torch.int16)
 
-    def __init__(self, tables: RateTables) -> None:
+
+class _Tables:
+    """Code lengths where the positions are, and the bits beside them: headers, tables, classes."""
+
+    def __init__(self, symbols: np.ndarray, view: tuple[int, int, int]) -> None:
+        rows = padded(symbols, view)
+        found = SymbolRates(rows)
+        self.side_bits = symbol_bits(smallest_integers(symbols), view) - found.total(rows)
+        tables = found.tables()
         classes = tables.row_classes.astype(np.int32)[:, None] + tables.column_classes[None, :]
         kinds = np.clip(classes, 0, tables.map.shape[0] - 1)
         self.low_bits, self.contexts = tables.low_bits, tables.map.shape[1]
@@ -118,6 +126,8 @@ class _Tables:
             )
 
     def to(self, device: torch.device) -> None:
+        if device == self.device:
+            return
         for name in ("_bits", "_places", "_kinds", "_t1", "_t2"):
             setattr(self, name, getattr(self, name).to(device))
         self.device = device
