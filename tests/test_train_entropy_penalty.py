@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tests.train_tasks import Bowl, bowl_task
+from tests.train_tasks import Bowl, bowl_task, digits_net, digits_task
 from toolkit.errors import InputError
+from toolkit.nn import Latent, attach
 from toolkit.train import EntropyPenalty, Trainer
 
 
@@ -49,3 +52,36 @@ def test_while_the_penalty_rises_nothing_is_selected() -> None:
 def test_wrong_options() -> None:
     with pytest.raises(InputError, match="multiplier: expected 0 or more, found -1"):
         EntropyPenalty(-1)
+
+
+def test_training_of_latents_resumes_bit_for_bit(tmp_path: Path) -> None:
+    def trainer(folder: Path | None = None, stop: int | None = None) -> Trainer:
+        net = digits_net()
+        for layer in (net[1], net[3]):
+            shape = tuple(layer.weight.shape)
+            attach(layer, "weight", Latent(shape, ema_decay=0.95))
+        penalty = EntropyPenalty(1e-5, warmup=1)
+        if stop is not None:
+            step = penalty.after_step
+
+            def stopping(trainer: Trainer) -> None:
+                step(trainer)
+                if trainer.step == stop:
+                    raise KeyboardInterrupt
+
+            penalty.after_step = stopping  # type: ignore[method-assign]
+        options = {"optimizer": {"name": "adam", "rate": 0.005}, "checkpoint_every": 1}
+        return Trainer(
+            net, digits_task(), [penalty], epochs=3, folder=folder, progress=False, **options
+        )
+
+    whole = trainer()
+    expected = whole.fit()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, 33).fit()
+    again = trainer(tmp_path)
+    assert again.fit(resume=True).history == expected.history
+    for (name, first), second in zip(
+        whole.model.state_dict().items(), again.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(first, second), name

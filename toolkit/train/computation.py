@@ -54,6 +54,11 @@ class Computation:
         if trainer.world.size > 1:
             from torch.nn.parallel import DistributedDataParallel
 
+            # Counters and symbols are equal in all processes, and gloo cannot send all their types.
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+                self._module,
+                [n for n, b in self._module.named_buffers() if not b.is_floating_point()],
+            )
             ids = [trainer.device.index] if trainer.device.type == "cuda" else None
             self._run = DistributedDataParallel(
                 self._module, device_ids=ids, find_unused_parameters=True
