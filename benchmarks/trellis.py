@@ -147,6 +147,20 @@ def measure(network: str, bits: int, ways: list[Way], rounds: int, repeat: int) 
             f"  {seconds['uniform'] / seconds[name]:.2f} x uniform's speed",
             flush=True,
         )
+    like_with_like(ways, sizes)
+
+
+def like_with_like(ways: list[Way], sizes: dict[str, int]) -> None:
+    """Prints trellis against uniform quantisation, both by least error, and both by rate, of each
+    the best weight."""
+    for by_rate, text in ((False, "both by least error"), (True, "both by rate")):
+        found: dict[bool, list[int]] = {False: [] if by_rate else [sizes["uniform"]], True: []}
+        for way in ways:
+            if (way.rate_weight > 0) == by_rate:
+                found[way.trellis].append(sizes[way.name])
+        if found[False] and found[True]:
+            change = 100 * (min(found[True]) / min(found[False]) - 1)
+            print(f"  trellis against uniform, {text}: {change:+.2f} %", flush=True)
 
 
 @click.command()
