@@ -49,7 +49,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A measured result. Errors are in percent, on the validation part and the test set."""
+    """A measured result. Errors are in percent, on the validation part and the test set; ``note``
+    says what the command does not."""
 
     network: str
     method: str
@@ -62,6 +63,7 @@ class Outcome:
     file_bytes: int
     seconds: float
     options: dict[str, Any]
+    note: str = ""
 
     @property
     def ratio(self) -> float:

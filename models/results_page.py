@@ -64,6 +64,7 @@ def page(runs: dict[str, list[Outcome]]) -> str:
                 continue
             rows = "\n".join(outcome.row() for outcome in group)
             parts.append(f"\n`{name.partition(chr(10))[2]}`\n\n{HEAD}\n{rows}\n")
+            parts += [f"\nSeed {o.seed}: {o.note}\n" for o in group if o.note]
             if len(group) > 1:
                 parts.append(_median(group))
     return "".join(parts)

@@ -107,6 +107,7 @@ def test_results_become_a_page_with_medians_and_a_picture(tmp_path: Path) -> Non
         outcome = Outcome(
             "Net", "smallest", seed, False, 1.4, error, 4000, 100 + seed, 400, 66.0, {"epochs": 5}
         )
+        outcome = dataclasses.replace(outcome, note="by night" if seed == 1 else "")
         record = {"command": "python -m models.net --epochs 5", "ratio": outcome.ratio}
         file = tmp_path / "net" / f"seed{seed}.json"
         file.parent.mkdir(exist_ok=True)
@@ -121,6 +122,7 @@ def test_results_become_a_page_with_medians_and_a_picture(tmp_path: Path) -> Non
     assert "`python -m models.net --epochs 5`" in text
     assert "Median of 3 seeds: error 1.60 %, ratio 39.6, of the file 10.0." in text
     assert text.count("| Net | smallest |") == 3
+    assert "Seed 1: by night" in text and "Seed 0:" not in text
     picture = chart("Net", [Point("a & b", 100, 1.5, True), Point("paper", 800, 2.0, False)])
     root = ElementTree.fromstring(picture)
     titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
