@@ -18,6 +18,7 @@ from passes.model_writer import model_to_proto
 from passes.prune_channels import PruneChannels, PruneResult
 from passes.select_weights import Weight, coder_view, select_weights
 from passes.settings import Coding, Recipe, Rule, WeightSettings
+from passes.shorten_batch_norm import ShortenBatchNorm
 from passes.simplify_nodes import SimplifyNodes
 from passes.symbol_packing import PackingLimits
 
@@ -45,6 +46,7 @@ __all__ = [
     "Rule",
     "SchemeError",
     "SettingsError",
+    "ShortenBatchNorm",
     "SimplifyNodes",
     "Weight",
     "WeightSettings",

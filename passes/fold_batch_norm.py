@@ -4,6 +4,7 @@ of neural networks for efficient integer-arithmetic-only inference", section 3.2
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ class FoldBatchNorm(ir.passes.InPlacePass):
     Left alone: a normalisation in training mode or with an input that is no initializer of the main
     graph; a layer whose output something else reads or that is an output of the graph; a weight
     that another node uses too, so that shared weights stay shared; results that are not finite in
-    the weight's type.
+    the weight's type; where one of the constants is named in ``keep``.
 
     Example:
         >>> model = ir.from_onnx_text('''
@@ -50,14 +51,25 @@ class FoldBatchNorm(ir.passes.InPlacePass):
         [[2.0, 0.0], [0.0, 1.5]]
     """
 
+    def __init__(self, keep: Collection[str] = ()) -> None:
+        super().__init__()
+        self.keep = frozenset(keep)
+
     def call(self, model: ir.Model) -> FoldResult:
         """Changes ``model`` in place."""
         folded = []
         for node in list(model.graph):
             layer = _layer_before(node, model.graph)
+            if layer is not None and self._keeps(layer, node):
+                continue
             if layer is not None and _fold(model.graph, layer, node):
                 folded.append(str(layer.inputs[1].name))  # type: ignore[union-attr]
         return FoldResult(model, bool(folded), tuple(folded))
+
+    def _keeps(self, layer: ir.Node, node: ir.Node) -> bool:
+        """Whether one of the constants must stay as it is."""
+        constants = (*layer.inputs[1:], *node.inputs[1:])
+        return any(value is not None and value.name in self.keep for value in constants)
 
 
 def _layer_before(node: ir.Node, graph: ir.Graph) -> ir.Node | None:

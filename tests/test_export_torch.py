@@ -179,6 +179,24 @@ def test_every_form_is_stored_as_it_is(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+def test_normalisations_take_two_numbers_a_channel(tmp_path: Path) -> None:
+    """Weights stay as trained; a layer that is not compressed takes the normalisation in."""
+    net = small_net()
+    tnn.attach(net.conv, "weight", tnn.Latent(net.conv.weight.shape))
+    for is_trained in (True, False):
+        report = toolkit.export(net, IMAGES, tmp_path / "small.onnx")
+        model = onnx.load(report.path)
+        kinds = [node.op_type for node in model.graph.node]
+        assert "BatchNormalization" not in kinds
+        assert ("Mul" in kinds and "Add" in kinds) == is_trained
+        net.eval()
+        with torch.no_grad():
+            expected = net(IMAGES).numpy()
+        found = outputs(report.path, "load", IMAGES)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        tnn.unwrap(net)
+
+
 def test_names(tmp_path: Path) -> None:
     net = small_net()
     attach_latents(net)

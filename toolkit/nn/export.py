@@ -121,6 +121,7 @@ def export(
         dynamic_batch=dynamic_batch,
         opset=opset,
     )
+    _shorten_norms(graph, fitted, recipe)
     notes = [f"{n}: not in the graph" for n in fitted if n not in graph.graph.initializers]
     settings = _settings(graph, recipe, fitted)
     known = {n: p for n, p in fitted.items() if n in graph.graph.initializers}
@@ -170,6 +171,22 @@ def _loaded(
         except RuntimeError as error:
             raise InputError(f"the state dict does not fit the model: {one_line(error)}") from error
     return module
+
+
+def _shorten_norms(
+    graph: ir.Model, fitted: Mapping[str, Parameters], recipe: Recipe | str | Path | None
+) -> None:
+    """Folds normalisations into layers that are stored as floats, and takes from others what two
+    numbers per channel say. Not where a recipe has rules for such tensors."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    from passes import FoldBatchNorm, ShortenBatchNorm
+
+    if recipe is not None:
+        return
+    FoldBatchNorm(keep=fitted)(graph)
+    ShortenBatchNorm(keep=fitted)(graph)
+    RemoveUnusedNodesPass()(graph)
 
 
 def _settings(
