@@ -8,7 +8,7 @@ those of its members.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -60,6 +60,7 @@ class TrainedCodebooks(Callback):
         self.gradient, self.update_labels = gradient, update_labels
         self.labels: dict[str, torch.Tensor] = {}
         self.zeros: dict[str, int] = {}
+        self._members: dict[str, _Members] = {}
         self._assigned: dict[str, Codebook] = {}
 
     def on_start(self, trainer: Trainer) -> None:
@@ -111,12 +112,9 @@ class TrainedCodebooks(Callback):
             if self.update_labels:
                 gradient.mul_(labels != self.zeros[name])
                 continue
-            pooled, counts = _pooled(gradient, labels)
-            if self.gradient == "mean":
-                pooled = pooled / counts
-            if self.zeros[name] >= 0:
-                pooled[self.zeros[name]] = 0
-            gradient.copy_(pooled[labels])
+            if name not in self._members:
+                self._members[name] = _Members.of(labels, self.zeros[name])
+            gradient.copy_(self._members[name].shared(gradient, self.gradient == "mean"))
 
     def after_step(self, trainer: Trainer) -> None:
         """New labels and means, where labels are updated."""
@@ -163,6 +161,40 @@ class TrainedCodebooks(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what `state_dict` gave."""
         self.labels, self.zeros = state["labels"], state["zeros"]
+        self._members = {}
+
+
+@dataclass(frozen=True)
+class _Members:
+    """The weights that have a centroid which learns, most being zero after pruning.
+
+    Attributes:
+        places: int64 [members], in the flat weight.
+        labels: int64 [members].
+        counts: float32 [clusters], 1 for none.
+    """
+
+    places: torch.Tensor
+    labels: torch.Tensor
+    counts: torch.Tensor
+
+    @classmethod
+    def of(cls, labels: torch.Tensor, zero: int) -> _Members:
+        """All but those whose label is ``zero``."""
+        flat = labels.flatten()
+        places = (flat != zero).nonzero().flatten()
+        counts = torch.bincount(flat[places], minlength=int(flat.max()) + 1).clamp(min=1)
+        return cls(places, flat[places], counts.float())
+
+    def shared(self, gradient: torch.Tensor, mean: bool) -> torch.Tensor:
+        """The sum (or mean) of the gradient over each cluster, for each of its members."""
+        pooled = torch.zeros_like(self.counts, dtype=gradient.dtype)
+        pooled.index_add_(0, self.labels, gradient.flatten()[self.places])
+        if mean:
+            pooled /= self.counts
+        found = torch.zeros_like(gradient).flatten()
+        found[self.places] = pooled[self.labels]
+        return found.view(gradient.shape)
 
 
 def _pooled(values: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
