@@ -36,6 +36,7 @@ FORMS: dict[str, Form] = {
     "latent, columns": lambda: tnn.Latent(SHAPE, tnn.AffineDecoder(axis=1, size=3)),
     "latent, steps": lambda: tnn.Latent(SHAPE, tnn.AffineDecoder(units="step")),
     "latent, offset": lambda: tnn.Latent(SHAPE, tnn.AffineDecoder(offset=True, units="step")),
+    "learned step": lambda: tnn.Latent(SHAPE, tnn.AffineDecoder(relative_step=1.0), bits=2),
     "uniform": lambda: tnn.Fitted(Uniform(bits=4)),
     "uniform, rows": lambda: tnn.Fitted(Uniform(bits=4, granularity="row")),
     "uniform, buckets": lambda: tnn.Fitted(Uniform(bits=3, granularity="bucket", group_size=50)),
@@ -153,6 +154,25 @@ def test_a_shared_decoder_gets_the_gradients_of_all() -> None:
     sum(layer.weight.sum() for layer in layers).backward()
     assert decoder.log_step.grad is not None
     assert float(decoder.log_step.grad) == pytest.approx(sum(gradients), rel=1e-5, abs=1e-6)
+
+
+def test_learned_steps_keep_to_their_bits() -> None:
+    """Both the step and the weights learn; weights beyond the ends wait for the step."""
+    layer = tnn.QuantizedLinear(40, 30, bias=False, bits=3, learned_step=True)
+    ((_, _, form),) = tnn.parametrizations(layer)
+    target = torch.from_numpy(np.random.default_rng(0).normal(0, 0.5, (30, 40))).float()
+    optimiser = torch.optim.Adam(layer.parameters(), lr=0.02)
+    for _ in range(200):
+        optimiser.zero_grad()
+        (layer.weight - target).square().mean().backward()
+        optimiser.step()
+    fitted = form.parameters_of(tnn.original_of(layer, form))
+    assert np.abs(fitted.symbols).max() == 3
+    best = Uniform(bits=3).fit(target.numpy()).decode()
+    error = float((layer.weight.detach() - target).square().mean())
+    assert error < float(np.square(best - target.numpy()).mean())
+    with pytest.raises(SchemeError, match="a learned step goes with bits"):
+        tnn.QuantizedLinear(4, 4, points=3, learned_step=True)
 
 
 def test_biases_are_compressed_like_weights() -> None:

@@ -42,6 +42,8 @@ class Latent:
         domain: ``weight``, or a transform (`Transform.kind`), then with a step per frequency.
         block: Elements per transform; None for the taps of a convolution, or the last axis.
         matrix: A full matrix of learned steps for the taps of each kernel (or each ``block``).
+        bits: Limits the integers in training, 2 to 16; None for 16. Without training the step
+            decides.
         units: What training moves: the ``weight`` itself, or the latent in steps (``step``).
         ema_decay: Of the average of latents that is kept; None for none.
         rate: What counts the bits in training: the ``codec`` or a ``factorized`` prior.
@@ -55,6 +57,7 @@ class Latent:
     domain: str = "weight"
     block: int | None = None
     matrix: bool = False
+    bits: int | None = None
     units: Literal["weight", "step"] = "weight"
     ema_decay: float | None = None
     rate: Literal["codec", "factorized"] = "codec"
@@ -89,6 +92,8 @@ class Latent:
             raise SchemeError("latent: what is shared is a decoder of one step")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise SchemeError(f"latent: ema_decay must be from 0 to below 1, not {self.ema_decay}")
+        if self.bits is not None and not 2 <= self.bits <= 16:
+            raise SchemeError(f"latent: bits must be 2 to 16, not {self.bits}")
         if self.interval < 1:
             raise SchemeError(f"latent: interval must be at least 1, not {self.interval}")
 

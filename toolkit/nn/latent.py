@@ -32,6 +32,9 @@ class Latent(Compressed):
         rate: What counts the bits: a module from positions to bits; None for `CodecRate`.
         ema_decay: Of the average that `update_average` moves; None for none. The first steps
             count more, (1 + n) / (10 + n), so that the start is forgotten.
+        bits: Integers are from -(2^(bits - 1) - 1) to 2^(bits - 1) - 1; where the latent is beyond,
+            it gets no gradient, as in quantisation with learned steps (Esser et al. 2020, "Learned
+            step size quantization", section 2). None for all that 16 bits hold.
     """
 
     average: Tensor | None
@@ -44,8 +47,12 @@ class Latent(Compressed):
         *,
         rate: nn.Module | None = None,
         ema_decay: float | None = None,
+        bits: int | None = None,
     ) -> None:
         super().__init__()
+        if bits is not None and not 2 <= bits <= 16:
+            raise SchemeError(f"latent: bits must be 2 to 16, not {bits}")
+        self.most = _MOST if bits is None else 2.0 ** (bits - 1) - 1
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise SchemeError(f"latent: ema_decay must be from 0 to below 1, not {ema_decay}")
         self.shape = tuple(shape)
@@ -86,7 +93,7 @@ class Latent(Compressed):
 
     def rate(self, original: Tensor) -> Tensor:
         latent = original if self.training else self.evaluation_latent(original)
-        bits: Tensor = self.bits(self.decoder.positions(latent))
+        bits: Tensor = self.bits(self._positions(latent))
         return bits + self.decoder.side_bits()
 
     def update_average(self, original: Tensor) -> None:
@@ -107,7 +114,12 @@ class Latent(Compressed):
         if getattr(self.decoder, "axis", None) is not None or not hasattr(self.bits, "resized"):
             raise SchemeError("latent: this decoder or rate is of one shape only")
         rate = self.bits.resized(shape)
-        return Latent(shape, self.decoder, rate=rate, ema_decay=self.ema_decay)
+        made = Latent(shape, self.decoder, rate=rate, ema_decay=self.ema_decay)
+        made.most = self.most
+        return made
 
     def _integers(self, latent: Tensor) -> Tensor:
-        return round_through(self.decoder.positions(latent).clamp(-_MOST, _MOST))
+        return round_through(self._positions(latent))
+
+    def _positions(self, latent: Tensor) -> Tensor:
+        return self.decoder.positions(latent).clamp(-self.most, self.most)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from passes.errors import SchemeError
 from passes.schemes import Lossless, Prune, Scheme, Uniform
 from passes.schemes.partition import Granularity
 from passes.schemes.scaling import Scaling
@@ -23,6 +24,7 @@ from toolkit.nn.masked import Masked
 from toolkit.nn.transformed import LearnedCosines, Transformed
 
 Shape = tuple[int, ...]
+_SPAN = 3.0
 MakeDecoder = Callable[[Shape], Decoder]
 
 
@@ -159,9 +161,23 @@ def _quantised(
     group_size: int | None,
     rounding: Rounding,
     gradient: Gradient,
+    learned_step: bool,
 ) -> None:
     form: Compressed
-    if points is not None:
+    shape = tuple(layer.weight.shape)
+    if learned_step:
+        if points is not None or granularity not in ("tensor", "row") or bits < 2:
+            raise SchemeError(
+                "a learned step goes with bits from 2 on, and granularity tensor or row"
+            )
+        by_row = granularity == "row"
+        decoder = AffineDecoder(
+            relative_step=_SPAN / (2 ** (bits - 1) - 1),
+            axis=0 if by_row else None,
+            size=shape[0] if by_row else None,
+        )
+        form = Latent(shape, decoder, bits=bits)
+    elif points is not None:
         form = LearnedPoints(
             points, scaling=scaling, granularity=granularity, group_size=group_size
         )
@@ -185,6 +201,8 @@ class QuantizedLinear(nn.Linear):
         points: How many learned points in place of that; None for uniform.
         scaling, granularity, group_size, rounding: As `passes.schemes.Uniform`.
         gradient: As `Fitted`.
+        learned_step: The step is trained, per tensor or row, in place of following from the largest
+            weight; it starts where the ends are three times the root mean square.
     """
 
     def __init__(
@@ -200,9 +218,12 @@ class QuantizedLinear(nn.Linear):
         group_size: int | None = None,
         rounding: Rounding = "nearest",
         gradient: Gradient = "straight_through",
+        learned_step: bool = False,
     ) -> None:
         super().__init__(in_features, out_features, bias)
-        _quantised(self, bits, points, scaling, granularity, group_size, rounding, gradient)
+        _quantised(
+            self, bits, points, scaling, granularity, group_size, rounding, gradient, learned_step
+        )
 
 
 class QuantizedConv2d(nn.Conv2d):
@@ -221,10 +242,13 @@ class QuantizedConv2d(nn.Conv2d):
         group_size: int | None = None,
         rounding: Rounding = "nearest",
         gradient: Gradient = "straight_through",
+        learned_step: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)
-        _quantised(self, bits, points, scaling, granularity, group_size, rounding, gradient)
+        _quantised(
+            self, bits, points, scaling, granularity, group_size, rounding, gradient, learned_step
+        )
 
 
 class MaskedLinear(nn.Linear):

@@ -166,7 +166,7 @@ def _latent(
         rate = prior_per_tap(shape) if scheme.domain == "weight" else FactorizedPrior()
     else:
         rate = CodecRate(decoder.latent_shape(shape), interval=scheme.interval)
-    return latent.Latent(shape, decoder, rate=rate, ema_decay=scheme.ema_decay)
+    return latent.Latent(shape, decoder, rate=rate, ema_decay=scheme.ema_decay, bits=scheme.bits)
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
