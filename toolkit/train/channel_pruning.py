@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from passes import PruneChannels, PrunedGroup
 from passes.errors import ModelError, SchemeError, SettingsError
-from passes.prune_channels import PruneChannels, PrunedGroup
 from toolkit.errors import InputError, one_line
 
 _SIZES: list[tuple[tuple[type[nn.Module], ...], dict[str, int]]] = [
