@@ -51,7 +51,7 @@ def nncodec_file(parameters: Parameters, qp: int, dependent: bool) -> tuple[int,
             row_skipping=True,
             return_bitstream=True,
         )
-        decoded = codec.decompress(bytes(stream))
+        decoded = codec.decompress(stream)
     found = {
         name: np.asarray(decoded[name], np.float32).reshape(array.shape)
         for name, array in parameters.items()

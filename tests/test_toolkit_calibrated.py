@@ -11,9 +11,10 @@ import pytest
 from onnx import TensorProto, helper
 
 import toolkit
+from passes.schemes import MatrixLayout, Moments
 from tests.toolkit_models import embedding, mlp, save
 from toolkit.calibration_split import split_calibration
-from toolkit.choose_settings import _needs_moments
+from toolkit.choose_settings import _needs_moments, weak_moments
 from toolkit.errors import InputError
 from toolkit.fitting import CalibratedFitting
 from toolkit.metrics import parse_drop
@@ -243,3 +244,19 @@ def test_a_weight_that_cannot_bear_it_stays_as_it_is(tmp_path: Path, calibrated:
     assert "F: cannot bear quantisation, kept lossless" in report.notes
     forms = {row.name: row.scheme for row in report.tensors}
     assert "lossless" in forms["F"] and "lossless" not in forms["V"]
+
+
+def test_singular_moments_are_said(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((24, 64)).astype(np.float32)
+    np.savez(tmp_path / "few.npz", x=x)
+    model = mlp(tmp_path / "m.onnx")
+    report = toolkit.compress(model, min_sqnr=5, calibration=tmp_path / "few.npz")
+    [note] = [note for note in report.notes if "second moments are singular" in note]
+    assert note.startswith("A (18 rows, 64 features) and 1 more weights: ")
+    assert report.written
+    layout = MatrixLayout((0, 1), (4, 3), (), (0,), (1,))
+    nothing = Moments(np.zeros((1, 4, 4)), np.zeros((1, 4)), 9.0, layout)
+    assert weak_moments({"W": nothing}) == [
+        "W: its inputs are all zero: rounded without compensation"
+    ]

@@ -160,10 +160,35 @@ def _measure(
     choice.notes += [
         f"{name}: {why}: rounded without compensation" for name, why in store.missing.items()
     ]
+    choice.notes += weak_moments(store)
     prepared.fitting = CalibratedFitting(
         source.weights, store, run.threads, places, prepared.extras
     )
     prepared.checked.fitting = prepared.fitting
+
+
+def weak_moments(moments: Mapping[str, Moments | RowUse]) -> list[str]:
+    """What is to be said of weights whose inputs are all zero, or too few to tell all features
+    apart."""
+    from passes.schemes import Moments
+
+    zero: list[str] = []
+    few: list[str] = []
+    for name, known in moments.items():
+        if not isinstance(known, Moments):
+            continue
+        if not known.powers.any():
+            zero.append(name)
+        elif known.count < known.inputs.shape[1]:
+            few.append(f"{name} ({known.count:.0f} rows, {known.inputs.shape[1]} features)")
+    notes = [f"{name}: its inputs are all zero: rounded without compensation" for name in zero]
+    if few:
+        others = f" and {len(few) - 1} more weights" if len(few) > 1 else ""
+        notes.append(
+            f"{few[0]}{others}: second moments are singular, damping stands in for what is "
+            "missing; more calibration data would be better"
+        )
+    return notes
 
 
 def _refit(

@@ -79,6 +79,7 @@ class CalibratedFitting:
     ) -> None:
         self._weights, self._moments, self._threads = weights, moments, threads
         self._places, self._extras = places or {}, extras or {}
+        self._options: dict[str, Any] = {}
         self._kept: dict[str, dict[float, Parameters]] = {}
         size = sum(weight.num_elements for weight in weights.values())
         self._candidates = min(_CANDIDATES, MAX_KEPT // max(size, 1))
@@ -86,8 +87,17 @@ class CalibratedFitting:
     def with_moments(self, moments: Mapping[str, Moments | RowUse]) -> CalibratedFitting:
         """The same by other moments, nothing fitted yet; it keeps one candidate whatever its
         size."""
-        other = CalibratedFitting(self._weights, moments, self._threads, self._places, self._extras)
+        other = self.with_options(self._options)
+        other._moments = moments
         other._candidates = 1
+        return other
+
+    def with_options(self, options: Mapping[str, Any]) -> CalibratedFitting:
+        """The same with other options of `Compensated`, nothing fitted yet."""
+        other = CalibratedFitting(
+            self._weights, self._moments, self._threads, self._places, self._extras
+        )
+        other._options = dict(options)
         return other
 
     def values(self, arrays: Arrays, steps: Mapping[str, float], draft: bool) -> dict[str, Array]:
@@ -119,7 +129,9 @@ class CalibratedFitting:
 
         if self._is_minor(name):
             return WeightSettings(step=step)
-        options = {"step": step, "centred": True} if name in self._places else {"step": step}
+        options = {"step": step, **self._options}
+        if name in self._places:
+            options["centred"] = True
         return WeightSettings(stages=({"compensated": options},))
 
     def kept(self, name: str, step: float) -> Parameters | None:
@@ -145,10 +157,18 @@ class CalibratedFitting:
         context = FitContext(
             channel_axis=self._weights[name].channel_axis, moments=self._moments.get(name)
         )
-        fitted = _scheme(step, draft, name in self._places).fit(array, context)
+        fitted = self._scheme(name, step, draft).fit(array, context)
         if not draft:
             self._keep(name, step, fitted)
         return fitted
+
+    def _scheme(self, name: str, step: float, draft: bool) -> Compensated:
+        from passes.schemes import Compensated
+
+        options: dict[str, Any] = {"step": step, "centred": name in self._places, **self._options}
+        if draft:
+            options |= {"rounds": 1, "sweeps": 0}
+        return Compensated(**options)
 
     def _keep(self, name: str, step: float, fitted: Parameters) -> None:
         if self._candidates:
@@ -157,11 +177,3 @@ class CalibratedFitting:
             mine[step] = fitted
             while len(mine) > self._candidates:
                 del mine[next(iter(mine))]
-
-
-def _scheme(step: float, draft: bool, centred: bool) -> Compensated:
-    from passes.schemes import Compensated
-
-    if draft:
-        return Compensated(step=step, rounds=1, sweeps=0, centred=centred)
-    return Compensated(step=step, centred=centred)

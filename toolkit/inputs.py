@@ -161,7 +161,7 @@ def _describe(specs: Sequence[InputSpec], feed: Feed, count: int) -> str:
     text = ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
     return (
         f"no calibration data: measured on {count} made-up feeds of {text}; "
-        "real inputs (--calibration) make the figures trustworthy"
+        "accuracy was not measured, real inputs (--calibration) make the figures trustworthy"
     )
 
 

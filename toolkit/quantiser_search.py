@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.allocation import FINEST, Allocation
-from toolkit.fitting import PlainFitting
+from toolkit.fitting import CalibratedFitting, PlainFitting
 from toolkit.memory import release_memory
 from toolkit.pipeline import Source, finish
 from toolkit.prepare_model import Prepared
 from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.search import (
     DB_PER_KNOB,
+    START_KNOB,
     Measures,
     SearchResult,
     Steps,
@@ -44,6 +45,15 @@ REFERENCE_KNOB = -2.0
 
 CALIBRATED_SECONDS = 90.0
 CALIBRATED_EVALUATIONS = 5
+
+OTHER_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"rate_weight": 0.0},
+    {"rate_weight": 0.0, "adaptive": False},
+)
+"""Options of `Compensated` that are tried, each only where the one before was better."""
+LEAST_GAIN_DB = 0.2
+DB_PER_BIT = DB_PER_KNOB
+"""A bit per weight halves the step."""
 
 MAX_FINER = 6
 """Times that steps are made finer because the data that has the last word asks for it ..."""
@@ -162,11 +172,80 @@ def _by_sensitivity(
     )
     curves = _without(prepared, curves, lost)
     allocation = Allocation(curves, roles, sensitivity, is_rate_aware=True)
-    if target.kind == "target_size":
-        return search_size(allocation, target, measures), allocation
-    rough = _rough_target(target)
-    found = search_fidelity(allocation, rough, measures, max_evaluations=CALIBRATED_EVALUATIONS)
+    found = _searched(allocation, target, measures, START_KNOB)
+    if found.steps is None or found.fidelity is None:
+        return found, allocation
+    fitting, num_bytes = prepared.fitting, measures.write(found.steps)
+    gain = _other_options(prepared, found, measures)
+    if gain > 0:
+        knob = min(found.knob + gain / DB_PER_KNOB, allocation.coarsest)
+        again = _searched(allocation, target, measures, knob)
+        trace = [*found.trace, *again.trace]
+        if _is_worth(again, found, target, measures, num_bytes):
+            found = again
+        else:
+            prepared.fitting = prepared.checked.fitting = fitting
+        found.trace = trace
     return found, allocation
+
+
+def _is_worth(
+    again: SearchResult,
+    found: SearchResult,
+    target: Target,
+    measures: Measures,
+    num_bytes: int,
+) -> bool:
+    """Whether another search found something better than the first, whose file has `num_bytes`."""
+    if again.steps is None or again.reached < found.reached:
+        return False
+    if target.kind == "target_size":
+        return _better(again, found)
+    return again.reached > found.reached or measures.write(again.steps) < num_bytes
+
+
+def _searched(
+    allocation: Allocation, target: Target, measures: Measures, start: float
+) -> SearchResult:
+    if target.kind == "target_size":
+        return search_size(allocation, target, measures)
+    return search_fidelity(
+        allocation,
+        _rough_target(target),
+        measures,
+        start,
+        max_evaluations=CALIBRATED_EVALUATIONS,
+    )
+
+
+def _other_options(prepared: Prepared, found: SearchResult, measures: Measures) -> float:
+    """Tries the steps of `found` under other options of the fitting, and leaves the best ones in
+    `prepared`; returns how many dB they are worth at the same size, 0 where nothing is better.
+
+    Whether rates in the choice of symbols and steps by feature pay depends on the network: with
+    rates all errors of a layer lean the same way, which some networks do not forgive.
+    """
+    fitting, steps = prepared.fitting, found.steps
+    if not isinstance(fitting, CalibratedFitting) or steps is None or found.fidelity is None:
+        return 0.0
+    count = sum(array.size for array in prepared.arrays.values())
+
+    def worth(level: float) -> float:
+        return level - DB_PER_BIT * 8 * measures.write(steps) / max(count, 1)
+
+    first = best = worth(found.fidelity.sqnr_db)
+    for options in OTHER_OPTIONS:
+        other = fitting.with_options(options)
+        prepared.fitting = other
+        fidelity = prepared.fidelity(steps)
+        value = worth(fidelity.sqnr_db)
+        text = ", ".join(f"{key} {setting}" for key, setting in options.items())
+        measures.progress(f"{text}: {value - best:+.1f} dB at the same size")
+        if not value > best + LEAST_GAIN_DB:
+            break
+        best, fitting = value, other
+    prepared.fitting = prepared.checked.fitting = fitting
+    return best - first
 
 
 def _in_two_rounds(

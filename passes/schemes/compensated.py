@@ -31,11 +31,13 @@ from passes.schemes.rate_distortion import (
     uniform_parameters,
     wanted_step,
 )
+from passes.schemes.scaling import representable_scale
 from passes.schemes.uniform import UniformParameters
 from passes.schemes.weight_values import finite_float32, importance_of, mask_of
 from runtime.rounding import SymbolRates, round_features
 
 _BLOCK = 64
+_LEAST_GAIN, _MOST_GAIN = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,8 @@ class Compensated:
         values, mask = finite_float32(weight), mask_of(weight, context)
         layout = moments.layout
         _check_layout(moments, values.shape)
-        groups = feedback_of_groups(
-            moments.covariances() if self.centred else moments.inputs, self.damping
-        )
+        inputs = moments.covariances() if self.centred else moments.inputs
+        groups = feedback_of_groups(inputs, self.damping)
         costs = np.stack([group.unordered(group.costs) for group in groups])
         step = wanted_step(values, self.step, self.relative_step)
         spread_costs = layout.array(
@@ -113,7 +114,11 @@ class Compensated:
             for number, group in enumerate(groups):
                 work.refine(number, group, rates, rate_weight)
             rates = work.rates() if self.rate_weight else None
-        return uniform_parameters(work.result(), scale, axis, weight.dtype)
+        symbols = work.result()
+        if self.rate_weight:
+            gain = best_gain(values, symbols * spread, layout, inputs)
+            scale = representable_scale(scale * np.float32(gain), weight.dtype)
+        return uniform_parameters(symbols, scale, axis, weight.dtype)
 
     def _without_moments(self, weight: np.ndarray, context: FitContext) -> UniformParameters:
         if context.moments is None and context.remarks is not None:
@@ -122,6 +127,21 @@ class Compensated:
             self.step, self.relative_step, self.rate_weight, self.rounds, self.adaptive
         )
         return plain.fit(weight, context)
+
+
+def best_gain(
+    values: np.ndarray, found: np.ndarray, layout: MatrixLayout, inputs: np.ndarray
+) -> float:
+    """The factor by which ``found``, all of it, comes nearest to ``values`` in the layer's output:
+    choices by rate lean towards zero, and all outputs of the layer with them."""
+    dot = power = 0.0
+    pairs = zip(layout.matrix(values), layout.matrix(np.asarray(found, np.float32)), strict=True)
+    for (before, after), moments in zip(pairs, inputs, strict=True):
+        answer = moments.astype(np.float32) @ after
+        dot += float(np.vdot(before, answer))
+        power += float(np.vdot(after, answer))
+    gain = dot / power if power > 0 else 1.0
+    return gain if _LEAST_GAIN < gain < _MOST_GAIN else 1.0
 
 
 class _Work:
