@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.train_tasks import Bowl, bowl_task, digits_net, digits_task
 from toolkit.errors import InputError
-from toolkit.nn import Latent, attach
+from toolkit.nn import Latent, attach, auxiliary_loss, prior_per_tap
 from toolkit.train import EntropyPenalty, Trainer
 
 
@@ -85,3 +85,14 @@ def test_training_of_latents_resumes_bit_for_bit(tmp_path: Path) -> None:
         whole.model.state_dict().items(), again.model.state_dict().values(), strict=True
     ):
         assert torch.equal(first, second), name
+
+
+def test_the_quantiles_of_factorised_priors_are_fitted() -> None:
+    net = digits_net()
+    layer = net[1]
+    shape = tuple(layer.weight.shape)
+    attach(layer, "weight", Latent(shape, rate=prior_per_tap(shape)))
+    before = float(auxiliary_loss(net).detach())
+    options = {"optimizer": {"name": "adam", "rate": 0.02}, "progress": False}
+    history = Trainer(net, digits_task(), [EntropyPenalty(1e-6)], epochs=4, **options).fit().history
+    assert history[-1]["loss.auxiliary"] < history[0]["loss.auxiliary"] < before

@@ -57,9 +57,10 @@ methods:
     "entropy_penalty": """\
 epochs: 4
 methods:
-  - entropy_penalty:
-      multiplier: 1.0e-4
-      latents: [{match: "*.weight", relative_step: 0.5}]
+  - entropy_penalty: {multiplier: 1.0e-4}
+compress:
+  version: 1
+  rules: [{match: "*.weight", settings: {stages: [{latent: {relative_step: 0.5}}]}}]
 """,
     "quantized_distillation": """\
 epochs: 3

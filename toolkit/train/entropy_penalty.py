@@ -24,7 +24,8 @@ Rate = Callable[[nn.Module], torch.Tensor]
 
 
 class EntropyPenalty(Callback):
-    """Adds ``multiplier`` * bits to the loss.
+    """Adds ``multiplier`` * bits to the loss, and the loss that fits the quantiles of factorised
+    priors, where there are any.
 
     The loss of the data is a mean over samples, so the multiplier is in nats per sample and bit:
     with ln 2 / samples a bit of the model weighs as much as a bit of all training labels (the
@@ -54,12 +55,15 @@ class EntropyPenalty(Callback):
         self.multiplier, self.warmup = multiplier, warmup
         self._rate, self._averages = rate, averages and rate is None
         self._bits: torch.Tensor | None = None
+        self._has_priors = False
 
     def on_start(self, trainer: Trainer) -> None:
         """Checks that there is something to penalise."""
         if self._rate is None:
-            from toolkit.nn import parametrizations
+            from toolkit.nn import FactorizedPrior, parametrizations
 
+            modules = trainer.model.modules()
+            self._has_priors = any(isinstance(module, FactorizedPrior) for module in modules)
             if not list(parametrizations(trainer.model)):
                 raise InputError(
                     "entropy_penalty: no weight of the model is compressed; wrap it with a recipe "
@@ -74,6 +78,10 @@ class EntropyPenalty(Callback):
         if self.warmup:
             share = min(trainer.step / (self.warmup * trainer.steps_per_epoch), 1.0)
         step.terms["rate"] = self.multiplier * share * bits
+        if self._has_priors:
+            from toolkit.nn import auxiliary_loss
+
+            step.terms["auxiliary"] = auxiliary_loss(trainer.model)
 
     def bits(self, model: nn.Module) -> torch.Tensor:
         """Total bits of ``model`` as the penalty counts them."""

@@ -16,7 +16,6 @@ from passes.errors import SchemeError
 from passes.schemes import Codebook, Prune, Scheme
 from passes.settings import Rule
 from toolkit.errors import InputError
-from toolkit.nn import AffineDecoder, Latent
 from toolkit.train.callback import Callback
 from toolkit.train.deep_compression import DeepCompression
 from toolkit.train.distillation import Distillation
@@ -27,9 +26,7 @@ from toolkit.train.parameter_rules import compressions_of, settings_of
 from toolkit.train.quantized_distillation import (
     DifferentiableQuantization,
     QuantizedDistillation,
-    give_form,
 )
-from toolkit.train.weight_arrays import matched
 
 Side = Literal["first", "last"]
 
@@ -38,35 +35,15 @@ class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LatentRule(_Options):
-    """Parameters, by glob pattern, that get entropy-penalised latents (`toolkit.nn.Latent`): one
-    learned step, or one for each index of ``axis``, beginning at ``relative_step`` times the root
-    mean square."""
-
-    match: str
-    relative_step: float = Field(default=0.5, gt=0, allow_inf_nan=False)
-    axis: int | None = None
-    ema_decay: float | None = Field(default=None, ge=0, lt=1)
-
-
 class EntropyPenaltyOptions(_Options):
-    """`EntropyPenalty`, of the parameters that ``latents`` name and of those that ``compress`` has
-    given a form."""
+    """`EntropyPenalty`, of the parameters that ``compress`` has given a form (stage ``latent``)."""
 
     multiplier: float = Field(ge=0, allow_inf_nan=False)
-    latents: tuple[LatentRule, ...] = ()
     warmup: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     averages: bool = True
 
     def built(self, model: nn.Module) -> Callback:
-        """The callback; gives the parameters their latents."""
-        rules = {rule.match: rule for rule in self.latents}
-        for name, rule in matched("entropy_penalty", rules, model).items():
-            shape = tuple(model.get_parameter(name).shape)
-            size = None if rule.axis is None else shape[rule.axis]
-            decoder = AffineDecoder(relative_step=rule.relative_step, axis=rule.axis, size=size)
-            form = Latent(shape, decoder, ema_decay=rule.ema_decay)
-            give_form("entropy_penalty", model, name, form)
+        """The callback."""
         return EntropyPenalty(self.multiplier, warmup=self.warmup, averages=self.averages)
 
 
