@@ -13,7 +13,7 @@ import pytest
 
 import toolkit
 from tests.channel_models import coupled
-from tests.passes_models import saved
+from tests.passes_models import normal, saved
 from tests.test_toolkit_cli import names, refused, run
 from tests.toolkit_models import without_weights
 
@@ -62,6 +62,19 @@ def test_normalisation_is_folded_and_dead_weights_go(tmp_path: Path) -> None:
     assert [group.num_removed for group in report.groups] == [2]
 
 
+def test_allocation_by_sensitivity(tmp_path: Path) -> None:
+    """Of the branches of a Concat the one goes that the dense layer hardly listens to."""
+    weight = normal(20, 5)
+    weight[12:] *= 1e-3
+    model = saved(coupled("concat", fc20_w=weight), tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=normal(8, 4, 6, 6), x0=normal(8, 4, 4, 4))
+    options = ("--calibration", tmp_path / "d.npz", "--allocation", "sensitivity", "--json")
+    result = run("prune-channels", model, "--fraction", 0.25, "--multiple-of", 1, *options)
+    values = json.loads(result.stdout)
+    assert values["allocation"] == "sensitivity"
+    assert [(g["name"], g["num_removed"]) for g in values["groups"]] == [("w2x", 4)]
+
+
 def test_layers_by_pattern(model: Path, tmp_path: Path) -> None:
     report = toolkit.prune_channels(
         model, tmp_path / "out.onnx", layers={"w2": 0.5}, selection="l2", reconstruct=False
@@ -74,6 +87,7 @@ def test_layers_by_pattern(model: Path, tmp_path: Path) -> None:
     [
         (("--fraction", "1.5"), "fraction"),
         (("--selection", "best"), "selection 'best'"),
+        (("--allocation", "best"), "allocation 'best'"),
         (("--multiple-of", "0"), "multiple_of"),
         (("--layer", "w1"), "PATTERN=FRACTION"),
         (("--layer", "nope=0.5"), "'nope' matches no layer"),
@@ -97,6 +111,10 @@ def test_bad_options_give_one_line(
         ((), "selection 'greedy' needs real inputs"),
         (("--selection", "lasso", "--no-reconstruct"), "selection 'lasso' needs real inputs"),
         (("--selection", "l2"), "reconstruction needs real inputs"),
+        (
+            ("--selection", "l2", "--no-reconstruct", "--allocation", "sensitivity"),
+            "allocation 'sensitivity' needs real inputs",
+        ),
     ],
 )
 def test_what_is_fitted_needs_calibration(
