@@ -96,7 +96,7 @@ def _centre(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
     mean = total / count
     variance = np.maximum(energy / count - np.square(mean), 0.0)
     left = np.sqrt(np.maximum(LEAST_SCORE**2 - variance, 0.0))
-    return np.sign(mean) * np.maximum(np.abs(mean) - left, 0.0)
+    return np.asarray(np.sign(mean) * np.maximum(np.abs(mean) - left, 0.0))
 
 
 def _words(keys: Sequence[str]) -> str:
