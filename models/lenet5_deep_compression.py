@@ -28,7 +28,7 @@ def train(run: Run, splits: Splits) -> nn.Module:
 
 
 command = recipe_command(
-    "lenet5_deep_compression", GOAL, lenet_5_caffe, load_digits, train, {"epochs": 20}
+    "lenet5_deep_compression", GOAL, lenet_5_caffe, load_digits, train, {"epochs": 10}
 )
 
 if __name__ == "__main__":
