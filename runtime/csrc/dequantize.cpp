@@ -9,6 +9,7 @@
 
 #include "threads.h"
 #include "wide_decode.h"
+#include "wide_search.h"
 
 namespace toolkit {
 
@@ -133,19 +134,23 @@ template bool look_up(const Codebook&, const int16_t*, int64_t, int64_t, void*);
 namespace wide {
 namespace {
 
-// Blocks of a piece: enough side by side to hide latency, few enough for the cache.
-constexpr int64_t kPieceBlocks = 4;
+// Blocks of a piece: enough side by side to hide latency, few enough for their symbols to stay in the cache. Tables of
+// slots take most of that; trees take little.
+int64_t piece_blocks(const Segment& s, const Tensor& t) {
+  const TableSet& set = s.sets[static_cast<size_t>(t.set)];
+  return set.forest || (has_one_table(set, t) && s.trees[only_table(set, t)]) ? 4 : 2;
+}
 
 // Decodes pieces through a buffer of the cache's size, and hands each to finish(symbols, first flat
 // index, count), which returns false on a symbol it cannot take.
 template <class Symbol, class Finish>
 tk_status pass_pieces(const Segment& s, const Tensor& t, int64_t num_values, int64_t begin, int64_t end, tk_isa isa,
                       Finish finish) {
-  const int64_t stride = t.lane_stride();
+  const int64_t stride = t.lane_stride(), blocks = piece_blocks(s, t);
   const std::unique_ptr<Symbol[]> symbols(
-      new Symbol[static_cast<size_t>(std::min(t.size(), kPieceBlocks * kLanes * stride))]);
+      new Symbol[static_cast<size_t>(std::min(t.size(), blocks * kLanes * stride))]);
   for (int64_t piece = begin; piece < end; ++piece) {
-    const int64_t block = kPieceBlocks * piece, last = std::min(block + kPieceBlocks, t.num_blocks);
+    const int64_t block = blocks * piece, last = std::min(block + blocks, t.num_blocks);
     const int64_t first = block * kLanes * stride;
     if (tk_status status = decode_lanes(s, t, symbols.get(), stride, block, last, 1, isa)) return status;
     if (s.wide) apply_exceptions(s, t, symbols.get(), stride, block * kLanes, last * kLanes);
@@ -164,9 +169,9 @@ tk_status pass_pieces_of_any(const Segment& s, const Tensor& t, int64_t num_valu
 
 // Calls decode(begin, end) for pieces of the tensor until one fails.
 template <class Decode>
-tk_status on_threads(const Tensor& t, int threads, Decode decode) {
+tk_status on_threads(const Segment& s, const Tensor& t, int threads, Decode decode) {
   std::atomic<int> result{TK_OK};
-  parallel_for(piece_count(t), threads, [&](int64_t begin, int64_t end) {
+  parallel_for(piece_count(s, t), threads, [&](int64_t begin, int64_t end) {
     if (result != TK_OK) return;
     if (tk_status status = decode(begin, end)) result = status;
   });
@@ -175,7 +180,10 @@ tk_status on_threads(const Tensor& t, int threads, Decode decode) {
 
 }  // namespace
 
-int64_t piece_count(const Tensor& t) { return (t.num_blocks + kPieceBlocks - 1) / kPieceBlocks; }
+int64_t piece_count(const Segment& s, const Tensor& t) {
+  const int64_t blocks = piece_blocks(s, t);
+  return (t.num_blocks + blocks - 1) / blocks;
+}
 
 tk_status decode_pieces(const Segment& s, const Tensor& t, int64_t num_values, int64_t begin, int64_t end, void* out,
                         tk_isa isa) {
@@ -204,13 +212,13 @@ tk_status look_up_pieces(const Segment& s, const Tensor& t, const Codebook& book
 
 tk_status decode_dequantize(const Segment& s, const Tensor& t, const tk_dequantize& how, void* out, int threads,
                             tk_isa isa) {
-  return on_threads(t, threads,
+  return on_threads(s, t, threads,
                     [&](int64_t begin, int64_t end) { return dequantize_pieces(s, t, how, begin, end, out, isa); });
 }
 
 tk_status decode_lookup(const Segment& s, const Tensor& t, const Codebook& book, int64_t num_values, void* out,
                         int threads, tk_isa isa) {
-  return on_threads(t, threads, [&](int64_t begin, int64_t end) {
+  return on_threads(s, t, threads, [&](int64_t begin, int64_t end) {
     return look_up_pieces(s, t, book, num_values, begin, end, out, isa);
   });
 }

@@ -30,7 +30,7 @@ bool look_up(const Codebook& book, const Symbol* symbols, int64_t first, int64_t
 namespace wide {
 
 // Pieces that a tensor can be decoded in one by one, in any order.
-int64_t piece_count(const Tensor& tensor);
+int64_t piece_count(const Segment& segment, const Tensor& tensor);
 
 // Decode pieces begin .. end - 1 on the calling thread, to where the tensor begins. decode_pieces leaves the symbols as
 // they are, int8 or int16, `num_values` of them.

@@ -43,8 +43,8 @@ void run(std::vector<Task> tasks, int threads) {
 
 // Tasks that call decode(begin, end) for the pieces of a tensor.
 template <class Decode>
-void add_pieces(const wide::Tensor& tensor, std::vector<Task>* tasks, Decode decode) {
-  const int64_t pieces = wide::piece_count(tensor), each = std::max<int64_t>(1, tensor.size() / pieces);
+void add_pieces(const wide::Segment& segment, const wide::Tensor& tensor, std::vector<Task>* tasks, Decode decode) {
+  const int64_t pieces = wide::piece_count(segment, tensor), each = std::max<int64_t>(1, tensor.size() / pieces);
   const int64_t step = std::max<int64_t>(1, kTaskSymbols / each);
   for (int64_t begin = 0; begin < pieces; begin += step) {
     const int64_t end = std::min(pieces, begin + step);
@@ -187,14 +187,16 @@ void Decoder::decode(const std::vector<char*>& places, int threads) {
     if (!sizes_[i]) continue;
     Opened& blob = opened_[chains_.sources[i].blob];
     symbols_[i].reset(new char[static_cast<size_t>(sizes_[i] * (blob.segment.wide ? 2 : 1))]);
-    add_pieces(*tensors_[i], &tasks, [this, i, &blob](int64_t begin, int64_t end) {
+    add_pieces(blob.segment, *tensors_[i], &tasks, [this, i, &blob](int64_t begin, int64_t end) {
       return wide::decode_pieces(blob.segment, *tensors_[i], sizes_[i], begin, end, symbols_[i].get(), TK_ISA_AUTO);
     });
   }
   for (size_t i = 0; i < chains_.weights.size(); ++i) {
     const Weight& weight = chains_.weights[i];
     if (!is_direct(weight)) continue;
-    add_pieces(*tensors_[weight.symbols.source], &tasks, [this, &weight, to = places[i]](int64_t begin, int64_t end) {
+    const size_t source = weight.symbols.source;
+    const wide::Segment& segment = opened_[chains_.sources[source].blob].segment;
+    add_pieces(segment, *tensors_[source], &tasks, [this, &weight, to = places[i]](int64_t begin, int64_t end) {
       return decode_direct(weight, begin, end, to);
     });
   }

@@ -57,7 +57,7 @@ struct Seat {
   // Near the end of readable memory the words are copied to here, where the loads of a line may run past them.
   uint16_t tail[kStepWords * (TheLine::kSteps + 2)];
 
-  TK_INLINE void load_row() {
+  void load_row() {
     const auto* from = reinterpret_cast<const __m256i*>(job.row_class + row_index * job.row_step);
     row.classes = _mm256_loadu_si256(from);
     if (!row.col_class) {
@@ -78,7 +78,7 @@ struct Seat {
   }
 
   // The lanes of `mask` have reached their ends.
-  TK_INLINE void rest(__mmask32 mask) { sound = sound && (Core::resting(hot) & mask) == mask; }
+  void rest(__mmask32 mask) { sound = sound && (Core::resting(hot) & mask) == mask; }
 
   void start() {
     classes = load_classes(*job.set, Core::map_of(job));
@@ -133,7 +133,7 @@ struct Seat {
   }
 
   // After `n` steps, which end at place `phase` of the line.
-  TK_INLINE void after_steps(int64_t n, int64_t phase) {
+  void after_steps(int64_t n, int64_t phase) {
     if (!busy) return;
     step += n;
     column += n;
@@ -218,12 +218,9 @@ void close_ranks(Seat<Core>* s, int count) {
   for (int i = to; i < count; ++i) s[i].stop();
 }
 
-// How many seats to go on with where so many are too many.
-constexpr int fewer(int count) { return count > 4 ? 4 : (count > 1 ? 1 : 0); }
-
 template <class Core, Mode M, bool Columns, int Count>
 bool decode_in_seats(Seat<Core>* s, int seats, int64_t* phase, bool* more, const NextJob& next) {
-  constexpr int kFewer = fewer(Count);
+  constexpr int kFewer = Count / 2;
   if (seats > kFewer) {
     if (!run_together<Core, M, Columns, Count, kFewer>(s, seats, phase, more, next)) return false;
     close_ranks(s, Count);
@@ -237,7 +234,10 @@ bool decode_all_jobs(const BlockJob& first, int seats, const NextJob& next) {
   Seat<Core> s[Core::kSeats];
   s[0].job = first;
   s[0].start();
-  for (int i = 1; i < Core::kSeats; ++i) s[i].idle_like(s[0]);
+  // The seats are halved again and again until no more than half of them would stay empty.
+  int used = Core::kSeats;
+  while (used / 2 >= seats) used /= 2;
+  for (int i = 1; i < used; ++i) s[i].idle_like(s[0]);
   int64_t phase = 0;
   bool more = true;
   return decode_in_seats<Core, M, Columns, Core::kSeats>(s, seats, &phase, &more, next);

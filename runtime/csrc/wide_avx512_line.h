@@ -75,7 +75,7 @@ struct Line {
   }
 
   // Writes the first `count` symbols of every lane that stand here, the last of which is symbol `end - 1`.
-  TK_INLINE void write(const BlockJob& job, int64_t end, int64_t count) const {
+  void write(const BlockJob& job, int64_t end, int64_t count) const {
     auto* const out = static_cast<char*>(job.out);
     const int64_t first = end - count;
     const int64_t last_length = job.last_rows * job.columns;

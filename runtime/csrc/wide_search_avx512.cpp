@@ -103,7 +103,7 @@ struct Forest {
 template <bool Wide, class Trees>
 struct SearchCore {
   static constexpr bool kWide = Wide;
-  static constexpr int kSeats = 8;
+  static constexpr int kSeats = Wide ? 4 : 8;
 
   struct Constants {
     __m256i transitions = transition_table();
