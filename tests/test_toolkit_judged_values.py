@@ -99,7 +99,7 @@ def test_scores_that_detectors_hide_survive(tmp_path: Path) -> None:
 
 def test_an_average_score_is_no_signal() -> None:
     key = "y, part 1 before Sigmoid"
-    score = 5 * RNG.standard_normal((6, 50, 3)).astype(np.float32)
+    score = 8 * RNG.standard_normal((6, 50, 3)).astype(np.float32)
     run = [{"y": 0 * score, key: score + np.float32([-30, -20, -10])}]
     judged = JudgedValues.found(run, {"y": [key]})
     assert judged.centres[key].shape == (1, 1, 3)
@@ -107,17 +107,17 @@ def test_an_average_score_is_no_signal() -> None:
     lost = compare_outputs(judged.of(run), judged.of(constant))
     assert lost.sqnr_db == pytest.approx(0.0, abs=0.01)
     assert list(judged.of(run)[0]) == [key]
-    near = [{"y": 0 * score, key: run[0][key] + np.float32(0.5)}]
+    near = [{"y": 0 * score, key: run[0][key] + np.float32(0.8)}]
     assert compare_outputs(judged.of(run), judged.of(near)).sqnr_db == pytest.approx(20, abs=0.5)
 
 
-def test_a_score_that_hardly_moves_is_measured_against_two() -> None:
+def test_a_score_that_hardly_moves_is_measured_against_the_slope_of_a_sigmoid() -> None:
     key = "y, part 1 before Sigmoid"
     score = (0.01 * RNG.standard_normal((6, 50)) - 8).astype(np.float32)
     judged = JudgedValues.found([{"y": score, key: score}], {"y": [key]})
     off = [{"y": score, key: score + np.float32(0.1)}]
     found = compare_outputs(judged.of([{"y": score, key: score}]), judged.of(off))
-    assert found.sqnr_db == pytest.approx(10 * np.log10(2**2 / 0.1**2), abs=0.1)
+    assert found.sqnr_db == pytest.approx(10 * np.log10(4**2 / 0.1**2), abs=0.1)
 
 
 def test_targets_of_the_outputs_look_at_the_outputs(tmp_path: Path) -> None:

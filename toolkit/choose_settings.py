@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toolkit.allocation import MAX_SYMBOL
+import numpy as np
+
 from toolkit.calibration import Feed
 from toolkit.fitting import CalibratedFitting
 from toolkit.judged_values import JudgedValues
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from toolkit.pipeline import Source
 
 Settings = dict[str, "WeightSettings"]
+
+MAX_RMS_SYMBOL = 1024.0
+"""Root mean square of the symbols of a weight from which on it is kept lossless."""
 
 _OF_OUTPUTS = ("max_error", "min_agreement")
 """Targets that speak of the outputs themselves, and not of what is behind them."""
@@ -251,12 +255,13 @@ def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:
 
 
 def _is_beyond(name: str, steps: Mapping[str, float], prepared: Prepared) -> bool:
-    """Whether a weight has no step, or one at which its symbols fill 16 bits."""
+    """Whether a weight has no step, or one at which most of its symbols need some 12 bits; a few
+    that are much larger than the others do not count."""
     if name not in steps:
         return True
-    array = prepared.arrays[name]
-    peak = max(float(array.max(initial=0)), -float(array.min(initial=0)))
-    return peak / steps[name] > MAX_SYMBOL - 1
+    array = prepared.arrays[name].reshape(-1)
+    root_mean_square = float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
+    return root_mean_square / steps[name] > MAX_RMS_SYMBOL
 
 
 def _needs_moments(stages: Any) -> bool:

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from toolkit.output_parts import BEFORE_SIGMOID
 from toolkit.scores import ScoreKind, score_kinds, to_scores
 
-LEAST_SCORE = 2.0
-"""Root mean square of a score that errors are always measured against: 24 dB below it lies an error
-of 0.13, which moves the probability behind it by 0.03 at most."""
+LEAST_SCORE = 4.0
+"""Root mean square of a score that errors are always measured against: a Sigmoid rises by at most
+1/4, so that an error that lies so many dB below 4 moves the probability by no more than what lies
+as many dB below 1."""
 
 Runs = Sequence[Mapping[str, Any]]
 

@@ -18,6 +18,10 @@ MAX_SLICES = 65_536
 QUIET = 1e-3
 """A slice carries signal when its RMS is at least this share of the median slice's RMS ..."""
 
+FEW_VALUES, QUIET_OF_FEW = 64, 0.1
+"""... or this share, where it has fewer values than that: a unit of a recurrent state is seen once
+in each run, and noise that is the same for all units drowns one that hardly speaks ..."""
+
 SILENT = 1e-12
 """... and at least this much at all."""
 
@@ -106,7 +110,8 @@ class SliceSums:
         for axis, sums in sorted(self.axes.items()):
             rms = np.sqrt(sums.signal / max(sums.count, 1))
             carrying = rms[rms > SILENT]
-            floor = max(SILENT, QUIET * float(np.median(carrying))) if carrying.size else math.inf
+            quiet = QUIET if sums.count >= FEW_VALUES else QUIET_OF_FEW
+            floor = max(SILENT, quiet * float(np.median(carrying))) if carrying.size else math.inf
             judged = rms >= floor
             if probabilities:
                 judged &= np.sqrt(sums.peak) >= PROBABILITY_PEAK
