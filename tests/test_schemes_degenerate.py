@@ -25,6 +25,10 @@ STAGES: dict[str, list[Any]] = {
     "trellis": [{"trellis": {"bits": 6}}],
     "rate_distortion": [{"rate_distortion": {"relative_step": 0.2}}],
     "compensated": [{"compensated": {"relative_step": 0.2}}],
+    "rate_aware": [{"rate_aware": {"beta": 1e-3}}],
+    "compensated_trellis": [{"compensated_trellis": {"relative_step": 0.2}}],
+    "latent": ["latent"],
+    "learned_points": [{"learned_points": {"count": 16}}],
     "codebook": [{"codebook": {"entries": 16}}],
     "points": [{"points": {"values": [-2, 0, 2]}}],
     "lossless": ["lossless"],
@@ -40,12 +44,14 @@ IDEMPOTENT = (
     "lossless", "low_rank", "prune",
 )  # fmt: skip
 """Projections: what they decode to is fitted by itself."""
+OF_BASES = ("cosine_rows",)
+"""Stand for matrices of cosines, and are fitted by training only: see the tests of toolkit.nn."""
 OF_MATRICES = ("low_rank", "tucker")
 SHAPES = [(), (1,), (7,), (1, 1), (5, 1), (4, 6), (2, 3, 3, 3)]
 
 
 def test_every_scheme_is_here() -> None:
-    assert set(STAGES) == set(SCHEMES)
+    assert set(STAGES) | set(OF_BASES) == set(SCHEMES)
 
 
 def fitted(name: str, weight: np.ndarray) -> Parameters:

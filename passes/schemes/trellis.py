@@ -70,7 +70,8 @@ class TrellisParameters(Parameters):
         fits = int(values.max()) <= 127 and int(values.min()) >= -128
         flat = values.reshape(-1)[: self.symbols.size].reshape(self.symbols.shape)
         own = flat if self.order is None else flat.transpose(np.argsort(self.order))
-        return np.ascontiguousarray(own, np.int8 if fits else np.int16)
+        whole = np.ascontiguousarray(own, np.int8 if fits else np.int16)
+        return whole.reshape(self.shape)  # it has made one dimension of none
 
     def decode(self) -> np.ndarray:
         """float32 arithmetic, then rounded to the weight's type."""
