@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from toolkit.allocation import MAX_SYMBOL
 from toolkit.calibration import Feed
 from toolkit.fitting import CalibratedFitting
 from toolkit.judged_values import JudgedValues
@@ -255,13 +256,15 @@ def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:
 
 
 def _is_beyond(name: str, steps: Mapping[str, float], prepared: Prepared) -> bool:
-    """Whether a weight has no step, or one at which most of its symbols need some 12 bits; a few
-    that are much larger than the others do not count."""
+    """Whether a weight has no step, or one at which its symbols fill 16 bits and most of them need
+    some 12: a few that are much larger than the others are no reason."""
     if name not in steps:
         return True
     array = prepared.arrays[name].reshape(-1)
     root_mean_square = float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
-    return root_mean_square / steps[name] > MAX_RMS_SYMBOL
+    peak = max(float(array.max(initial=0)), -float(array.min(initial=0)))
+    largest, typical = peak / steps[name], root_mean_square / steps[name]
+    return largest > MAX_SYMBOL - 1 and typical > MAX_RMS_SYMBOL
 
 
 def _needs_moments(stages: Any) -> bool:
