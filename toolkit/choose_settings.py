@@ -19,7 +19,7 @@ from toolkit.judged_values import JudgedValues
 from toolkit.memory import release_memory
 from toolkit.metrics import Metric, Score
 from toolkit.moment_store import moments_of
-from toolkit.pipeline import finish
+from toolkit.pipeline import CHUNK, finish
 from toolkit.prepare_model import Prepared, prepare, searchable
 from toolkit.quantiser_search import choose_steps
 from toolkit.search import SearchResult
@@ -244,9 +244,9 @@ def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:
             f"no quantisation keeps an {choice.target.text}: all weights are kept lossless"
         )
     for name in names:
-        if steps is not None and _is_beyond(name, steps, prepared):
+        if steps is not None and _is_beyond(name, steps, prepared, choice.target):
             choice.notes.append(f"{name}: cannot bear quantisation, kept lossless")
-        if steps is None or _is_beyond(name, steps, prepared):
+        if steps is None or _is_beyond(name, steps, prepared, choice.target):
             choice.settings[name] = WeightSettings(scheme="lossless")
             continue
         choice.settings[name] = prepared.fitting.settings(name, steps[name])
@@ -255,16 +255,18 @@ def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:
             choice.known[name] = known
 
 
-def _is_beyond(name: str, steps: Mapping[str, float], prepared: Prepared) -> bool:
+def _is_beyond(name: str, steps: Mapping[str, float], prepared: Prepared, target: Target) -> bool:
     """Whether a weight has no step, or one at which its symbols fill 16 bits and most of them need
     some 12: a few that are much larger than the others are no reason."""
-    if name not in steps:
-        return True
+    if name not in steps or target.kind == "target_size":  # whose bytes were counted with steps
+        return name not in steps
     array = prepared.arrays[name].reshape(-1)
-    root_mean_square = float(np.sqrt(np.mean(np.square(array, dtype=np.float64))))
     peak = max(float(array.max(initial=0)), -float(array.min(initial=0)))
-    largest, typical = peak / steps[name], root_mean_square / steps[name]
-    return largest > MAX_SYMBOL - 1 and typical > MAX_RMS_SYMBOL
+    if peak / steps[name] <= MAX_SYMBOL - 1:
+        return False
+    parts = np.array_split(array, array.size // CHUNK + 1)
+    energy = sum(float(np.square(part, dtype=np.float64).sum()) for part in parts)
+    return float(np.sqrt(energy / array.size)) / steps[name] > MAX_RMS_SYMBOL
 
 
 def _needs_moments(stages: Any) -> bool:
