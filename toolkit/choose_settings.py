@@ -244,9 +244,11 @@ def _take(choice: Choice, names: list[str], prepared: Prepared) -> None:
             f"no quantisation keeps an {choice.target.text}: all weights are kept lossless"
         )
     for name in names:
-        if steps is not None and _is_beyond(name, steps, prepared, choice.target):
+        if steps is None:
+            choice.settings[name] = WeightSettings(scheme="lossless")
+            continue
+        if _is_beyond(name, steps, prepared, choice.target):
             choice.notes.append(f"{name}: cannot bear quantisation, kept lossless")
-        if steps is None or _is_beyond(name, steps, prepared, choice.target):
             choice.settings[name] = WeightSettings(scheme="lossless")
             continue
         choice.settings[name] = prepared.fitting.settings(name, steps[name])
