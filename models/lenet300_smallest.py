@@ -13,11 +13,9 @@ from torch import nn
 
 from models.architectures.lenet import lenet_300_100
 from models.data.splits import Splits
-from models.lenet_latents import attach_latents, latent_optimizer, plain_optimizer, start
+from models.lenet_latents import attach_latents, plain_optimizer, start, train_latents
 from models.mnist_recipes import digits_logits, load_digits, train_digits
 from models.recipe import Goal, Run, recipe_command
-from toolkit.nn import alive_units, keep_units
-from toolkit.train import EntropyPenalty
 
 GOAL = Goal("LeNet-300-100", "smallest", 124, 1.9)
 _STEPS = {"ip1": 0.06, "ip2": 0.06, "ip3": 0.06}
@@ -41,18 +39,7 @@ def train(run: Run, splits: Splits) -> nn.Module:
         schedule="constant",
     )
     attach_latents(model, _STEPS)
-    penalty = EntropyPenalty(run.options["multiplier"], warmup=0.3 * epochs)
-    train_digits(
-        run,
-        splits,
-        logits,
-        model,
-        [penalty],
-        epochs=epochs,
-        batch_size=512,
-        optimizer=latent_optimizer(),
-    )
-    return keep_units(model, alive_units(model))
+    return train_latents(run, splits, logits, model, epochs=epochs, warmup=0.3, batch_size=512)
 
 
 command = recipe_command(

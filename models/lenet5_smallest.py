@@ -14,11 +14,10 @@ from torch import nn
 
 from models.architectures.lenet import lenet_5_caffe
 from models.data.splits import Splits
-from models.lenet_latents import attach_latents, latent_optimizer, plain_optimizer, start
+from models.lenet_latents import attach_latents, plain_optimizer, start, train_latents
 from models.mnist_recipes import digits_logits, load_digits, train_digits
 from models.recipe import Goal, Run, recipe_command
-from toolkit.nn import alive_units, keep_units, strongest_units
-from toolkit.train import EntropyPenalty
+from toolkit.nn import keep_units, strongest_units
 
 GOAL = Goal("LeNet-5", "smallest", 606, 1.0)
 _WIDTHS = {"conv1": 8, "conv2": 20, "ip1": 100}
@@ -46,18 +45,7 @@ def train(run: Run, splits: Splits) -> nn.Module:
         )
         keep_units(model, strongest_units(model, widths))
     attach_latents(model, _STEPS, places={"ip1": 16})
-    penalty = EntropyPenalty(run.options["multiplier"], warmup=0.2 * epochs)
-    train_digits(
-        run,
-        splits,
-        logits,
-        model,
-        [penalty],
-        epochs=epochs,
-        batch_size=256,
-        optimizer=latent_optimizer(),
-    )
-    return keep_units(model, alive_units(model))
+    return train_latents(run, splits, logits, model, epochs=epochs, warmup=0.2, batch_size=256)
 
 
 command = recipe_command(

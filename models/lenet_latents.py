@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
-from toolkit.nn import AffineDecoder, DensityRate, Latent, attach
-from toolkit.train import OptimizerSettings
+from models.data.splits import Splits
+from models.mnist_recipes import train_digits
+from models.recipe import Run
+from toolkit.nn import AffineDecoder, DensityRate, Latent, alive_units, attach, keep_units
+from toolkit.train import EntropyPenalty, OptimizerSettings
 
 BIAS_STEP = 0.1
 _RATE = 2e-3  # of weights; latents move by this over a usual step
@@ -59,3 +62,41 @@ def latent_optimizer() -> OptimizerSettings:
     return OptimizerSettings(
         name="adam", rate=_RATE / _USUAL_STEP, rate_factors={"*.log_step": _STEP_FACTOR}
     )
+
+
+def train_latents(
+    run: Run,
+    splits: Splits,
+    logits: Tensor,
+    model: nn.Sequential,
+    *,
+    epochs: int,
+    warmup: float,
+    batch_size: int,
+) -> nn.Module:
+    """Trains latents under the rate that the recipe asks for and takes out units that died.
+
+    Args:
+        run: Its option ``multiplier`` is the price of a bit.
+        splits: Of `load_digits`.
+        logits: Of `digits_logits`.
+        model: With latents.
+        epochs: Of this part of the training.
+        warmup: Share of the epochs over which the price rises.
+        batch_size: Digits of a step.
+
+    Returns:
+        The network without dead units.
+    """
+    penalty = EntropyPenalty(run.options["multiplier"], warmup=warmup * epochs)
+    train_digits(
+        run,
+        splits,
+        logits,
+        model,
+        [penalty],
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=latent_optimizer(),
+    )
+    return keep_units(model, alive_units(model))
