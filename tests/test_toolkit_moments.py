@@ -15,7 +15,7 @@ from tests.toolkit_models import embedding, mlp
 from toolkit import compress, moment_store
 from toolkit.calibration import read_calibration, split_feeds
 from toolkit.errors import InputError, OutputError
-from toolkit.moment_store import moments_of
+from toolkit.moment_store import MomentStore, moments_of
 from toolkit.pipeline import read_source
 from toolkit.signature import InputSpec
 
@@ -129,6 +129,44 @@ def test_the_oldest_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     moments_of(source, feeds_of(2), ["W"], 1, kept_in=home)
     assert not old.exists()
     assert len(list(home.iterdir())) == 1
+
+
+def test_what_is_in_use_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, source = tmp_path / "kept", read_source(embedding(tmp_path / "m.onnx"))
+    monkeypatch.setattr(moment_store, "MAX_KEPT_BYTES", 0)
+    in_use = moments_of(source, feeds_of(1), ["W"], 1, kept_in=home)
+    moments_of(source, feeds_of(2), ["W"], 1, kept_in=home)
+    assert isinstance(in_use["W"], Moments)
+    del in_use
+    moments_of(source, feeds_of(3), ["W"], 1, kept_in=home)
+    assert len(list(home.iterdir())) == 1
+
+
+def test_the_first_of_two_that_measure_the_same_stays(tmp_path: Path) -> None:
+    home, source = tmp_path / "kept", read_source(embedding(tmp_path / "m.onnx"))
+    other: list[MomentStore] = []
+
+    def meanwhile(text: str) -> None:
+        if not other:
+            other.append(moments_of(source, feeds_of(1), ["W"], 1, kept_in=home))
+
+    mine = moments_of(source, feeds_of(1), ["W"], 1, meanwhile, home)
+    assert len(list(home.iterdir())) == 1
+    for store in (mine, *other):
+        assert isinstance(store["W"], Moments)
+
+
+def test_debris_gives_way(tmp_path: Path) -> None:
+    home, source = tmp_path / "kept", read_source(embedding(tmp_path / "m.onnx"))
+    moments_of(source, feeds_of(1), ["W"], 1, kept_in=home)
+    [folder] = home.iterdir()
+    (folder / "index.json").unlink()
+    killed = home / "making-killed"
+    killed.mkdir()
+    os.utime(killed, (0, 0))
+    again = moments_of(source, feeds_of(1), ["W"], 1, kept_in=home)
+    assert not again.was_kept and isinstance(again["W"], Moments)
+    assert [entry.name for entry in home.iterdir()] == [folder.name]
 
 
 def test_nothing_half_measured_is_kept(tmp_path: Path) -> None:

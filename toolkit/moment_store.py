@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +20,7 @@ import numpy as np
 from toolkit.calibration import Feed
 from toolkit.capture_activations import CapturedActivations
 from toolkit.errors import InputError, OutputError
+from toolkit.kept_folders import INDEX, forget_oldest, making, read_index
 
 if TYPE_CHECKING:
     from passes.schemes.moments import Moments, RowUse
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of what is measured: another one does not find what an earlier one has kept."""
 MAX_KEPT_BYTES = 8 << 30
-_INDEX = "index.json"
 
 Progress = Callable[[str], None]
 
@@ -41,7 +39,7 @@ class MomentStore(Mapping[str, "Moments | RowUse"]):
 
     def __init__(self, folder: Path, was_kept: bool) -> None:
         self._folder, self.was_kept = folder, was_kept
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads(read_index(folder, self))
         self._entries: dict[str, dict[str, Any]] = index["weights"]
         self.missing: dict[str, str] = index["missing"]
 
@@ -77,22 +75,18 @@ def moments_of(
     """
     home = kept_in or _cache_folder()
     folder = home / _digest(source, feeds, names)
-    if (folder / _INDEX).is_file():
-        os.utime(folder)
-        return MomentStore(folder, True)
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=home, prefix="measuring-"))
-        try:
+        return MomentStore(folder, True)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    try:
+        with making(folder) as temporary:
             _measure(source, feeds, names, threads, progress, temporary)
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.replace(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        store = MomentStore(folder, False)
+        forget_oldest(home, MAX_KEPT_BYTES)
     except OSError as error:
         raise OutputError(f"{home}: calibration cannot be kept there ({error})") from error
-    _forget_oldest(home, folder)
-    return MomentStore(folder, False)
+    return store
 
 
 def _measure(
@@ -124,7 +118,7 @@ def _measure(
     except ModelError as error:
         raise InputError(f"{source.path}: {error}") from error
     index = {"weights": entries, "missing": missing}
-    (folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
 
 def _kept(
@@ -166,14 +160,3 @@ def _digest(source: Source, feeds: Sequence[Feed], names: Sequence[str]) -> str:
 def _cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "onnx-weight-toolkit" / "moments"
-
-
-def _forget_oldest(home: Path, latest: Path) -> None:
-    """Removes what was used longest ago while more than `MAX_KEPT_BYTES` are kept."""
-    folders = [entry for entry in home.iterdir() if (entry / _INDEX).is_file()]
-    folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
-    total = 0
-    for folder in folders:
-        total += sum(file.stat().st_size for file in folder.iterdir())
-        if total > MAX_KEPT_BYTES and folder != latest:
-            shutil.rmtree(folder, ignore_errors=True)
