@@ -68,8 +68,8 @@ def encode_runs(
 def ideal_bytes(symbols: np.ndarray, limits: PackingLimits) -> float | None:
     """Bytes of zero runs of ``symbols`` with ideal codes, nodes included; None where they are not
     sparse, or so many that decoding would take long."""
-    gaps = Gaps.of(symbols)
-    if gaps.density > _MAX_DENSITY:
+    gaps = Gaps.of_sparse(symbols, _MAX_DENSITY)
+    if gaps is None:
         return None
     values = entropy_bits(symbols.reshape(-1)[gaps.places])
     mean = values / max(gaps.places.size, 1)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from passes.schemes.entropy import symbol_counts
+
 RUN_BITS = range(2, 9)
 
 
@@ -23,7 +25,7 @@ class Gaps:
     """Where symbols are not zero.
 
     Attributes:
-        places: int64 [k], ascending flat indices of the symbols that differ from ``fill``.
+        places: int32 or int64 [k], ascending flat indices of the symbols that differ from ``fill``.
         size: The number of symbols.
         fill: The most frequent symbol.
     """
@@ -35,24 +37,30 @@ class Gaps:
     @classmethod
     def of(cls, symbols: np.ndarray) -> Gaps:
         """Finds them in integers of any shape, at least one."""
-        flat = symbols.reshape(-1)
-        lowest = int(flat.min())
-        counts = np.bincount(flat.astype(np.int32) - lowest)
-        fill = int(counts.argmax()) + lowest
-        return cls(np.flatnonzero(flat != fill), flat.size, fill)
+        return cls._beside(_most_frequent(symbols)[0], symbols)
+
+    @classmethod
+    def of_sparse(cls, symbols: np.ndarray, max_density: float) -> Gaps | None:
+        """The same, or None where the share of symbols that are not zero is larger."""
+        fill, count = _most_frequent(symbols)
+        if symbols.size - count > max_density * symbols.size:
+            return None
+        return cls._beside(fill, symbols)
+
+    @classmethod
+    def _beside(cls, fill: int, symbols: np.ndarray) -> Gaps:
+        places = np.flatnonzero(symbols.reshape(-1) != fill)
+        if symbols.size < 1 << 31:
+            places = places.astype(np.int32)
+        return cls(places, symbols.size, fill)
 
     @classmethod
     def of_places(cls, places: np.ndarray, size: int) -> Gaps:
         """Of ``size`` symbols those at ``places`` (ascending) are not zero."""
         return cls(places, size, 0)
 
-    @property
-    def density(self) -> float:
-        """The share of symbols that are not zero."""
-        return self.places.size / self.size
-
     def differences(self) -> np.ndarray:
-        """int64 [k]: each index minus the one before, which for the first one is -1."""
+        """[k], as ``places``: each index minus the one before, which for the first one is -1."""
         return np.diff(self.places, prepend=-1)
 
     def entries(self, run_bits: int) -> int:
@@ -93,6 +101,13 @@ class ZeroRuns:
     values: np.ndarray
     fill: int
     size: int
+
+
+def _most_frequent(symbols: np.ndarray) -> tuple[int, int]:
+    """The symbol, and how often it occurs."""
+    lowest, counts = symbol_counts(symbols)
+    best = int(counts.argmax())
+    return lowest + best, int(counts[best])
 
 
 def split_runs(symbols: np.ndarray, gaps: Gaps, run_bits: int) -> ZeroRuns:

@@ -111,6 +111,7 @@ def choose_settings(
             behind=target.kind not in _OF_OUTPUTS,
             extra=extra,
         )
+        release_memory()
     judged_behind = target.kind == "min_sqnr" and bool(names)
     choice = Choice(
         fixed,

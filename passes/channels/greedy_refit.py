@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
+import scipy
 
 from passes.channels.labels import Labels
 from passes.channels.layer_moments import LayerMoments
@@ -96,7 +96,7 @@ def refit_problem(
     inputs, wanted = ridge_system(moments, index, ridge, fold)
     if energy <= 0 or not wanted.any():
         return None
-    inverse = linalg.inv(inputs, overwrite_a=True)
+    inverse = scipy.linalg.inv(inputs, overwrite_a=True)
     matrix = inverse @ wanted
     place = np.full(int(number.max(initial=-1)) + 1, -1, np.int64)
     place[channels] = np.arange(channels.size)
@@ -131,8 +131,8 @@ def ridge_matrix(
     index = np.flatnonzero(kept)
     inputs, wanted = ridge_system(moments, index, ridge, fold)
     result = np.zeros_like(moments.layer.matrix())
-    factor = linalg.cho_factor(inputs, lower=True, overwrite_a=True, check_finite=False)
-    result[index] = linalg.cho_solve(factor, wanted)
+    factor = scipy.linalg.cho_factor(inputs, lower=True, overwrite_a=True, check_finite=False)
+    result[index] = scipy.linalg.cho_solve(factor, wanted)
     return result
 
 

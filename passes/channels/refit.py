@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg
+import scipy
 
 from passes.channels.layer_moments import Fold, LayerMoments
 from passes.channels.layer_samples import Array, Block, Floats, Indices
@@ -117,9 +117,11 @@ def _fit(
         rest = fold.cross[index, outputs] - inputs @ old
         inputs[np.diag_indices_from(inputs)] += ridge
         try:
-            factor = linalg.cho_factor(inputs, lower=True, overwrite_a=True, check_finite=False)
-            change = linalg.cho_solve(factor, rest, overwrite_b=True)
-        except linalg.LinAlgError:
+            factor = scipy.linalg.cho_factor(
+                inputs, lower=True, overwrite_a=True, check_finite=False
+            )
+            change = scipy.linalg.cho_solve(factor, rest, overwrite_b=True)
+        except scipy.linalg.LinAlgError:
             return None
         fitted[index, outputs] = old + change
     return fitted if np.isfinite(fitted).all() else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_CHUNK = 1 << 20
+
 
 def entropy_bits(symbols: np.ndarray) -> float:
     """Bits that an ideal coder with one static table spends on all of ``symbols``.
@@ -15,14 +17,21 @@ def entropy_bits(symbols: np.ndarray) -> float:
     Returns:
         The number of bits (not per symbol); 0 for an empty array.
     """
-    flat = symbols.reshape(-1)
-    if flat.size == 0:
+    if symbols.size == 0:
         return 0.0
+    counts = symbol_counts(symbols)[1]
+    used = counts[counts > 0].astype(np.float64)
+    return float(symbols.size * np.log2(symbols.size) - np.sum(used * np.log2(used)))
+
+
+def symbol_counts(symbols: np.ndarray) -> tuple[int, np.ndarray]:
+    """The lowest symbol, and how often it and each one above it occur, int64 [span]; in little
+    memory beside ``symbols``, of which there is at least one."""
+    flat = symbols.reshape(-1)
     lowest = int(flat.min())
     span = int(flat.max()) - lowest + 1
     counts = np.zeros(span, np.int64)
-    for start in range(0, flat.size, 1 << 20):
-        part = flat[start : start + (1 << 20)].astype(np.int32) - lowest
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK].astype(np.int32) - lowest
         counts += np.bincount(part, minlength=span)
-    used = counts[counts > 0].astype(np.float64)
-    return float(flat.size * np.log2(flat.size) - np.sum(used * np.log2(used)))
+    return lowest, counts

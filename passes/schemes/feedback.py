@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import linalg
+import scipy
 
 _LEAST_DAMPING, _MOST_DAMPING = 1e-6, 1e6
 
@@ -73,13 +73,13 @@ def feedback_of(inputs: np.ndarray, damping: float) -> Feedback:
         damped = ordered + np.eye(len(ordered)) * (ridge * mean)
         try:
             # With the axes reversed a lower factor R of H = R R' is the upper one; U = R^-1.
-            factor = linalg.cholesky(damped[::-1, ::-1], lower=True, check_finite=False)
+            factor = scipy.linalg.cholesky(damped[::-1, ::-1], lower=True, check_finite=False)
             break
-        except linalg.LinAlgError:
+        except scipy.linalg.LinAlgError:
             ridge *= 10
             if ridge > _MOST_DAMPING:
                 raise
-    upper = linalg.solve_triangular(
+    upper = scipy.linalg.solve_triangular(
         factor[::-1, ::-1], np.eye(len(ordered)), lower=False, check_finite=False
     )
     pivots = np.diagonal(upper)

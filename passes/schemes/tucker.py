@@ -13,7 +13,7 @@ from math import prod
 from typing import ClassVar
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 from passes.errors import SchemeError
 from passes.schemes.base import FitContext, Parameters, Scheme
