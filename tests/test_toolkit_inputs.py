@@ -109,6 +109,15 @@ def test_samples_stacked_for_a_model_of_batch_one_are_taken_apart(tmp_path: Path
     assert [feed["x"].shape for feed in feeds] == [(1, 4)] * 3
 
 
+def test_the_only_array_needs_no_name_but_no_wrong_one(tmp_path: Path) -> None:
+    spec, array = InputSpec("x", "float", ("n", 4)), np.ones((2, 4), np.float32)
+    np.savez(tmp_path / "a.npz", array)
+    assert read_calibration(tmp_path / "a.npz", [spec], 9)[0]["x"].shape == (2, 4)
+    np.savez(tmp_path / "b.npz", y=array)
+    with pytest.raises(InputError, match=r"b\.npz: y is no input of the model"):
+        read_calibration(tmp_path / "b.npz", [spec], 9)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -15,6 +15,9 @@ import numpy.typing as npt
 from toolkit.errors import InputError, one_line
 from toolkit.signature import InputSpec
 
+_NAMELESS = "arr_0"
+"""What numpy.savez calls an array that is given without a name."""
+
 Feed = dict[str, npt.NDArray[Any]]
 """Arrays of one run by input name."""
 
@@ -25,7 +28,8 @@ def read_calibration(path: Path, specs: Sequence[InputSpec], max_feeds: int) -> 
     An .npz file is one feed, arrays by input name, or, where every input's first dimension is a
     fixed 1 and the arrays stack n samples on it, n feeds. A folder holds such files, or .npy
     files named after the inputs (`NAME.npy`), or sub-folders of those. For a model of one input an
-    .npy file of any name is a feed, and so is an .npz file of one array of any name.
+    .npy file of any name is a feed, and so is an .npz file of one array without a name
+    (`numpy.savez(path, array)`).
 
     `module:function` is called without arguments and gives feeds, mappings from input names to
     arrays.
@@ -104,8 +108,8 @@ def _read(file: Path, specs: Sequence[InputSpec]) -> Feed:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: is no readable .npz or .npy file ({one_line(error)})") from error
-    if len(specs) == 1 and len(feed) == 1:
-        return {specs[0].name: next(iter(feed.values()))}
+    if len(specs) == 1 and set(feed) == {_NAMELESS}:
+        return {specs[0].name: feed[_NAMELESS]}
     return feed
 
 
