@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 
 import onnx_ir as ir
@@ -12,13 +14,32 @@ from passes.channels.groups import inferred_shapes
 from passes.channels.trace import constant_of, dims_of
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_RECURRENT = ("LSTM", "GRU", "RNN")
 
 
-def count_macs(model: ir.Model) -> int:
-    """Multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul with constant weights in the
-    main graph, for one sample: dimensions that are unknown before a run count as 1."""
-    with inferred_shapes(model):
-        return sum(_macs(node) for node in model.graph if node.op_type in _LAYERS)
+def count_macs(model: ir.Model, inputs: Mapping[str, tuple[int, ...]] | None = None) -> int:
+    """Multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and RNN with constant
+    weights in the main graph, for one sample, or for ``inputs`` of these shapes by name. Dimensions
+    that stay unknown before a run count as 1."""
+    with _given_shapes(model, inputs or {}), inferred_shapes(model):
+        layers = sum(_macs(node) for node in model.graph if node.op_type in _LAYERS)
+        return layers + sum(
+            _recurrent_macs(node) for node in model.graph if node.op_type in _RECURRENT
+        )
+
+
+@contextmanager
+def _given_shapes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[None]:
+    """Inside, the inputs of ``model`` have these shapes."""
+    before = [(value, value.shape) for value in model.graph.inputs]
+    try:
+        for value, _ in before:
+            if value.name in shapes:
+                value.shape = ir.Shape(shapes[value.name])
+        yield
+    finally:
+        for value, shape in before:
+            value.shape = shape
 
 
 def output_positions(model: ir.Model) -> dict[str, int]:
@@ -50,6 +71,16 @@ def _macs(node: ir.Node) -> int:
         d or 1 for d in dims_of(weight) or ()
     )
     return shape * _positions(node)
+
+
+def _recurrent_macs(node: ir.Node) -> int:
+    """W and R of one direction after the other, for each step of each sequence."""
+    given, *weights = node.inputs[:3]
+    if given is None:
+        return 0
+    constant = [w for w in weights if w is not None and constant_of(w) is not None]
+    steps = prod(d or 1 for d in (dims_of(given) or ())[:2])
+    return steps * sum(prod(d or 1 for d in dims_of(weight) or ()) for weight in constant)
 
 
 def _positions(node: ir.Node) -> int:

@@ -14,7 +14,8 @@ from tests.toolkit_models import embedding
 from toolkit.calibration import read_calibration
 from toolkit.errors import InputError
 from toolkit.index_bounds import index_bounds
-from toolkit.inputs import MAX_FEEDS, Sizes, make_feed, model_inputs, resolve_shapes
+from toolkit.inputs import MAX_FEEDS, Sizes, macs_of_feed, make_feed, model_inputs, resolve_shapes
+from toolkit.pipeline import read_source
 from toolkit.signature import InputSpec, model_signature
 
 IDS = InputSpec("input_ids", "int64", ("batch", "sequence"))
@@ -65,6 +66,18 @@ def test_other_sizes_are_tried_until_the_model_runs() -> None:
     assert made.generated
     assert 2 <= len(made.feeds) <= MAX_FEEDS
     assert "no calibration data" in made.notes[0]
+
+
+@pytest.mark.parametrize(("macs", "feeds"), [(0, 16), (10**9, 16), (2 * 10**9, 8), (10**12, 4)])
+def test_the_work_decides_how_many_feeds_are_made(macs: int, feeds: int) -> None:
+    made = model_inputs([IMAGE], None, {}, lambda feed: None, work=lambda feed: macs)
+    assert len(made.feeds) == feeds
+
+
+def test_the_work_of_a_feed_follows_its_shape(tmp_path: Path) -> None:
+    model = read_source(embedding(tmp_path / "m.onnx")).model
+    assert macs_of_feed(model, {"ids": np.zeros((3, 5), np.int64)}) == 15 * 32 * 32
+    assert macs_of_feed(model, {"ids": np.zeros((1, 1), np.int64)}) == 32 * 32
 
 
 def test_a_model_that_never_runs_asks_for_calibration() -> None:

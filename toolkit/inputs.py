@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +16,14 @@ from toolkit.errors import InputError, one_line
 from toolkit.example_values import example_array
 from toolkit.signature import InputSpec
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 SEED = 20_240_229
 MIN_FEEDS, MAX_FEEDS = 4, 16
-SECONDS_OF_FEEDS = 0.5
-"""Made-up feeds are as many as the model runs in this time of all threads: a power of two within
-those limits. Time of the processor, not of the clock: other work must not change it."""
+MACS_OF_FEEDS = 22e9
+"""Made-up feeds are as many as take so many multiply-accumulates together: a power of two within
+those limits. No time is measured: the result of a run is the same on every machine."""
 MAX_CALIBRATION_FEEDS = 64
 """To measure on."""
 MAX_FITTED_FEEDS = 4096
@@ -68,12 +70,14 @@ def model_inputs(
     bounds: Mapping[str, int],
     attempt: Callable[[Feed], object],
     max_feeds: int = MAX_CALIBRATION_FEEDS,
+    work: Callable[[Feed], int] = lambda feed: 0,
 ) -> ModelInputs:
     """Feeds from `calibration`, at most `max_feeds`, or made from the signature where it is None.
 
     `bounds` are exclusive upper bounds of integer inputs (`index_bounds`). `attempt` runs the model
     once and raises where it cannot; it is called on one feed, and for generated inputs again with
-    other sizes of the dynamic dimensions until one runs.
+    other sizes of the dynamic dimensions until one runs. `work` tells the multiply-accumulates of
+    one feed: the more, the fewer feeds are made.
 
     Raises `InputError` where the calibration does not match or no generated feed runs.
     """
@@ -89,7 +93,18 @@ def model_inputs(
             raise InputError(f"{calibration}: the model's outputs on it are not finite")
         count = "1 feed" if len(feeds) == 1 else f"{len(feeds)} feeds"
         return ModelInputs(feeds, False, [f"measured on {count} from {calibration}"])
-    return _generated(specs, bounds, attempt)
+    return _generated(specs, bounds, attempt, work)
+
+
+def macs_of_feed(model: ir.Model, feed: Feed) -> int:
+    """Multiply-accumulates of layers in one run of `feed`, for `model_inputs`; 0 where shapes
+    cannot be inferred."""
+    from passes.count_macs import count_macs
+
+    try:
+        return count_macs(model, {name: array.shape for name, array in feed.items()})
+    except Exception:  # of the ONNX checker and of odd graphs, which the model itself runs on
+        return 0
 
 
 def _is_lost(outputs: object) -> bool:
@@ -108,7 +123,10 @@ def _is_lost(outputs: object) -> bool:
 
 
 def _generated(
-    specs: Sequence[InputSpec], bounds: Mapping[str, int], attempt: Callable[[Feed], object]
+    specs: Sequence[InputSpec],
+    bounds: Mapping[str, int],
+    attempt: Callable[[Feed], object],
+    work: Callable[[Feed], int],
 ) -> ModelInputs:
     for spec in specs:
         if spec.dtype is None:
@@ -129,7 +147,7 @@ def _generated(
             except Exception as error:  # onnxruntime raises many kinds; the first is reported
                 failure = failure or error
                 continue
-            count = _feeds_in_time(partial(attempt, first))
+            count = _affordable(work(first))
             numbers = range(1, count if specs else 1)
             rest = [make_feed(specs, sizes, bounds, i, cautious) for i in numbers]
             return ModelInputs([first, *rest], True, [_describe(specs, first, 1 + len(rest))])
@@ -139,17 +157,10 @@ def _generated(
     ) from failure
 
 
-def _feeds_in_time(run: Callable[[], object]) -> int:
-    """How many feeds to make, from the best of three runs of one."""
-    spent = []
-    for _ in range(3):
-        start = time.process_time()
-        run()
-        spent.append(time.process_time() - start)
-        if sum(spent) > SECONDS_OF_FEEDS:
-            break
+def _affordable(macs: int) -> int:
+    """How many feeds to make where each takes so many multiply-accumulates."""
     count = MIN_FEEDS
-    while count < MAX_FEEDS and 2 * count * min(spent) <= SECONDS_OF_FEEDS:
+    while count < MAX_FEEDS and 2 * count * macs <= MACS_OF_FEEDS:
         count *= 2
     return count
 
