@@ -1,65 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One small convolutional network on CIFAR-10, compressed by each of the methods, equally counted.
+"""One convolutional network on CIFAR-10, compressed by each of the methods, equally counted.
 
 `python -m models.cifar10_methods METHOD --amount A`: the amount trades size for accuracy, so
-several runs give the method's curve. The network is the smallest student of Polino et al. 2018
-(section 5.1, 0.1 M parameters, with batch normalisation). Each run trains it plainly, then by the
-method for as many epochs again, with shifts and flips, and without a teacher except for
-`quantized-distillation`, whose teacher is the plainly trained network itself.
+several runs give the method's curve. Every run starts from the same trained network and takes as
+many epochs more; `float` takes them without any method, for comparison. Whatever a method leaves
+alone (biases, batch normalisation) is counted as float32. Teacher, where there is one: the larger
+network of `models.cifar10_training`, as in Polino et al. 2018.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
-from models.architectures.layer_string import STUDENTS, layer_string_net
-from models.data.augment import flip, shift
+from models.cifar10_training import fit, student, task, trained
 from models.data.cifar10 import cifar10
 from models.data.made_up import made_up_images
 from models.data.splits import Splits
 from models.recipe import Goal, Run, recipe_command
 from passes.schemes import Codebook, Prune, Uniform
-from toolkit.nn import AffineDecoder, CodecRate, Latent, Transformed, attach, attach_given
+from toolkit.nn import (
+    AffineDecoder,
+    CodecRate,
+    DensityRate,
+    Latent,
+    Transformed,
+    attach,
+    attach_given,
+)
 from toolkit.train import (
     LC,
     Callback,
+    Compression,
     DeepCompression,
     DifferentiableQuantization,
     Distillation,
     EntropyPenalty,
-    OptimizerSettings,
     QuantizedDistillation,
-    ScheduleSettings,
-    TensorLoader,
-    Trainer,
-    classification,
+    scan_sensitivity,
 )
 
-_BATCH = 128
-_RATE = 2e-3
-_LATENT_STEP = 0.02
+NETWORK = "CIFAR-10 conv net"
+_RATE = 1e-3
+_LATENT_STEP, _BIAS_STEP = 0.03, 0.05
+_BUCKET = 256
+_TRANSFORM_BITS = 6
+
+
+@dataclass(frozen=True)
+class Work:
+    """A compression to be prepared: the trained ``model``, the ``amount``, the ``epochs`` there
+    are, and what else the recipe has."""
+
+    run: Run
+    splits: Splits
+    model: nn.Module
+    amount: float
+    epochs: int
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a trained network is compressed: ``prepare`` gives it forms and makes the callbacks,
-    given the amount and the epochs; ``amount`` is a usual one."""
+    """How a trained network is compressed: ``prepare`` gives it forms and makes the callbacks;
+    ``amounts`` are those of the curve."""
 
-    prepare: Callable[[nn.Module, float, int], Sequence[Callback]]
-    amount: float
-    rate_factors: tuple[tuple[str, float], ...] = ()
-
-
-def original() -> nn.Sequential:
-    """The network."""
-    return layer_string_net(STUDENTS["0.1M"])
+    prepare: Callable[[Work], Sequence[Callback]]
+    amounts: tuple[float, ...]
+    unit: str
+    rate_factors: dict[str, float] = field(default_factory=dict)
 
 
 def load(run: Run) -> Splits:
@@ -67,64 +79,91 @@ def load(run: Run) -> Splits:
     return made_up_images(512, 3, 32) if run.quick else cifar10()
 
 
-def _weights(model: nn.Module) -> list[tuple[Any, str]]:
-    """Layers with a weight of two dimensions or more, and their names."""
+def _layers(model: nn.Module) -> list[tuple[Any, str]]:
+    """Convolutions and dense layers, and their names."""
     layers = [(module, name) for name, module in model.named_modules()]
     return [pair for pair in layers if isinstance(pair[0], nn.Linear | nn.Conv2d)]
 
 
 def _rules(model: nn.Module, rule: Any) -> dict[str, Any]:
-    return {f"{name}.weight": rule for _, name in _weights(model)}
+    return {f"{name}.weight": rule for _, name in _layers(model)}
 
 
-def _entropy(model: nn.Module, amount: float, epochs: int) -> Sequence[Callback]:
-    for layer, _ in _weights(model):
+def _teacher(work: Work) -> Distillation:
+    return Distillation(trained("teacher", work.run, work.splits))
+
+
+def _float(work: Work) -> Sequence[Callback]:
+    return []
+
+
+def _entropy(work: Work) -> Sequence[Callback]:
+    for layer, _ in _layers(work.model):
         shape = tuple(layer.weight.shape)
         attach(layer, "weight", Latent(shape, AffineDecoder(_LATENT_STEP), rate=CodecRate(shape)))
-    return [EntropyPenalty(amount, warmup=0.3 * epochs)]
+    return [EntropyPenalty(work.amount, warmup=0.3 * work.epochs)]
 
 
-def _deep_compression(model: nn.Module, amount: float, epochs: int) -> Sequence[Callback]:
-    stages = tuple(1 - amount**share for share in (0.5, 1.0))
+def _mix(work: Work) -> Sequence[Callback]:
+    """Entropy penalty with the price of whole rows and columns, all vectors that are trained, and
+    a teacher."""
+    for module in list(work.model.modules()):
+        for name, tensor in list(module.named_parameters(recurse=False)):
+            shape = tuple(tensor.shape)
+            step = _LATENT_STEP if tensor.ndim > 1 else _BIAS_STEP
+            places = 16 if shape == (128, 1024) else 1
+            decoder = AffineDecoder(step, units="step")
+            attach(module, name, Latent(shape, decoder, rate=DensityRate(shape, places=places)))
+    return [EntropyPenalty(work.amount, warmup=0.3 * work.epochs), _teacher(work)]
+
+
+def _deep_compression(work: Work) -> Sequence[Callback]:
+    parts = task(work.run, work.splits)
+    scan = scan_sensitivity(work.model, parts, parts.validation)
     method = DeepCompression(
-        _rules(model, Prune(sparsity=stages)),
-        prune_starts=(0.0, 0.3 * epochs),
-        codebooks=_rules(model, Codebook(entries=16)),
-        codebook_start=0.7 * epochs,
+        scan.prune_rules(1 - work.amount, stages=3),
+        prune_starts=[share * work.epochs for share in (0.0, 0.2, 0.4)],
+        codebooks=_rules(work.model, Codebook(entries=16)),
+        codebook_start=0.7 * work.epochs,
     )
     return [method]
 
 
-def _lc(model: nn.Module, amount: float, epochs: int) -> Sequence[Callback]:
-    rules = _rules(model, Codebook(entries=round(amount)))
-    return [LC(rules, mu=1e-3, growth=1000.0 ** (1 / epochs), steps=epochs)]
+def _lc(work: Work) -> Sequence[Callback]:
+    kept = Prune(fraction=work.amount, inner=Codebook(entries=16))
+    rules = _rules(work.model, Compression(kept, joint=("prune",)))
+    steps = 4 * work.epochs
+    return [LC(rules, mu=1e-3, growth=1000.0 ** (1 / steps), steps=steps)]
 
 
-def _quantized_distillation(model: nn.Module, amount: float, epochs: int) -> Sequence[Callback]:
-    teacher = copy.deepcopy(model)
-    rules = _rules(model, Uniform(bits=round(amount), granularity="row"))
-    return [QuantizedDistillation(rules), Distillation(teacher)]
+def _quantized_distillation(work: Work) -> Sequence[Callback]:
+    bits = Uniform(bits=round(work.amount), granularity="bucket", group_size=_BUCKET)
+    return [QuantizedDistillation(_rules(work.model, bits)), _teacher(work)]
 
 
-def _learned_points(model: nn.Module, amount: float, epochs: int) -> Sequence[Callback]:
-    points = _rules(model, round(amount))
-    return [DifferentiableQuantization(points, granularity="row", train_weights=True)]
+def _learned_points(work: Work) -> Sequence[Callback]:
+    points = _rules(work.model, round(work.amount))
+    method = DifferentiableQuantization(points, group_size=_BUCKET)
+    return [method, _teacher(work)]
 
 
-def _transform(model: nn.Module, amount: float, epochs: int) -> Sequence[Callback]:
-    for layer, _ in _weights(model):
+def _transform(work: Work) -> Sequence[Callback]:
+    inner = Uniform(bits=_TRANSFORM_BITS)
+    for layer, _ in _layers(work.model):
         shape = tuple(layer.weight.shape)
-        attach(layer, "weight", Transformed(shape, "dct", keep=amount, inner=Uniform(bits=6)))
+        attach(layer, "weight", Transformed(shape, "dct", keep=work.amount, inner=inner))
     return []
 
 
 METHODS = {
-    "entropy": Method(_entropy, 1e-6, (("*.log_step", 5.0),)),
-    "deep-compression": Method(_deep_compression, 0.1),
-    "lc": Method(_lc, 4),
-    "quantized-distillation": Method(_quantized_distillation, 4),
-    "differentiable-quantization": Method(_learned_points, 16),
-    "transform": Method(_transform, 0.7),
+    "float": Method(_float, (32,), "bits"),
+    "entropy": Method(_entropy, (1e-6, 3e-6, 1e-5), "nats per bit"),
+    "deep-compression": Method(_deep_compression, (0.2, 0.1, 0.05), "share kept"),
+    "lc": Method(_lc, (0.2, 0.1, 0.05), "share kept"),
+    "quantized-distillation": Method(_quantized_distillation, (4, 3, 2), "bits"),
+    "differentiable-quantization": Method(_learned_points, (16, 8, 4), "points"),
+    "transform": Method(_transform, (0.8, 0.6, 0.4), "share of frequencies"),
+    "mix": Method(_mix, (1e-6, 3e-6, 1e-5), "nats per bit"),
 }
 
 
@@ -132,58 +171,24 @@ def train(kind: str, run: Run, splits: Splits) -> nn.Module:
     """The compressed network."""
     method = METHODS[kind]
     epochs = 3 if run.quick else int(run.options["epochs"])
-    model = original().to(memory_format=torch.channels_last)
-    _fit(run, splits, model, [], epochs, ())
-    callbacks = method.prepare(model, float(run.options["amount"]), epochs)
-    _fit(run, splits, model, callbacks, epochs, method.rate_factors)
+    model = trained("student", run, splits)
+    work = Work(run, splits, model, float(run.options["amount"]), epochs)
+    callbacks = method.prepare(work)
+    fit(run, splits, model, callbacks, epochs, rate=_RATE, rate_factors=method.rate_factors)
     for callback in callbacks:
         if isinstance(callback, LC | DeepCompression):
             attach_given(model, callback.parameters())
     return model
 
 
-def _fit(
-    run: Run,
-    splits: Splits,
-    model: nn.Module,
-    callbacks: Sequence[Callback],
-    epochs: int,
-    rate_factors: tuple[tuple[str, float], ...],
-) -> None:
-    train_part = TensorLoader(
-        splits.train.inputs,
-        splits.train.labels,
-        batch_size=_BATCH,
-        shuffle=True,
-        drop_last=True,
-        seed=run.seed,
-        augment=_augmented,
-    )
-    validation = TensorLoader(splits.validation.inputs, splits.validation.labels, batch_size=500)
-    Trainer(
-        model,
-        classification(train_part, validation),
-        callbacks,
-        epochs=epochs,
-        optimizer=OptimizerSettings(name="adam", rate=_RATE, rate_factors=dict(rate_factors)),
-        schedule=ScheduleSettings(name="cosine"),
-        seed=run.seed,
-        select="last",
-    ).fit()
-
-
-def _augmented(images: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
-    return flip(shift(images, 4, chance), chance)
-
-
 commands = {
     kind: recipe_command(
         f"cifar10_methods {kind}",
-        Goal("conv net, 0.1 M", kind, 1, 100),
-        original,
+        Goal(NETWORK, kind, 1, 100),
+        student,
         load,
         functools.partial(train, kind),
-        {"amount": method.amount, "epochs": 30},
+        {"amount": float(method.amounts[0]), "epochs": 6},
     )
     for kind, method in METHODS.items()
 }

@@ -236,13 +236,7 @@ class Recipe(BaseModel):
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """The JSON Schema of a recipe, with the options of every scheme."""
-        schema = cls.model_json_schema()
-        stages = stages_schema()
-        schema["$defs"] |= stages.pop("$defs")
-        settings = schema["$defs"]["WeightSettings"]["properties"]
-        settings["stages"] = {"anyOf": [stages, {"type": "null"}], "default": None}
-        settings["joint"]["items"] = {"type": "string", "enum": shared_names()}
-        return schema
+        return with_stages(cls.model_json_schema())
 
     def to_json(self) -> str:
         """The recipe in short: parse() reads it back."""
@@ -280,3 +274,14 @@ def _settings_of_key(location: tuple[int | str, ...]) -> type[BaseModel]:
     """The model that an unknown key was given to."""
     models: dict[int, type[BaseModel]] = {1: Recipe, 3: Rule}
     return models.get(len(location), WeightSettings)
+
+
+def with_stages(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON Schema in whose ``$defs`` weights have settings, with the options of every scheme that
+    their stages may name. Is changed, and returned."""
+    stages = stages_schema()
+    schema["$defs"] |= stages.pop("$defs")
+    settings = schema["$defs"]["WeightSettings"]["properties"]
+    settings["stages"] = {"anyOf": [stages, {"type": "null"}], "default": None}
+    settings["joint"]["items"] = {"type": "string", "enum": shared_names()}
+    return schema

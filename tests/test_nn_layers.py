@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,33 @@ def test_layers_compile(name: str) -> None:
         torch.autograd.grad(compiled(x).sum(), list(layer.parameters())[0], allow_unused=True)[0],
         torch.autograd.grad(layer(x).sum(), list(layer.parameters())[0], allow_unused=True)[0],
     )
+
+
+@pytest.mark.skipif(
+    shutil.which("c++") is None and shutil.which("g++") is None,
+    reason="inductor, torch.compile's own backend, needs a C++ compiler",
+)
+def test_a_network_trains_compiled_by_inductor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights after a few steps are those of the same steps without compilation."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    net = nn.Sequential(tnn.EntropyLinear(12, 8), nn.ReLU(), tnn.LowRankLinear(8, 4, rank=2))
+    plain, x = copy.deepcopy(net), torch.randn(16, 12)
+    losses = []
+    for model, run in ((net, torch.compile(net)), (plain, plain)):
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+        for _ in range(3):
+            loss = run(x).square().mean() + 1e-6 * tnn.rate_bits(model)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            tnn.update_averages(model)
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_convolutions_of_every_signature() -> None:

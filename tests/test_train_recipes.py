@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner, Result
 
 import runtime
@@ -126,6 +128,30 @@ def test_every_method_ends_in_a_file_that_runs(method: str, tmp_path: Path, weig
     images, labels = digit_images(300, 2)
     found = accuracy(torch.from_numpy(classes(output, images)), labels).mean()
     assert float(found) == pytest.approx(report["test_metric"], abs=0.0035)
+
+
+def test_the_schema_of_training_recipes_is_printed() -> None:
+    """It knows every key that a recipe may have, methods and the stages of their rules included."""
+    result = run("train", "--schema")
+    assert result.exit_code == 0, result.output
+    schema = json.loads(result.stdout)
+    parts = schema["$defs"]
+    assert set(schema["required"]) == {"version", "model", "data"}
+    assert set(parts["MethodSpec"]["properties"]) == {*METHODS, "distillation"}
+    assert {"type": "string"} in parts["Source"]["anyOf"]
+    assert {"type": "string"} in schema["properties"]["compress"]["anyOf"]
+    stages = parts["Stage"]["anyOf"]
+    assert {"latent", "prune", "codebook"} <= set(stages[0]["enum"])
+    assert "fraction" in stages[1]["properties"]["prune"]["properties"]
+    for method in METHODS.values():
+        keys = yaml.safe_load(HEAD + method)
+        assert set(keys) <= set(schema["properties"])
+        for one in keys["methods"]:
+            ((name, options),) = one.items()
+            reference = parts["MethodSpec"]["properties"][name]["anyOf"][0]["$ref"]
+            assert set(options) <= set(parts[reference.rpartition("/")[2]]["properties"])
+    for reference in set(re.findall(r'"#/\$defs/(\w+)"', result.stdout)):
+        assert reference in parts
 
 
 def test_the_command_prints_what_was_found(tmp_path: Path, weights: Path) -> None:

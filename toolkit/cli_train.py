@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +35,27 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _print_schema(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if not is_asked or context.resilient_parsing:
+        return
+    with reported(context):
+        _check_torch()
+        from toolkit.train.train_recipe import TrainRecipe
+
+        click.echo(json.dumps(TrainRecipe.json_schema(), indent=2))
+    context.exit()
+
+
 @main.command("train")
 @click.argument("recipe", type=PATH)
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of training recipes.",
+)
 @_shared
 @click.pass_context
 def train_command(context: click.Context, /, recipe: str, **options: Any) -> None:

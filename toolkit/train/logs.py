@@ -6,22 +6,21 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
-from toolkit.errors import InputError
 from toolkit.output_file import write_text
+from toolkit.train.event_file import EventFile
 
 LOG = "log.csv"
+BOARD = "tensorboard"
 
 
 class RunLog:
-    """Writes records of epochs into ``folder``; None writes nothing.
-
-    Raises InputError where TensorBoard is asked for and not installed.
-    """
+    """Writes records of epochs into ``folder``; None writes nothing. With ``tensorboard`` also
+    into a folder ``tensorboard`` there."""
 
     def __init__(self, folder: Path | None, tensorboard: bool = False) -> None:
-        self._folder, self._board = folder, _board(folder) if tensorboard and folder else None
+        self._folder, self._tensorboard = folder, tensorboard
+        self._board: EventFile | None = None
         self._shown = 0
 
     def write(self, history: list[dict[str, float]]) -> None:
@@ -34,24 +33,15 @@ class RunLog:
         writer.writeheader()
         writer.writerows(history)
         write_text(self._folder / LOG, text.getvalue())
-        if self._board is not None:
+        if self._tensorboard:
+            if self._board is None:
+                self._board = EventFile(self._folder / BOARD)
             for record in history[self._shown :]:
-                for name, value in record.items():
-                    self._board.add_scalar(name, value, int(record["step"]))
-            self._board.flush()
+                scalars = {name: value for name, value in record.items() if name != "step"}
+                self._board.add(int(record["step"]), scalars)
         self._shown = len(history)
 
     def close(self) -> None:
         """Closes TensorBoard's file."""
         if self._board is not None:
             self._board.close()
-
-
-def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "tensorboard: the package tensorboard is not installed: pip install tensorboard"
-        ) from error
-    return SummaryWriter(str(folder / "tensorboard"))

@@ -47,6 +47,11 @@ class Source(BaseModel):
     def _text(cls, given: Any) -> Any:
         return {"source": given} if isinstance(given, str) else given
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {"anyOf": [{"type": "string"}, handler(schema)]}
+        return found
+
     @model_validator(mode="after")
     def _has_a_form(self) -> Self:
         if ":" not in self.source and self.source not in {**MODELS, **DATA}:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from passes.errors import SettingsError
 from passes.recipe_text import in_words, parse_model, read_text
-from passes.settings import Recipe
+from passes.settings import Recipe, with_stages
 from toolkit import recipes
 from toolkit.errors import InputError
 from toolkit.train.method_specs import MethodSpec
@@ -69,6 +69,14 @@ class TrainRecipe(TrainSettings):
     @classmethod
     def _ready(cls, given: Any) -> Any:
         return recipes.read(given) if isinstance(given, str) else given
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of a training recipe, with the options of every method and scheme."""
+        schema = with_stages(cls.model_json_schema())
+        given = schema["properties"]["compress"]
+        given["anyOf"] = [{"type": "string"}, *given["anyOf"]]
+        return schema
 
     @property
     def settings(self) -> TrainSettings:
