@@ -159,8 +159,13 @@ def test_a_recipe_means_the_same_for_files_and_for_training() -> None:
         ("version: 1\ndefault: {stages: [{learned_points: {count: 0}}]}", "count must be"),
         ("version: 1\ndefault: {stages: [prune], joint: [prune]}", "exactly one of"),
         (
-            "version: 1\ndefault: {stages: [{prune: {fraction: 0.5}}], joint: [prune]}",
-            "joint stages are fitted to several tensors",
+            "version: 1\ndefault: {stages: [{latent: {}}], joint: [latent]}",
+            "'latent' cannot be shared",
+        ),
+        (
+            "version: 1\ndefault: {stages: [{low_rank: {energy: 0.5}}, {uniform: {bits: 4}}], "
+            "joint: [low_rank, uniform]}",
+            "low_rank",
         ),
         ("version: 1\nrules: [{match: 'x*', settings: {bits: 4}}]", "matches no weight"),
     ],

@@ -19,6 +19,7 @@ from toolkit.nn.factorized_prior import FactorizedPrior, auxiliary_loss, prior_p
 from toolkit.nn.fitted import Fitted
 from toolkit.nn.frequency_decoder import FrequencyDecoder, MatrixDecoder
 from toolkit.nn.given import Given, attach_given
+from toolkit.nn.joint import Joint
 from toolkit.nn.latent import Latent
 from toolkit.nn.layers import (
     EntropyConv2d,
@@ -60,6 +61,7 @@ __all__ = [
     "Fitted",
     "FrequencyDecoder",
     "Given",
+    "Joint",
     "Latent",
     "LearnedCosines",
     "LearnedPoints",

@@ -18,13 +18,15 @@ def unwrap(model: nn.Module) -> nn.Module:
     Changes ``model`` and returns it; its mode stays as it is, its state dict becomes that of a
     plain model.
     """
+    found = []
     for name, module, form in list(parametrizations(model)):
         tensor_name = name.rpartition(".")[2]
         was_training = form.training
         form.eval()
         with torch.no_grad():
-            weight = getattr(module, tensor_name).detach().clone()
+            found.append((module, tensor_name, getattr(module, tensor_name).detach().clone()))
         form.train(was_training)
+    for module, tensor_name, weight in found:  # behind all: some forms see each other's tensors
         _give_own_class(module)
         parametrize.remove_parametrizations(module, tensor_name, leave_parametrized=False)
         delattr(module, tensor_name)

@@ -25,6 +25,7 @@ from passes.schemes import (
     Sum,
 )
 from passes.select_weights import Role
+from passes.stages import SCHEMES
 from toolkit import recipes
 from toolkit.errors import InputError
 from toolkit.nn import combined, latent, learned_points, masked, transformed
@@ -35,6 +36,7 @@ from toolkit.nn.decoders import AffineDecoder, Decoder
 from toolkit.nn.factorized_prior import FactorizedPrior, prior_per_tap
 from toolkit.nn.fitted import Fitted
 from toolkit.nn.frequency_decoder import FrequencyDecoder, MatrixDecoder
+from toolkit.nn.joint import Joint, Places, joint_forms
 
 # Kinds of modules: the operators that their weights become, their role, the channel axis.
 _KINDS: tuple[tuple[type[nn.Module], tuple[str, ...], Role, int], ...] = (
@@ -68,7 +70,8 @@ def wrap(
     LSTM), and roles: one-dimensional tensors are ``minor``. Stages become trainable forms: `latent`
     and `learned_points` their own, `prune` a mask, `low_rank` two factors, `cosine_rows` learned
     frequencies, `sum` a sum of forms; every other scheme is fitted at each step with the gradient
-    straight through.
+    straight through. Tensors of a rule with ``joint`` stages share them: one budget, one codebook,
+    one scale.
 
     Args:
         model: Is changed.
@@ -77,33 +80,49 @@ def wrap(
             graph that the model becomes, in place of those of the kinds of modules.
 
     Raises:
-        InputError: the recipe is wrong, one of its rules matches nothing, asks for stages that
-            several tensors share, or its form cannot be made of a tensor.
+        InputError: the recipe is wrong, one of its rules matches nothing, or its form cannot be
+            made of a tensor.
     """
     try:
         found = recipe if isinstance(recipe, Recipe) else recipes.read(recipe)
-        settings = found.assign(weights_of(model, example))
+        weights = weights_of(model, example)
+        settings = found.assign(weights)
     except SettingsError as error:
         raise InputError(str(error)) from error
     places = {name: (module, own) for name, module, own, _ in _tensors(model)}
+    axes = {weight.name: weight.channel_axis or 0 for weight in weights}
     decoders: dict[str, AffineDecoder] = {}
+    groups: dict[Any, list[str]] = {}
     for name, how in settings.items():
         if how.scheme == "keep" and how.stages is None:
             continue
-        if how.joint:
-            raise InputError(
-                f"{name}: joint stages are fitted to several tensors at once, as "
-                "toolkit.train.LC does; forms are of one tensor each"
-            )
-        module, own = places[name]
+        groups.setdefault(how.group_key if how.joint else name, []).append(name)
+    for names in groups.values():
+        how, own_places = settings[names[0]], {name: places[name] for name in names}
         try:
-            form = form_of(how.built(), getattr(module, own), decoders)
-            attach(module, own, form)
-            if isinstance(form, masked.Masked):
-                form.fit(original_of(module, form))
+            if how.joint:
+                shared = {SCHEMES[stage] for stage in how.joint}
+                forms = joint_forms(how.built(), shared, own_places, axes)
+            else:
+                ((name, (module, own)),) = own_places.items()
+                forms = {name: form_of(how.built(), getattr(module, own), decoders)}
+            _attach(forms, own_places)
         except SchemeError as error:
-            raise InputError(f"{name}: {error}") from error
+            raise InputError(f"{', '.join(names)}: {error}") from error
     return model
+
+
+def _attach(forms: Mapping[str, Compressed], places: Places) -> None:
+    """Gives tensors their forms, and those their masks."""
+    for name, (module, own) in places.items():
+        attach(module, own, forms[name])
+    for name, (module, _) in places.items():
+        form = forms[name]
+        if isinstance(form, masked.Masked):
+            form.fit(original_of(module, form))
+    joint = next((form for form in forms.values() if isinstance(form, Joint)), None)
+    if joint is not None:
+        joint.group.fit_masks()
 
 
 def form_of(
