@@ -64,8 +64,7 @@ def trained(net: nn.Module, steps: int = 5) -> nn.Module:
 
 def weights_of(net: nn.Module) -> dict[str, np.ndarray]:
     return {
-        name: module.weight.detach().numpy().copy()
-        for name, module, _ in tnn.parametrizations(net)
+        name: module.weight.detach().numpy().copy() for name, module, _ in tnn.parametrizations(net)
     }
 
 

@@ -47,9 +47,12 @@ def test_a_quick_run_ends_in_a_measured_file(module: str, attribute: str, tmp_pa
         assert record["quick"] is True
         assert record["command"].startswith(f"python -m models.{module}")
         assert record["file_bytes"] == (out / "seed3.onnx").stat().st_size
-        # The file holds all parameters, and little else.
-        assert record["parameter_bytes"] < record["file_bytes"] < record["parameter_bytes"] + 6000
-        assert record["ratio"] == record["original_bytes"] / record["parameter_bytes"] > 5
+        # The file holds all parameters and little else; of a normalisation half of its numbers.
+        folded = 0.85 if "cifar10" in module else 1
+        assert folded * record["parameter_bytes"] < record["file_bytes"]
+        assert record["file_bytes"] < record["parameter_bytes"] + 6000
+        assert record["ratio"] == record["original_bytes"] / record["parameter_bytes"]
+        assert record["ratio"] > 5 or name == "float"
         assert f"{record['parameter_bytes']:,}" in result.output
         if "smallest" in module or "deep" in module:
             assert record["test_error"] < 10

@@ -90,7 +90,7 @@ class LearnedPoints(Compressed):
             offset = as_tensor(np.broadcast_to(spread(scaled.offset), scaled.shape), original)
         points, _ = self.points.sort()
         moved = (original.detach() - offset) / scale
-        nearest = torch.bucketize(moved, (points[1:] + points[:-1]).detach() / 2)
+        nearest = torch.bucketize(moved.contiguous(), (points[1:] + points[:-1]).detach() / 2)
         weight: Tensor = points[nearest] * scale + offset
         if original.requires_grad:
             weight = weight + (original - original.detach())
