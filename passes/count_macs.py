@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 
@@ -25,6 +25,15 @@ def count_macs(model: ir.Model, inputs: Mapping[str, tuple[int, ...]] | None = N
         layers = sum(_macs(node) for node in model.graph if node.op_type in _LAYERS)
         return layers + sum(
             _recurrent_macs(node) for node in model.graph if node.op_type in _RECURRENT
+        )
+
+
+def count_activations(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> int:
+    """Elements of all values that the nodes of the main graph compute for ``inputs`` of these
+    shapes by name; dimensions that stay unknown before a run count as 1."""
+    with _given_shapes(model, inputs), inferred_shapes(model):
+        return sum(
+            _product(dims_of(output) or ()) for node in model.graph for output in node.outputs
         )
 
 
@@ -63,14 +72,17 @@ def count_parameters(model: ir.Model) -> int:
     )
 
 
+def _product(dims: Iterable[int | None]) -> int:
+    """Of those that are known; some exporters write -1 for what they do not know."""
+    return prod(d for d in dims if d is not None and d > 0)
+
+
 def _macs(node: ir.Node) -> int:
     given, weight = node.inputs[0], node.inputs[1]
     if given is None or weight is None or constant_of(weight) is None:
         return 0
-    shape = prod(  # groups of a convolution are in its weight's shape
-        d or 1 for d in dims_of(weight) or ()
-    )
-    return shape * _positions(node)
+    # groups of a convolution are in its weight's shape
+    return _product(dims_of(weight) or ()) * _positions(node)
 
 
 def _recurrent_macs(node: ir.Node) -> int:
@@ -79,14 +91,13 @@ def _recurrent_macs(node: ir.Node) -> int:
     if given is None:
         return 0
     constant = [w for w in weights if w is not None and constant_of(w) is not None]
-    steps = prod(d or 1 for d in (dims_of(given) or ())[:2])
-    return steps * sum(prod(d or 1 for d in dims_of(weight) or ()) for weight in constant)
+    steps = _product((dims_of(given) or ())[:2])
+    return steps * sum(_product(dims_of(weight) or ()) for weight in constant)
 
 
 def _positions(node: ir.Node) -> int:
     given, output = node.inputs[0], node.outputs[0]
     if node.op_type in ("Gemm", "MatMul"):
-        return prod(d or 1 for d in (dims_of(output) or ())[:-1])
+        return _product((dims_of(output) or ())[:-1])
     places = (dims_of(given if node.op_type == "ConvTranspose" else output) or ())[2:]
-    batch = (dims_of(output) or (1,))[0] or 1
-    return batch * prod(d or 1 for d in places)
+    return _product((*(dims_of(output) or ())[:1], *places))

@@ -35,4 +35,7 @@ def test_of_one_sample_and_of_several(kind: str) -> None:
     )
     assert count_macs(model) == macs
     assert count_macs(model, {"x": tuple(3 if d == "N" else int(d) for d in dims)}) == 3 * macs
+    model.graph.inputs[0].shape = ir.Shape([-1 if d == "N" else d for d in dims])
+    assert count_macs(model) == macs
+    model.graph.inputs[0].shape = ir.Shape(dims)
     assert "N" in str(model.graph.inputs[0].shape)  # as it was

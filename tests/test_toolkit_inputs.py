@@ -14,7 +14,7 @@ from tests.toolkit_models import embedding
 from toolkit.calibration import read_calibration
 from toolkit.errors import InputError
 from toolkit.index_bounds import index_bounds
-from toolkit.inputs import MAX_FEEDS, Sizes, macs_of_feed, make_feed, model_inputs, resolve_shapes
+from toolkit.inputs import MAX_FEEDS, Sizes, make_feed, model_inputs, resolve_shapes, work_of_feed
 from toolkit.pipeline import read_source
 from toolkit.signature import InputSpec, model_signature
 
@@ -76,8 +76,8 @@ def test_the_work_decides_how_many_feeds_are_made(macs: int, feeds: int) -> None
 
 def test_the_work_of_a_feed_follows_its_shape(tmp_path: Path) -> None:
     model = read_source(embedding(tmp_path / "m.onnx")).model
-    assert macs_of_feed(model, {"ids": np.zeros((3, 5), np.int64)}) == 15 * 32 * 32
-    assert macs_of_feed(model, {"ids": np.zeros((1, 1), np.int64)}) == 32 * 32
+    assert work_of_feed(model, {"ids": np.zeros((3, 5), np.int64)}) == 15 * 32 * (32 + 40)
+    assert work_of_feed(model, {"ids": np.zeros((1, 1), np.int64)}) == 32 * (32 + 40)
 
 
 def test_a_model_that_never_runs_asks_for_calibration() -> None:

@@ -101,7 +101,7 @@ def _sparse(tensor: onnx.SparseTensorProto) -> TensorInfo:
     import onnx
 
     values = onnx.numpy_helper.to_array(tensor.values)
-    dtype = onnx.TensorProto.DataType.Name(tensor.values.data_type).lower()
+    dtype = _type_name(tensor.values)
     shape, size = tuple(tensor.dims), float(tensor.ByteSize())
     return TensorInfo(
         tensor.values.name, shape, dtype, "sparse", prod(shape), size, entropy(values)
@@ -111,7 +111,7 @@ def _sparse(tensor: onnx.SparseTensorProto) -> TensorInfo:
 def _plain(tensor: onnx.TensorProto) -> TensorInfo:
     import onnx
 
-    dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+    dtype = _type_name(tensor)
     shape = tuple(tensor.dims)
     if tensor.data_type == onnx.TensorProto.STRING:
         size = sum(len(text) for text in tensor.string_data)
@@ -120,6 +120,14 @@ def _plain(tensor: onnx.TensorProto) -> TensorInfo:
     return TensorInfo(
         tensor.name, shape, dtype, "plain", values.size, float(values.nbytes), entropy(values)
     )
+
+
+def _type_name(tensor: onnx.TensorProto) -> str:
+    """As numpy names types, `float32` for FLOAT."""
+    import onnx
+
+    name = str(onnx.TensorProto.DataType.Name(tensor.data_type)).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
 
 
 def _blob_bytes(proto: onnx.ModelProto) -> dict[str, int]:

@@ -19,7 +19,7 @@ from toolkit.evaluator import Evaluator, irreproducible
 from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.fitting import Fitting, PlainFitting
 from toolkit.index_bounds import index_bounds
-from toolkit.inputs import MAX_CALIBRATION_FEEDS, MAX_FITTED_FEEDS, macs_of_feed, model_inputs
+from toolkit.inputs import MAX_CALIBRATION_FEEDS, MAX_FITTED_FEEDS, model_inputs, work_of_feed
 from toolkit.judged_values import JudgedValues
 from toolkit.metrics import Metric, Score
 from toolkit.ort_session import open_session
@@ -151,7 +151,7 @@ def prepare(
         bounds,
         lambda feed: evaluator.run(original, [feed]),
         most,
-        partial(macs_of_feed, source.model),
+        partial(work_of_feed, source.model),
     )
     notes = list(inputs.notes)
     split = CalibrationSplit(inputs.feeds, (list(range(len(inputs.feeds))),) * 3)

@@ -209,7 +209,7 @@ def _run_original(
     path: Path, model: ir.Model, calibration: PathLike | None, threads: int
 ) -> tuple[list[Feed], Outputs, list[str]]:
     from toolkit.index_bounds import index_bounds
-    from toolkit.inputs import macs_of_feed, model_inputs
+    from toolkit.inputs import model_inputs, work_of_feed
     from toolkit.ort_session import open_session, run_named
     from toolkit.signature import signature
 
@@ -219,7 +219,7 @@ def _run_original(
         Path(calibration) if calibration is not None else None,
         index_bounds(model),
         lambda feed: run_named(session, feed),
-        work=partial(macs_of_feed, model),
+        work=partial(work_of_feed, model),
     )
     try:
         outputs = [run_named(session, feed) for feed in chosen.feeds]
