@@ -6,9 +6,9 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
-#include <vector>
+
+#include "worker_pool.h"
 
 namespace toolkit {
 
@@ -41,17 +41,7 @@ void parallel_for(int64_t count, int threads, const std::function<void(int64_t, 
       failure = std::current_exception();
     }
   };
-  std::vector<std::thread> others;
-  others.reserve(static_cast<size_t>(threads - 1));
-  for (int i = 1; i < threads; ++i) {
-    try {
-      others.emplace_back(loop);
-    } catch (const std::system_error&) {
-      break;  // no more threads to be had: those that run do the work
-    }
-  }
-  loop();
-  for (auto& t : others) t.join();
+  run_on_threads(threads - 1, loop);
   if (failure) std::rethrow_exception(failure);
 }
 
