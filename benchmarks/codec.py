@@ -11,7 +11,9 @@ hold on a machine whose speed drifts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import click
 import numpy as np
@@ -19,10 +21,12 @@ import numpy as np
 from benchmarks.weight_symbols import Symbols, entropy_bits, quantise, real_weights, three_axes
 from runtime.wide import WideReader, encode_wide
 
+K = TypeVar("K", bound=Hashable)
+
 CASES = (("minilm", 4), ("minilm", 8), ("crepe", 4), ("crepe", 8))
 
 
-def best_seconds(turns: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+def best_seconds(turns: Mapping[K, Callable[[], object]], repeat: int) -> dict[K, float]:
     """Shortest time of each, taking turns."""
     best = dict.fromkeys(turns, float("inf"))
     for _ in range(repeat):
@@ -71,8 +75,8 @@ def measure(network: str, bits: int, repeat: int, with_nncodec: bool) -> None:
     for name, reader in readers.items():
         turns[name] = lambda reader=reader: reader.decode_tensors(threads=1)
     best = readers["classes and contexts"]
-    turns["two threads"] = lambda: best.decode_tensors(threads=2)
     seconds = best_seconds(turns, repeat)
+    pair = best_seconds({n: partial(best.decode_tensors, threads=n) for n in (1, 2)}, 2 * repeat)
     seconds |= best_seconds(
         {
             "encode": lambda: encode_wide(tensors, threads=1),
@@ -89,8 +93,7 @@ def measure(network: str, bits: int, repeat: int, with_nncodec: bool) -> None:
     sizes["zstd -19"] = len(packed) * 8 / count
     for name, size in sizes.items():
         print(f"  {name:22} {size:.4f} bit {100 * (size / entropy - 1):+6.2f} %  {speed(name)}")
-    both = seconds["classes and contexts"] / seconds["two threads"]
-    print(f"  two threads: {both:.2f} x one")
+    print(f"  two threads: {pair[1] / pair[2]:.2f} x one")
     for name in ("encode", "encode, two threads"):
         print(f"  {name:22} {count / seconds[name] / 1e6:7.0f} MB/s")
     if with_nncodec:
