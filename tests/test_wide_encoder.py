@@ -105,3 +105,13 @@ def test_blobs_outlive_what_they_came_from() -> None:
     assert tail.tobytes() == expected[12:]
     assert tail.flags.writeable
     assert len({other.tobytes() for other in others}) == 8
+
+
+@pytest.mark.parametrize("period", [2, 4, 16])
+def test_classes_of_rows_that_repeat(period: int) -> None:
+    """Only one row of each period has symbols, as in the blocks of a transform. Classes are chosen
+    from a sample of the rows, which must not consist of one place of the period."""
+    symbols = laplace((64, 512, 16), 3.0)
+    symbols[:, np.arange(512) % period > 0] = 0
+    dense = np.ascontiguousarray(symbols[:, ::period])
+    assert encode_wide([symbols]).size < 1.1 * encode_wide([dense]).size

@@ -45,6 +45,13 @@ struct TableBits {
   }
 };
 
+// One of `count` rows from `first` on: rows at equal distances would miss what repeats at that distance, such as the
+// blocks of a transform or some input channels.
+int64_t spread_row(int64_t first, int64_t count) {
+  const uint64_t mixed = static_cast<uint64_t>(first + 1) * 0x9e3779b97f4a7c15u;
+  return first + static_cast<int64_t>((mixed >> 32) % static_cast<uint64_t>(count));
+}
+
 }  // namespace
 
 SampleBits SampleCost::bits(const TensorPlan& plan) {
@@ -52,7 +59,8 @@ SampleBits SampleCost::bits(const TensorPlan& plan) {
   const int64_t rows = plan.rows();
   const int64_t stride = std::max<int64_t>(1, rows / std::clamp<int64_t>(kSampleSymbols / plan.c, 1, rows));
   int8_t low = 0, high = 0;  // symbols
-  for (int64_t r = 0; r < rows; r += stride) {
+  for (int64_t first_row = 0; first_row < rows; first_row += stride) {
+    const int64_t r = spread_row(first_row, std::min(stride, rows - first_row));
     const int8_t* const s = plan.symbols + r * plan.c;
     for (int64_t c = 0; c < plan.c; ++c) {
       low = std::min(low, s[c]);
