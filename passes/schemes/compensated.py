@@ -20,12 +20,12 @@ from passes.errors import SchemeError
 from passes.schemes.adaptive_steps import steps_in_range
 from passes.schemes.base import FitContext
 from passes.schemes.coded_bits import coder_shape
+from passes.schemes.compensation import Compensation
 from passes.schemes.feedback import Feedback, feedback_of_groups
 from passes.schemes.moments import MatrixLayout, Moments
 from passes.schemes.rate_distortion import (
     MOST,
     RateDistortion,
-    check_options,
     check_range,
     spread_along,
     uniform_parameters,
@@ -41,42 +41,16 @@ _LEAST_GAIN, _MOST_GAIN = 0.5, 2.0
 
 
 @dataclass(frozen=True)
-class Compensated:
-    """How to quantise: exactly one of ``step`` and ``relative_step``.
+class Compensated(Compensation):
+    """Rounds so that features of a layer make up for each other's errors; exactly one of ``step``
+    and ``relative_step``, see `Compensation` for all options.
 
     Needs the second moments of the layer's inputs in the context; without them, and for tables,
     `RateDistortion` takes its place. Of the context's importance only what differs between outputs
     counts.
-
-    Attributes:
-        step: That of a plain quantiser whose error would cost as much in the layer's output.
-        relative_step: The same as a multiple of the weight's root mean square.
-        rate_weight: Squared steps of error that a bit is worth; 0 takes the nearest symbols.
-        rounds: How often the costs of symbols are learnt from the choice before, 1 to 8.
-        sweeps: How often each symbol is chosen again at the end, 0 to 16.
-        damping: Share of the inputs' mean square that is added to each one's.
-        adaptive: Whether steps may differ along one axis.
-        centred: Whether the mean of what is missed in the layer's output costs nothing, since its
-            bias takes it up (passes.bias_correction).
     """
 
-    step: float | None = None
-    relative_step: float | None = None
-    rate_weight: float = 0.12
-    rounds: int = 2
-    sweeps: int = 1
-    damping: float = 0.01
-    adaptive: bool = True
-    centred: bool = False
-
-    def __post_init__(self) -> None:
-        check_options("compensated", self.step, self.relative_step, self.rate_weight)
-        if not 1 <= self.rounds <= 8:
-            raise SchemeError(f"compensated: rounds must be 1 to 8, not {self.rounds}")
-        if not 0 <= self.sweeps <= 16:
-            raise SchemeError(f"compensated: sweeps must be 0 to 16, not {self.sweeps}")
-        if not (np.isfinite(self.damping) and 0 <= self.damping <= 1):
-            raise SchemeError(f"compensated: damping must be 0 to 1, not {self.damping}")
+    scheme = "compensated"
 
     def fit(self, weight: np.ndarray, context: FitContext | None = None) -> UniformParameters:
         """Quantises a float32, float16 or bfloat16 array of any shape.

@@ -9,7 +9,7 @@ is another one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from passes.errors import SchemeError
 from passes.schemes.adaptive_steps import steps_in_range
 from passes.schemes.base import FitContext, Parameters
 from passes.schemes.compensated import Compensated
+from passes.schemes.compensation import Compensation
 from passes.schemes.feedback import Feedback, feedback_of_groups
 from passes.schemes.moments import MatrixLayout, Moments
-from passes.schemes.rate_distortion import check_options, check_range, spread_along, wanted_step
+from passes.schemes.rate_distortion import check_range, spread_along, wanted_step
 from passes.schemes.trellis import TrellisParameters
 from passes.schemes.weight_values import finite_float32, mask_of
 from runtime.trellis import search_symbols, trellis_integers
@@ -34,35 +35,15 @@ _MOST_TOGETHER, _LEAST_BLOCKS = 32, 8
 
 
 @dataclass(frozen=True)
-class CompensatedTrellis:
-    """How to quantise: exactly one of ``step`` and ``relative_step``.
+class CompensatedTrellis(Compensation):
+    """As `Compensated` with symbols of a trellis; exactly one of ``step`` and ``relative_step``,
+    see `Compensation` for all options.
 
     Needs second moments of one group with 64 outputs or more; anything else is left to
     `Compensated`.
-
-    Attributes:
-        step: That of a plain quantiser whose error would cost as much in the layer's output.
-        relative_step: The same as a multiple of the weight's root mean square.
-        rate_weight: Squared steps of error that a bit is worth.
-        rounds: How often the costs of symbols are learnt from the choice before, 1 to 8.
-        sweeps: How often symbols are chosen again at the end, all others given, 0 to 16.
-        damping: Share of the inputs' mean square that is added to each one's.
-        adaptive: Whether steps may differ along one axis.
-        centred: Whether the mean of what is missed in the layer's output costs nothing.
     """
 
-    step: float | None = None
-    relative_step: float | None = None
-    rate_weight: float = 0.12
-    rounds: int = 2
-    sweeps: int = 1
-    damping: float = 0.01
-    adaptive: bool = True
-    centred: bool = False
-
-    def __post_init__(self) -> None:
-        check_options("compensated_trellis", self.step, self.relative_step, self.rate_weight)
-        self._plain()
+    scheme = "compensated_trellis"
 
     def fit(self, weight: np.ndarray, context: FitContext | None = None) -> Parameters:
         """Quantises a float32, float16 or bfloat16 array of any shape, to `TrellisParameters` or
@@ -112,16 +93,7 @@ class CompensatedTrellis:
         )
 
     def _plain(self) -> Compensated:
-        return Compensated(
-            self.step,
-            self.relative_step,
-            self.rate_weight,
-            self.rounds,
-            self.sweeps,
-            self.damping,
-            self.adaptive,
-            self.centred,
-        )
+        return Compensated(**asdict(self))
 
 
 def coded_order(layout: MatrixLayout) -> tuple[int, ...] | None:
