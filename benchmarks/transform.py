@@ -9,18 +9,23 @@ autocorrelation of what each weight is multiplied with (marked +). Files are wri
 ONNX Runtime in load mode on real inputs; the error is that of the outputs. Printed for each
 method and step: bytes, signal-to-noise ratio of the outputs, and the bytes against those that the
 quantiser without transform needs for the same ratio (interpolated between its points; "-" beyond
-them). Outputs scatter: another rounding of the same weights moves a point by half a decibel or so,
-which is 3 % of the bytes, so the last column gives the mean change over all steps (Bjontegaard,
-"Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001). "auto" chooses for
-each weight, and may leave the transform out; what it chose at a step of 1 is printed behind the
-table. Convolutions are transformed along their taps, matrices in blocks of 64 along their last
+them), and their mean over all steps (Bjontegaard, "Calculation of average PSNR differences between
+RD-curves", VCEG-M33, 2001). Outputs scatter: another rounding of the same weights moves a file's
+ratio by half a decibel or so, which is 3 % of the bytes. So each point is the mean of several files
+whose steps lie a few percent around the one given: of the logarithms of their bytes, and of the
+powers of their errors.
+
+"auto" chooses for each weight, and may leave the transform out. Behind the table is printed what it
+chose and what that does to each weight for itself: bytes of the symbols against the quantiser
+alone, and the error in the layer's output, in decibels, as the autocorrelation of its real inputs
+gives it. Convolutions are transformed along their taps, matrices in blocks of 64 along their last
 axis.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -32,13 +37,16 @@ from benchmarks.networks import library_run, stock_run
 from models.network import Feeds, Network
 from models.zoo import network
 from passes.model_file import write_model
-from passes.schemes import AutoTransform, Parameters, Scheme, Transform, Uniform
+from passes.schemes import AutoTransform, Scheme, Transform, Uniform
+from passes.schemes.coded_bits import coded_bits
 from passes.schemes.transform_sensitivity import frequency_sensitivity, toeplitz
 from passes.select_weights import Weight
 from toolkit.pipeline import finish, read_source
 
-STEPS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
-Fit = Callable[[Weight, float], Parameters]
+STEPS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+_SPREAD = 1.02  # between the steps of one point
+Choice = Callable[[Weight, float], Scheme]
+Points = list[tuple[float, float]]
 
 
 def outputs(path: Path, feeds: Feeds, plain: bool = False) -> npt.NDArray[np.float64]:
@@ -47,23 +55,71 @@ def outputs(path: Path, feeds: Feeds, plain: bool = False) -> npt.NDArray[np.flo
     return np.concatenate([np.asarray(o, np.float64).reshape(-1) for o in run(feeds)])
 
 
+def around(step: float, draws: int) -> list[float]:
+    """So many steps whose geometric mean is ``step``, a few percent apart."""
+    return [step * _SPREAD ** (place - (draws - 1) / 2) for place in range(draws)]
+
+
 def measure(
-    entry: Network, fit: Fit, steps: Sequence[float], feeds: Feeds, reference: npt.NDArray
-) -> list[tuple[int, float]]:
+    entry: Network,
+    scheme: Choice,
+    steps: Sequence[float],
+    draws: int,
+    feeds: Feeds,
+    reference: npt.NDArray,
+) -> list[tuple[float, float]]:
     """(bytes, signal-to-noise ratio in dB) of the file for each step."""
     found = []
     for step in steps:
-        source = read_source(entry.onnx_path())
-        large = {n: w for n, w in source.weights.items() if w.role == "weight"}
-        plan = {name: fit(weight, step) for name, weight in large.items()}
-        finished = finish(source.model, plan, "never")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "small.onnx")
-            size = write_model(finished.model, path)
-            error = outputs(path, feeds) - reference
-        noise = float(np.vdot(error, error))
-        found.append((size, 10 * np.log10(float(np.vdot(reference, reference)) / noise)))
+        sizes, noises = [], []
+        for near in around(step, draws):
+            source = read_source(entry.onnx_path())
+            large = {n: w for n, w in source.weights.items() if w.role == "weight"}
+            plan = {
+                name: scheme(weight, near).fit(weight.array()) for name, weight in large.items()
+            }
+            finished = finish(source.model, plan, "never")
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "small.onnx")
+                sizes.append(write_model(finished.model, path))
+                error = outputs(path, feeds) - reference
+            noises.append(float(np.vdot(error, error)))
+        signal = float(np.vdot(reference, reference))
+        size = float(np.exp(np.mean(np.log(sizes))))
+        found.append((size, 10 * np.log10(signal / float(np.mean(noises)))))
     return found
+
+
+def weight_by_weight(
+    entry: Network,
+    scheme: Choice,
+    steps: Sequence[float],
+    spectra: Mapping[str, npt.NDArray[np.float64]],
+) -> Iterator[str]:
+    """Lines: of each weight that "auto" transforms, for each step, what it chose, the bytes against
+    the quantiser alone, and the error in the layer's output against its."""
+    for name, weight in read_source(entry.onnx_path()).weights.items():
+        if weight.role != "weight" or name not in spectra:
+            continue
+        array, gram, cells = weight.array(), toeplitz(spectra[name]), []
+        for step in steps:
+            auto = scheme(weight, step)
+            if not isinstance(auto, AutoTransform):
+                continue
+            choice, plain = auto.decide(array).choice, Uniform(relative_step=step).fit(array)
+            if choice is None:
+                cells.append("left out")
+                continue
+            fitted = auto.fit(array)
+            errors = []
+            for parameters in (fitted, plain):
+                rows = (parameters.decode() - array).reshape(-1, len(gram)).astype(np.float64)
+                errors.append(float(np.vdot(rows, rows @ gram)))
+            bits = coded_bits(fitted) / coded_bits(plain)
+            decibel = 10 * np.log10(errors[0] / errors[1])
+            cells.append(f"{choice} {100 * (bits - 1):+.1f} % {decibel:+.2f} dB")
+        if cells:
+            yield f"{name:24}" + "".join(f"{cell:>26}" for cell in cells)
 
 
 def scheme_of(
@@ -85,7 +141,7 @@ def scheme_of(
     return Transform(kind, relative_step=step, sensitivity=tuple(power.tolist()))
 
 
-def relative_bytes(points: list[tuple[int, float]], plain: list[tuple[int, float]]) -> list[str]:
+def relative_bytes(points: Points, plain: Points) -> list[str]:
     """Change of bytes against `plain` at the same ratio, in percent."""
     ordered = sorted(plain, key=lambda point: point[1])
     ratios, sizes = [p[1] for p in ordered], [np.log(p[0]) for p in ordered]
@@ -98,7 +154,7 @@ def relative_bytes(points: list[tuple[int, float]], plain: list[tuple[int, float
     return texts
 
 
-def mean_change(points: list[tuple[int, float]], plain: list[tuple[int, float]]) -> str:
+def mean_change(points: Points, plain: Points) -> str:
     """Mean change of bytes over the ratios that both reach, in percent: the difference of cubics
     fitted to the logarithms of the bytes."""
     low = max(min(ratio for _, ratio in curve) for curve in (points, plain))
@@ -118,8 +174,9 @@ def mean_change(points: list[tuple[int, float]], plain: list[tuple[int, float]])
 @click.option("--kinds", default="dct,dst,dft,haar,db4,dct+,auto,auto+", show_default=True)
 @click.option("--steps", default=",".join(map(str, STEPS)), show_default=True)
 @click.option("--layers", type=click.Choice(["conv", "linear", "all"]), default="conv")
+@click.option("--draws", default=5, show_default=True, help="Files for each point.")
 @click.option("--frames", default=40, show_default=True, help="Real inputs to measure on.")
-def main(name: str, kinds: str, steps: str, layers: str, frames: int) -> None:
+def main(name: str, kinds: str, steps: str, layers: str, draws: int, frames: int) -> None:
     """Bytes at equal output error, with and without transform."""
     entry = network(name)
     values = [float(step) for step in steps.split(",")]
@@ -133,24 +190,24 @@ def main(name: str, kinds: str, steps: str, layers: str, frames: int) -> None:
         + "".join(f"{step:>26}" for step in values)
         + "      mean"
     )
-    plain: list[tuple[int, float]] = []
-    decisions: list[str] = []
+    plain: Points = []
+    details: list[str] = []
     for kind in ["none", *kinds.split(",")]:
 
-        def fit(weight: Weight, step: float, kind: str = kind) -> Parameters:
+        def scheme(weight: Weight, step: float, kind: str = kind) -> Scheme:
             spectrum = spectra.get(weight.name) if kind.endswith("+") else None
-            scheme = scheme_of(kind.rstrip("+"), weight, step, spectrum, layers)
-            if step == 1 and isinstance(scheme, AutoTransform):
-                decisions.append(f"{kind:6}{weight.name}: {scheme.decide(weight.array()).text}")
-            return scheme.fit(weight.array())
+            return scheme_of(kind.rstrip("+"), weight, step, spectrum, layers)
 
-        points = measure(entry, fit, values, feeds, reference)
+        points = measure(entry, scheme, values, draws, feeds, reference)
         plain = plain or points
         cells = zip(points, relative_bytes(points, plain), strict=True)
-        row = [f"{size:>11,} {ratio:5.1f} {change:>8}" for (size, ratio), change in cells]
+        row = [f"{size:>11,.0f} {ratio:5.1f} {change:>8}" for (size, ratio), change in cells]
         change = mean_change(points, plain)
         print(f"{kind:24}" + "".join(f"{cell:>26}" for cell in row) + f"{change:>10}", flush=True)
-    print("\n".join(decisions))
+        if kind.rstrip("+") == "auto":
+            details += [f"{kind}, weight by weight"]
+            details += weight_by_weight(entry, scheme, values, spectra)
+    print("\n".join(details))
 
 
 if __name__ == "__main__":

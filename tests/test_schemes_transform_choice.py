@@ -6,20 +6,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from passes import CleanUp, EncodeWeights, model_to_proto
 from passes.errors import SchemeError
 from passes.schemes import (
     AutoTransform,
     Codebook,
     FitContext,
+    Parameters,
+    Transform,
     TransformParameters,
     Uniform,
     UniformParameters,
 )
 from passes.schemes.coded_bits import coded_bits
+from passes.schemes.transform_cost import graph_bytes
 from passes.schemes.transform_sensitivity import frequency_sensitivity, toeplitz
-from tests.passes_models import normal
+from tests.passes_models import model_of, normal, proto_of
 
 KINDS = ("dct", "haar")
+
+
+def encoded_bytes(weight: np.ndarray, fitted: Parameters) -> int:
+    """Bytes of a file with nothing but this weight."""
+    dims = ",".join(map(str, weight.shape))
+    text = f'< ir_version: 8, opset_import: ["" : 17]> g (float[{dims}] x) => (float[{dims}] y) '
+    model = model_of(proto_of(text + "{ y = Add (x, w) }", {"w": weight}))
+    EncodeWeights({"w": fitted})(model)
+    CleanUp()(model)
+    return len(model_to_proto(model).SerializeToString())
 
 
 def smooth(*shape: int) -> np.ndarray:
@@ -57,16 +71,63 @@ def test_degenerate_weights_are_left_alone() -> None:
 
 
 def test_a_quantiser_without_a_step_is_compared_too() -> None:
-    assert AutoTransform(Codebook(16), KINDS).decide(smooth(32, 32, 32)).choice == "dct"
-    assert AutoTransform(Uniform(bits=4), KINDS).decide(smooth(32, 32, 32)).choice == "dct"
+    weight = np.cumsum(smooth(64, 64, 32), axis=-1)
+    for quantiser in (Codebook(16), Uniform(bits=4)):
+        choice = AutoTransform(quantiser, KINDS).decide(weight).choice
+        assert choice is not None and choice.startswith("dct")
+
+
+def test_a_weight_too_small_for_the_nodes_is_left_alone() -> None:
+    """The symbols of this one would be fewer, and its file larger."""
+    weight, scheme = smooth(8, 8, 16), AutoTransform(Uniform(relative_step=0.3), ("dct",))
+    transformed = Transform("dct", inner=Uniform(relative_step=0.3)).fit(weight)
+    assert coded_bits(transformed) < 0.97 * coded_bits(Uniform(relative_step=0.3).fit(weight))
+    assert scheme.decide(weight).choice is None
+    files = [encoded_bytes(weight, s.fit(weight)) for s in (scheme, Uniform(relative_step=0.3))]
+    assert files[0] == files[1] < encoded_bytes(weight, transformed)
+
+
+@pytest.mark.parametrize("kind", ["dct", "dst", "dft", "haar", "db2", "db20", "bior4.4"])
+@pytest.mark.parametrize("shape", [(16, 16, 8), (8, 16, 15), (8, 8, 64), (16, 16, 3, 3)], ids=str)
+def test_nodes_take_no_more_than_is_charged(kind: str, shape: tuple[int, ...]) -> None:
+    weight, quantiser = smooth(*shape), Uniform(relative_step=0.3)
+    plain, transformed = quantiser.fit(weight), Transform(kind, inner=quantiser).fit(weight)
+    symbols = (coded_bits(transformed) - coded_bits(plain)) / 8
+    more = encoded_bytes(weight, transformed) - encoded_bytes(weight, plain) - symbols
+    charged = graph_bytes(kind, transformed.folding.sizes, None)
+    assert 0.3 * charged < more <= charged
+
+
+def test_all_of_a_large_weight_must_gain() -> None:
+    """A part decides which transform is best; here it is the only part where one pays."""
+    sparse = normal(64, 128, 128) * (np.random.default_rng(2).random((64, 128, 128)) < 0.05)
+    weight = sparse.astype(np.float32)
+    weight[::4] = smooth(16, 128, 128)
+    scheme = AutoTransform(Uniform(step=1.0), ("dct",))
+    assert scheme.decide(np.ascontiguousarray(weight[::4])).choice == "dct"
+    decision = scheme.decide(weight)
+    assert decision.choice is None and decision.bits["dct"] > decision.plain_bits
+    assert isinstance(scheme.fit(weight), UniformParameters)
+
+
+@pytest.mark.parametrize(("noise", "said"), [(0.0, "exact without"), (0.01, "at equal error")])
+def test_a_weight_on_the_grid_is_left_alone(noise: float, said: str) -> None:
+    """The quantiser alone makes no error, or hardly one: at the same step a transform makes many
+    times that of it, though it takes fewer bits."""
+    weight = np.rint(smooth(64, 64, 32)) + noise * normal(64, 64, 32)
+    scheme, step = AutoTransform(Uniform(step=1.0), KINDS), Uniform(step=1.0)
+    transformed = Transform("dct", inner=step).fit(weight)
+    assert coded_bits(transformed) < 0.95 * coded_bits(step.fit(weight))
+    decision = scheme.decide(weight.astype(np.float32))
+    assert decision.choice is None and said in decision.text
 
 
 def test_a_window_is_transformed_in_blocks() -> None:
     """Taps that never met data are small: one transform over all of them would mix them in."""
     window = np.zeros(64, np.float32)
     window[16:32] = 1
-    weight = np.zeros((64, 8, 64), np.float32)
-    weight[:, :, 16:32] = smooth(64, 8, 16)
+    weight = np.zeros((64, 64, 64), np.float32)
+    weight[:, :, 16:32] = smooth(64, 64, 16)
     decision = AutoTransform(Uniform(relative_step=0.3), ("dct",)).decide(weight)
     assert decision.choice == "dct/16"
     fitted = AutoTransform(Uniform(relative_step=0.3), ("dct",)).fit(weight)

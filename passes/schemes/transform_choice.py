@@ -4,31 +4,34 @@ it, at an output error that is no larger.
 
 Where the autocorrelation of the inputs is known, that error is computed, and the step of the
 coefficients is fitted until both are equal. Where it is not, inputs may have their power at any
-frequency, so coefficients keep the step of the weights: at no frequency is the error then larger
-than that of a quantiser of white noise. A coarser step at equal squared error of the weight would
-put more error where smooth inputs have their power.
+frequency, so coefficients keep the step of the weights, or take a finer one where their squared
+error would be larger: at no frequency is the error then larger than that of a quantiser of white
+noise. A coarser step at equal squared error of the weight would put more error where smooth inputs
+have their power.
 
 A transform gains where neighbours resemble each other (the coding gain of Jayant and Noll 1984,
 section 12.1) and loses where the weight is sparse, which its mixing undoes; so it is measured. Bits
-are those of the wide coder with its contexts, which profits from neighbours by itself.
+are those of the wide coder with its contexts, which profits from neighbours by itself, and of the
+nodes that undo the transform. Of a large weight a part decides which transform is best, all of it
+whether that one pays.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from math import log2
+from math import isfinite
 
 import numpy as np
 
 from passes.errors import SchemeError
 from passes.schemes.base import FitContext, Parameters, Scheme
-from passes.schemes.coded_bits import coded_bits
 from passes.schemes.partition import largest_divisor
 from passes.schemes.transform import Transform
 from passes.schemes.transform_fold import MAX_SIZE, Folding, folding_of
 from passes.schemes.transform_kinds import check_kind
 from passes.schemes.transform_sensitivity import frequency_sensitivity, toeplitz
+from passes.schemes.transform_trials import Trials
 from passes.schemes.weight_values import finite_float32
 
 _SAMPLE = 1 << 18  # elements that a decision looks at
@@ -60,6 +63,8 @@ class Decision:
         if not self.bits:
             return "no transform: nothing to compare"
         best = min(self.bits, key=lambda name: self.bits[name])
+        if not isfinite(self.bits[best]):
+            return f"no transform: exact without one, {self.plain_bits:.3f} bits per weight"
         change = 100 * (self.bits[best] / self.plain_bits - 1) if self.plain_bits else 0.0
         figures = f"{best} {self.bits[best]:.3f}, none {self.plain_bits:.3f} bits per weight at "
         figures += f"equal {self.basis} ({change:+.1f} %)"
@@ -104,20 +109,23 @@ class AutoTransform:
 
     def fit(self, weight: np.ndarray, context: FitContext | None = None) -> Parameters:
         """Parameters of the transform that pays, else of ``inner`` itself. SchemeError as there."""
-        decision = self.decide(weight, context)
+        decision, fitted = self._decided(weight, context)
         if context is not None and context.remarks is not None:
             context.remarks.append(decision.text)
-        if decision.choice is None:
-            return self._quantiser.fit(weight, context)
-        finer = _scaled(self._quantiser, decision.factor) or self._quantiser
-        return self._candidate(decision.choice, finer).fit(weight, context)
+        return self._quantiser.fit(weight, context) if fitted is None else fitted
 
     def decide(self, weight: np.ndarray, context: FitContext | None = None) -> Decision:
-        """Compares on up to some 260,000 elements of the weight; SchemeError as ``fit``."""
+        """Which transform pays; SchemeError as ``fit``."""
+        return self._decided(weight, context)[0]
+
+    def _decided(
+        self, weight: np.ndarray, context: FitContext | None
+    ) -> tuple[Decision, Parameters | None]:
+        """The decision, and the parameters of the transform where one pays."""
         context = dataclasses.replace(context or FitContext(), remarks=None)
         values = finite_float32(weight)
         if not values.ndim or not values.any():
-            return Decision(None, 0.0, {}, 1.0)
+            return Decision(None, 0.0, {}, 1.0), None
         folding = folding_of(values.shape, self.axes, None, limit=None)
         names = [
             f"{kind}/{block}" if block else kind
@@ -126,28 +134,32 @@ class AutoTransform:
             for kind in self.kinds
         ]
         if not names:
-            return Decision(None, 0.0, {}, 1.0)
-        gram = self._gram(folding)
-        values, context = _sampled(values, folding, context)
-        plain = self._quantiser.fit(values, context)
-        wanted, plain_bits = self._error(plain, values, gram, context), coded_bits(plain)
-        found = {n: self._at_error(n, values, gram, context, wanted, 1) for n in names}
-        refined = 0 if self._keeps_step else _REFINED
-        for name in sorted(names, key=lambda n: found[n][0])[:refined]:
-            found[name] = self._at_error(name, values, gram, context, wanted, _TRIALS)
-        best = min(found, key=lambda name: found[name][0])
-        pays = found[best][0] < (1 - self.margin) * plain_bits
-        return Decision(
+            return Decision(None, 0.0, {}, 1.0), None
+        trials = self._trials(folding, *_sampled(weight, folding, context), weight.size)
+        found = {name: trials.at_error(name, 1) for name in names}
+        for name in sorted(names, key=lambda n: found[n].bits)[:_REFINED]:
+            found[name] = trials.at_error(name, _TRIALS)
+        best = min(found, key=lambda name: found[name].bits)
+        if trials.weight.size < weight.size and found[best].bits < trials.plain_bits:
+            trials = self._trials(folding, weight, context, weight.size)
+            found[best] = trials.at_error(best, _TRIALS, found[best].factor)
+        chosen = found[best]
+        pays = chosen.bits < (1 - self.margin) * trials.plain_bits
+        kept = trials.keeps_step and chosen.factor == 1
+        decision = Decision(
             best if pays else None,
-            plain_bits / values.size,
-            {name: bits / values.size for name, (bits, _) in found.items()},
-            found[best][1] if pays else 1.0,
-            "step" if self._keeps_step else "error",
+            trials.plain_bits,
+            {name: trial.bits for name, trial in found.items()},
+            chosen.factor if pays else 1.0,
+            "step" if kept else "error",
         )
+        return decision, chosen.fitted if pays else None
 
-    @property
-    def _keeps_step(self) -> bool:
-        return self.autocorrelation is None and _scaled(self._quantiser, 1.0) is not None
+    def _trials(
+        self, folding: Folding, weight: np.ndarray, context: FitContext, elements: int
+    ) -> Trials:
+        lags = None if self.autocorrelation is None else np.array(self.autocorrelation)
+        return Trials(self._quantiser, self._candidate, folding, lags, weight, context, elements)
 
     def _candidate(self, name: str, inner: Scheme) -> Transform:
         kind, _, block = name.partition("/")
@@ -160,88 +172,18 @@ class AutoTransform:
             steps = tuple(np.sqrt(sensitivity.mean() / sensitivity).tolist())
         return Transform(kind, self.axes, int(block or 0), self.levels, steps=steps, inner=inner)
 
-    def _at_error(
-        self,
-        name: str,
-        values: np.ndarray,
-        gram: np.ndarray | None,
-        context: FitContext,
-        wanted: float,
-        trials: int,
-    ) -> tuple[float, float]:
-        """Bits at the error ``wanted`` and the factor of the step that reaches it, found in so many
-        trials. What is left of a difference is charged as it would cost to mend at 6.02 dB a
-        bit; where the step is kept, less error is no gain."""
-        factor, found = 1.0, dict[float, tuple[float, float]]()
-        for _ in range(trials):
-            inner = _scaled(self._quantiser, factor)
-            candidate = self._candidate(name, inner or self._quantiser)
-            fitted = candidate.fit(values, context)
-            error, bits = self._error(fitted, values, gram, context), coded_bits(fitted)
-            if inner is None or self._keeps_step or not (error > 0 and wanted > 0):
-                rate = 0.5 * log2(error / wanted) if error > 0 and wanted > 0 else 0.0
-                return bits + values.size * (max(rate, 0.0) if self._keeps_step else rate), 1.0
-            found[factor] = error, bits
-            if abs(log2(error / wanted)) < 0.005:
-                break
-            factor *= float(np.clip((wanted / error) ** (0.5 if len(found) < 3 else 0.8), 0.2, 5.0))
-        factor = min(found, key=lambda f: abs(log2(found[f][0] / wanted)))
-        error, bits = found[factor]
-        return bits + values.size * 0.5 * log2(error / wanted), factor
-
-    def _gram(self, folding: Folding) -> np.ndarray | None:
-        if self.autocorrelation is None:
-            return None
-        sizes = [size for size in folding.sizes if size > 1]
-        if len(sizes) != 1 or sizes[0] != len(self.autocorrelation):
-            raise SchemeError(
-                f"auto transform: {len(self.autocorrelation)} lags of autocorrelation for "
-                f"transforms of {folding.sizes} elements"
-            )
-        return toeplitz(np.array(self.autocorrelation))
-
-    def _error(
-        self, fitted: Parameters, values: np.ndarray, gram: np.ndarray | None, context: FitContext
-    ) -> float:
-        error = fitted.decode().astype(np.float64) - values
-        if context.importance is not None:
-            error *= np.sqrt(np.broadcast_to(context.importance, error.shape))
-        if gram is None:
-            return float(np.vdot(error, error))
-        folded = folding_of(values.shape, self.axes, None, limit=None).fold(error)
-        rows = folded.reshape(-1, folded.shape[2])
-        return float(np.vdot(rows, rows @ gram))
-
-
-def _scaled(scheme: Scheme, factor: float) -> Scheme | None:
-    """``scheme`` with its step, or that of the schemes inside it, multiplied; None where there is
-    none."""
-    if not dataclasses.is_dataclass(scheme) or isinstance(scheme, type):
-        return None
-    for name in ("step", "relative_step"):
-        value = getattr(scheme, name, None)
-        if value is not None:
-            changed: Scheme = dataclasses.replace(scheme, **{name: value * factor})
-            return changed
-    inner = getattr(scheme, "inner", None)
-    scaled = None if inner is None else _scaled(inner, factor)
-    if scaled is None:
-        return None
-    outer: Scheme = dataclasses.replace(scheme, **{"inner": scaled})
-    return outer
-
 
 def _sampled(
-    values: np.ndarray, folding: Folding, context: FitContext
+    weight: np.ndarray, folding: Folding, context: FitContext
 ) -> tuple[np.ndarray, FitContext]:
     """Every n-th slice along the first axis, where that is not transformed."""
-    every = -(-values.size // _SAMPLE)
-    if every == 1 or 0 in folding.axes or values.shape[0] < 2 * every:
-        return values, context
+    every = -(-weight.size // _SAMPLE)
+    if every == 1 or 0 in folding.axes or weight.shape[0] < 2 * every:
+        return weight, context
     mask, importance = (
-        None if array is None else np.broadcast_to(array, values.shape)[::every]
+        None if array is None else np.broadcast_to(array, weight.shape)[::every]
         for array in (context.mask, context.importance)
     )
-    return values[::every], dataclasses.replace(
+    return weight[::every], dataclasses.replace(
         context, mask=mask, importance=importance, previous=None, moments=None
     )
