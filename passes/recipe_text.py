@@ -14,6 +14,8 @@ from passes.errors import SettingsError, one_line
 
 M = TypeVar("M", bound=BaseModel)
 
+_MOST_NODES = 100_000  # of YAML, aliases written out
+
 
 def read_text(path: str | Path) -> str:
     """The text of a recipe's file. Raises SettingsError."""
@@ -48,7 +50,8 @@ def parse_model(
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        too_large = expanded_badly(root)
+        data = None if too_large else yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}" if mark else source
@@ -56,6 +59,10 @@ def parse_model(
         raise SettingsError(f"{place}: not YAML: {problem}") from error
     except RecursionError as error:
         raise SettingsError(f"{source}: not a recipe: nested too deeply") from error
+    except ValueError as error:  # a number or a date that Python does not make
+        raise SettingsError(f"{source}: not YAML: {one_line(error)}") from error
+    if too_large:
+        raise SettingsError(f"{source}:{too_large}")
     if not isinstance(data, dict):
         raise SettingsError(f"{source}:1: a recipe is a mapping with {keys}")
     if twice := given_twice(root):
@@ -86,6 +93,35 @@ def in_words(error: Any, unknown_key: Callable[[tuple[int | str, ...]], type[Bas
         "invalid_key": "expected a name",
     }
     return words.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
+
+
+def expanded_badly(root: Any) -> str | None:
+    """Line and problem of aliases that stand inside of what they stand for, or that stand for more
+    than any recipe has; None where all is well."""
+    sizes: dict[int, int] = {}
+    started = set[int]()
+
+    def grown(node: Any) -> str | None:
+        line = node.start_mark.line + 1
+        if id(node) in sizes:
+            return None
+        if id(node) in started:
+            return f"{line}: an alias stands inside of what it stands for"
+        started.add(id(node))
+        children: list[Any] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        for child in children:
+            if problem := grown(child):
+                return problem
+        sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+        if sizes[id(node)] > _MOST_NODES:
+            return f"{line}: aliases make this more than {_MOST_NODES:,} values"
+        return None
+
+    return None if root is None else grown(root)
 
 
 def given_twice(node: Any) -> tuple[int, str] | None:

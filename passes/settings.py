@@ -48,6 +48,9 @@ class Coding(BaseModel):
         return self
 
 
+_OPTIONS = {"uniform": ("symmetric", "granularity", "group_size"), "codebook": ("entries",)}
+
+
 class WeightSettings(Coding):
     """How one weight is compressed.
 
@@ -67,7 +70,7 @@ class WeightSettings(Coding):
     relative_step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     symmetric: bool = True
     granularity: Literal["tensor", "row", "group"] = "tensor"
-    group_size: int = Field(default=32, ge=2)
+    group_size: int | None = Field(default=None, ge=2)
     entries: int = Field(default=16, ge=1, le=256)
 
     _group: str = PrivateAttr(default="")
@@ -107,6 +110,15 @@ class WeightSettings(Coding):
             )
         if self.scheme != "uniform" and given:
             raise ValueError(f"{given[0]} belongs to scheme uniform, not {self.scheme}")
+        changed = {
+            n for n, f in WeightSettings.model_fields.items() if getattr(self, n) != f.default
+        }
+        for scheme, options in _OPTIONS.items():
+            for name in options:
+                if name in changed and self.scheme != scheme:
+                    raise ValueError(f"{name} belongs to scheme {scheme}, not {self.scheme}")
+        if self.group_size is not None and self.granularity != "group":
+            raise ValueError(f"group_size belongs to granularity group, not {self.granularity}")
 
     def built(self) -> Scheme:
         """The scheme; SchemeError for ``keep``, which is none."""

@@ -23,7 +23,8 @@ BFLOAT16 = ir.DataType.BFLOAT16.numpy()
 @pytest.mark.parametrize("number", [2, 4, 8, 12, 16])
 def test_error_is_at_most_half_a_step(number: int, symmetric: bool, granularity: str) -> None:
     weight = normal(24, 40) + np.float32(0.3)
-    scheme = Uniform(bits=number, symmetric=symmetric, granularity=granularity, group_size=8)
+    size = 8 if granularity == "group" else None
+    scheme = Uniform(bits=number, symmetric=symmetric, granularity=granularity, group_size=size)
     fitted = scheme.fit(weight)
     assert fitted.symbols.dtype == (np.int8 if number <= 8 else np.int16)
     size = {"tensor": 1, "row": 24, "group": 24 * 5}[granularity]

@@ -132,6 +132,8 @@ def check_partition(scheme: str, granularity: str, group_size: int | None) -> No
         raise SchemeError(f"{scheme}: granularity must be one of {known}, not {granularity!r}")
     if group_size is not None and group_size < 1:
         raise SchemeError(f"{scheme}: group_size must be at least 1, not {group_size}")
+    if group_size is not None and granularity not in ("group", "bucket"):
+        raise SchemeError(f"{scheme}: group_size goes with granularity group or bucket")
 
 
 def largest_divisor(number: int, limit: int) -> int:

@@ -39,6 +39,7 @@ def largest_of_each(scores: np.ndarray, number: int, length: int) -> np.ndarray:
     are marked. Returns bool, the shape of ``scores``.
     """
     rows, columns = scores.reshape(-1, scores.shape[-1]), scores.shape[-1]
+    length = min(length, max(columns, 1))
     groups = -(-columns // length)
     padded = np.full((rows.shape[0], groups * length), -np.inf)
     padded[:, :columns] = rows

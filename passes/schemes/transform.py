@@ -81,6 +81,9 @@ class Transform:
             np.isfinite(s) and s > 0 for s in self.sensitivity
         ):
             raise SchemeError("transform: sensitivity must be positive and finite")
+        blocks = self.block if isinstance(self.block, tuple) else (self.block or 0,)
+        if min(blocks, default=0) < 0:
+            raise SchemeError(f"transform: block must be 0 or more, not {self.block}")
         if self.levels is not None and self.levels < 1:
             raise SchemeError(f"transform: levels must be at least 1, not {self.levels}")
         self._check_keep()
