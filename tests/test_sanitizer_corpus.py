@@ -38,6 +38,11 @@ def sound_wide_blobs() -> Iterator[tuple[str, Words]]:
         blocks = many_blocks(laplace, spread)
         yield f"{name}_one_table", encode_wide(blocks, steps=60, contexts="off", classes=False)
         yield f"{name}_contexts", encode_wide(blocks, steps=60, contexts="on")
+    blocks = many_blocks(laplace, 1.2)
+    for block in blocks:
+        block[abs(block) < 9] //= 3  # a few symbols lie far out
+    yield "seldom_far", encode_wide(blocks, steps=60)
+    yield "trellis_seldom_far", encode_wide(blocks, steps=60, trellis=[True] * len(blocks))
     halves = laplace16((66, 2, 70), 500, 3) // 2
     yield "trellis16", encode_wide([halves, halves // 9], steps=300, trellis=[True, True])
     yield "encoded16", encode_wide([laplace16((66, 2, 70), 500, 3)], steps=300)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small alphabets, whose symbols the AVX-512 decoder finds in search trees, against the oracle.
 
-Trees have 16 leaves and a set has at most 32 of them; the cases lie on both sides of these limits.
+Trees have 16 leaves, of which the outermost ones may stand for symbols that seldom occur, and a set
+has at most 32 of one kind or 64 of another; the cases lie on both sides of these limits.
 """
 
 from __future__ import annotations
@@ -51,8 +52,14 @@ def test_alphabets_of_every_size(values: int, lowest: int, contexts: int) -> Non
     check(encode_segment([tensor], [TableSet(contexts)]))
 
 
-@pytest.mark.parametrize(("classes", "contexts"), [(1, 5), (6, 5), (7, 5), (32, 1), (33, 1)])
-def test_as_many_tables_as_a_set_may_have_trees_and_more(classes: int, contexts: int) -> None:
+@pytest.mark.parametrize("trellis", [False, True])
+@pytest.mark.parametrize(
+    ("classes", "contexts"),
+    [(1, 5), (3, 5), (4, 5), (6, 5), (7, 5), (12, 5), (13, 5), (16, 1), (32, 1), (33, 1), (64, 1)],
+)
+def test_as_many_tables_as_a_set_may_have_trees_and_more(
+    classes: int, contexts: int, trellis: bool
+) -> None:
     rng = np.random.default_rng(classes)
     rows = rng.integers(0, classes, 90).astype(np.int8)
     columns = rng.integers(-1, 2, 45).astype(np.int8)
@@ -60,7 +67,30 @@ def test_as_many_tables_as_a_set_may_have_trees_and_more(classes: int, contexts:
     symbols = np.clip(symbols, -7, 7).astype(np.int8)
     for class_c in (None, columns):
         tensor = Tensor(symbols, rows_per_lane=2, class_a=rows, class_c=class_c)
-        check(encode_segment([tensor], [TableSet(contexts, classes)]))
+        check(encode_segment([tensor], [TableSet(contexts, classes, trellis=trellis)]))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("trellis", [False, True])
+@pytest.mark.parametrize(("classes", "contexts"), [(1, 1), (3, 5), (12, 1), (6, 5)])
+@pytest.mark.parametrize("share", [0.0005, 0.002, 0.03])
+def test_symbols_outside_of_the_leaves(
+    share: float, classes: int, contexts: int, trellis: bool, wide: bool
+) -> None:
+    # From so rare that trees are used, several in one step among them, to too frequent.
+    rng = np.random.default_rng(classes)
+    rows = rng.integers(0, classes, 300).astype(np.int8)
+    symbols = np.rint(rng.normal(0, 0.2 + rows[:, None, None] / 20, (300, 1, 70)))
+    outer = rng.random(symbols.shape) < share
+    symbols[outer] = rng.integers(-60, 61, symbols.shape)[outer]
+    symbols[40:44, 0, 33] = [-63, 63, 62, -20]
+    symbols[-1, 0, -1] = 63
+    symbols = symbols.astype(np.int16 if wide else np.int8)
+    tensors = [
+        Tensor(symbols, rows_per_lane=2, class_a=rows, class_c=np.arange(70).astype(np.int8) % 2),
+        Tensor(symbols[::-1].copy(), class_a=rows[::-1].copy()),
+    ]
+    check(encode_segment(tensors, [TableSet(contexts, classes, trellis=trellis)], wide=wide))
 
 
 @pytest.mark.parametrize("low_bits", [0, 1, 4, 8])

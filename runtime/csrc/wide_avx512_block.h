@@ -61,13 +61,8 @@ struct Seat {
     const auto* from = reinterpret_cast<const __m256i*>(job.row_class + row_index * job.row_step);
     row.classes = _mm256_loadu_si256(from);
     if (!row.col_class) {
-      if (job.mode == Mode::kTrellis)
-        row.choice = choose<Mode::kTrellis>(classes, row.classes, _mm256_setzero_si256());
-      else if (job.mode == Mode::kContexts)
-        row.choice = choose<Mode::kContexts>(classes, row.classes, _mm256_setzero_si256());
-      else
-        row.choice = choose<Mode::kClasses>(classes, row.classes, _mm256_setzero_si256());
-      if (!has_contexts(job.mode)) Core::start_row(&row);
+      row.choice = choose_row(job.mode, classes, row.classes);
+      if (!has_history(job.mode)) Core::start_row(&row);
     }
     hot.previous = hot.trellis = _mm256_setzero_si256();
     const int lanes = row_index < job.last_rows ? job.lanes : job.lanes - 1;
@@ -155,6 +150,17 @@ struct Seat {
     }
   }
 };
+
+// The tables of a seat's lanes, `c` columns after where its run of steps began.
+template <Mode M, bool Columns, class Core>
+TK_INLINE __m256i table_in_step(const Seat<Core>& s, const HotBase& h, int64_t c) {
+  if constexpr (Columns) {
+    const __m256i column = _mm256_set1_epi8(s.row.col_class[s.column + c]);
+    return table_after<M>(choose<M>(s.classes, s.row.classes, column), h.previous, h.trellis);
+  } else {
+    return table_after<M>(s.row.choice, h.previous, h.trellis);
+  }
+}
 
 // Runs seats for `n` steps, within a row of each and a line.
 template <class Core, Mode M, bool Columns, int Count>
@@ -246,6 +252,8 @@ bool decode_all_jobs(const BlockJob& first, int seats, const NextJob& next) {
 template <class Core, bool Columns>
 bool decode_in_mode(const BlockJob& first, int seats, const NextJob& next) {
   switch (first.mode) {
+    case Mode::kTrellisContexts:
+      return decode_all_jobs<Core, Mode::kTrellisContexts, Columns>(first, seats, next);
     case Mode::kTrellis:
       return decode_all_jobs<Core, Mode::kTrellis, Columns>(first, seats, next);
     case Mode::kContexts:

@@ -23,7 +23,8 @@ namespace {
 
 TK_INLINE __m512i load512(const void* p) { return _mm512_loadu_si512(p); }
 
-inline constexpr bool has_contexts(Mode mode) { return mode == Mode::kContexts || mode == Mode::kTrellis; }
+// Whether a lane's table depends on the symbol before.
+inline constexpr bool has_history(Mode mode) { return has_contexts(mode) || is_trellis(mode); }
 
 // What a set says of each of its 64 classes, bytes for permutations.
 struct Classes {
@@ -33,19 +34,19 @@ struct Classes {
   __m256i top;  // classes - 1
 };
 
-// What the classes of 32 lanes stand for, unsigned bytes.
+// What the classes of 32 lanes stand for, unsigned bytes: in trellis sets the upper 32 bytes are those for quantiser 1,
+// elsewhere only the lower ones count.
 struct Choice {
-  __m256i tables[kMaxContexts];  // without contexts, only the first
-  __m256i others[kMaxContexts];  // for quantiser 1 of trellis sets
-  __m256i t1, t2;
+  __m512i tables[kMaxContexts];  // without contexts, only the first
+  __m512i t1, t2;
 };
 
 // `map`: the number of the table at each place of the set.
 inline Classes load_classes(const TableSet& set, const uint8_t* map) {
   alignas(64) uint8_t tables[kMaxQuantisers][kMaxContexts][kMaxClasses] = {};
   for (int y = 0; y < set.classes; ++y)
-    for (int z = 0; z < kMaxContexts; ++z)
-      for (int q = 0; q < set.quantisers; ++q) tables[q][z][y] = map[set.place_of(y, std::min(z, set.contexts - 1), q)];
+    for (int z = 0; z < set.contexts; ++z)
+      for (int q = 0; q < set.quantisers; ++q) tables[q][z][y] = map[set.place_of(y, z, q)];
   Classes classes;
   for (int z = 0; z < kMaxContexts; ++z) {
     classes.tables[z] = load512(tables[0][z]);
@@ -57,11 +58,13 @@ inline Classes load_classes(const TableSet& set, const uint8_t* map) {
   return classes;
 }
 
+TK_INLINE __m256i lower_half(__m512i x) { return _mm512_castsi512_si256(x); }
+TK_INLINE __m256i upper_half(__m512i x) { return _mm512_extracti64x4_epi64(x, 1); }
+
 // Elements `i` of two tables of 64 bytes each.
-TK_INLINE void look_up(__m512i i, __m512i a, __m512i b, __m256i* from_a, __m256i* from_b) {
-  const __m512i found = _mm512_permutex2var_epi8(a, i, b);
-  *from_a = _mm512_castsi512_si256(found);
-  *from_b = _mm512_extracti64x4_epi64(found, 1);
+TK_INLINE void look_up(__m512i i, __m512i a, __m512i b, __m512i* from_a, __m512i* from_b) {
+  *from_a = _mm512_permutex2var_epi8(a, i, b);
+  *from_b = _mm512_castsi256_si512(upper_half(*from_a));
 }
 
 // The choice of lanes of row class `row` in a column of class `col`, int8 each.
@@ -71,39 +74,72 @@ TK_INLINE Choice choose(const Classes& set, __m256i row, __m256i col) {
   __m256i y = _mm256_adds_epi8(row, col);
   y = _mm256_min_epi8(_mm256_max_epi8(y, _mm256_setzero_si256()), set.top);
   Choice choice;
+  if constexpr (M == Mode::kClasses || M == Mode::kOne) {
+    choice.tables[0] = _mm512_permutexvar_epi8(_mm512_castsi256_si512(y), set.tables[0]);
+    return choice;
+  }
+  // The same classes twice: in a first table, and in a second one, which begins at 64.
+  const __m512i second = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi8(64), 1);
+  const __m512i twice = _mm512_or_si512(_mm512_broadcast_i64x4(y), second);
   if constexpr (M == Mode::kContexts) {
-    // The same classes twice: in the first table, and in the second one, which begins at 64.
-    const __m512i twice = _mm512_inserti64x4(_mm512_castsi256_si512(y), _mm256_or_si256(y, _mm256_set1_epi8(64)), 1);
     look_up(twice, set.tables[0], set.tables[1], &choice.tables[0], &choice.tables[1]);
     look_up(twice, set.tables[3], set.tables[4], &choice.tables[3], &choice.tables[4]);
     look_up(twice, set.t1, set.t2, &choice.t1, &choice.t2);
-    choice.tables[2] = _mm512_castsi512_si256(_mm512_permutexvar_epi8(_mm512_castsi256_si512(y), set.tables[2]));
-  } else if constexpr (M == Mode::kTrellis) {
-    const __m512i twice = _mm512_inserti64x4(_mm512_castsi256_si512(y), _mm256_or_si256(y, _mm256_set1_epi8(64)), 1);
-    for (int z = 0; z < kMaxContexts; ++z)
-      look_up(twice, set.tables[z], set.others[z], &choice.tables[z], &choice.others[z]);
-    look_up(twice, set.t1, set.t2, &choice.t1, &choice.t2);
+    choice.tables[2] = _mm512_permutexvar_epi8(twice, set.tables[2]);
   } else {
-    choice.tables[0] = _mm512_castsi512_si256(_mm512_permutexvar_epi8(_mm512_castsi256_si512(y), set.tables[0]));
+    constexpr int contexts = has_contexts(M) ? kMaxContexts : 1;
+    for (int z = 0; z < contexts; ++z) choice.tables[z] = _mm512_permutex2var_epi8(set.tables[z], twice, set.others[z]);
+    if constexpr (has_contexts(M)) {
+      choice.t1 = _mm512_permutexvar_epi8(twice, set.t1);
+      choice.t2 = _mm512_permutexvar_epi8(twice, set.t2);
+    }
   }
   return choice;
 }
 
+inline Choice choose_row(Mode mode, const Classes& set, __m256i row) {
+  const __m256i none = _mm256_setzero_si256();
+  switch (mode) {
+    case Mode::kTrellisContexts:
+      return choose<Mode::kTrellisContexts>(set, row, none);
+    case Mode::kTrellis:
+      return choose<Mode::kTrellis>(set, row, none);
+    case Mode::kContexts:
+      return choose<Mode::kContexts>(set, row, none);
+    default:
+      return choose<Mode::kClasses>(set, row, none);
+  }
+}
+
 // The table of each lane after symbol `v`, FORMAT.md 2.6 step 3. `trellis`: its state in trellis sets.
 template <Mode M>
-TK_INLINE __m256i in_context(const Choice& choice, __m256i v, __m256i trellis) {
-  const __m256i magnitude = _mm256_abs_epi8(v);
-  const __mmask32 one = _mm256_cmpge_epu8_mask(magnitude, choice.t1),
-                  two = _mm256_cmpge_epu8_mask(magnitude, choice.t2);
-  const __mmask32 negative = _mm256_movepi8_mask(v);
-  const auto among = [=](const __m256i* tables) {
-    const __m256i near = _mm256_mask_mov_epi8(tables[3], negative, tables[1]);
-    const __m256i far = _mm256_mask_mov_epi8(tables[4], negative, tables[0]);
-    return _mm256_mask_mov_epi8(_mm256_mask_mov_epi8(tables[2], one, near), two, far);
-  };
-  if constexpr (M == Mode::kTrellis)
-    return _mm256_mask_mov_epi8(among(choice.tables), _mm256_movepi8_mask(trellis), among(choice.others));
-  return among(choice.tables);
+TK_INLINE __m256i table_after(const Choice& choice, __m256i v, __m256i trellis) {
+  const __m512i* const tables = choice.tables;
+  __m512i found = tables[0];
+  if constexpr (M == Mode::kContexts) {
+    const __m256i magnitude = _mm256_abs_epi8(v);
+    const __mmask32 one = _mm256_cmpge_epu8_mask(magnitude, lower_half(choice.t1)),
+                    two = _mm256_cmpge_epu8_mask(magnitude, lower_half(choice.t2));
+    const __mmask32 negative = _mm256_movepi8_mask(v);
+    const auto blend = [](__m256i a, __mmask32 mask, __m512i b) {
+      return _mm256_mask_mov_epi8(a, mask, lower_half(b));
+    };
+    const __m256i near = blend(lower_half(tables[3]), negative, tables[1]);
+    const __m256i far = blend(lower_half(tables[4]), negative, tables[0]);
+    const __m256i some = _mm256_mask_mov_epi8(lower_half(tables[2]), one, near);
+    return _mm256_mask_mov_epi8(some, two, far);
+  } else if constexpr (has_contexts(M)) {
+    const __m512i twice = _mm512_broadcast_i64x4(v), magnitude = _mm512_abs_epi8(twice);
+    const __mmask64 one = _mm512_cmpge_epu8_mask(magnitude, choice.t1),
+                    two = _mm512_cmpge_epu8_mask(magnitude, choice.t2);
+    const __mmask64 negative = _mm512_movepi8_mask(twice);
+    const __m512i near = _mm512_mask_mov_epi8(tables[3], negative, tables[1]);
+    const __m512i far = _mm512_mask_mov_epi8(tables[4], negative, tables[0]);
+    found = _mm512_mask_mov_epi8(_mm512_mask_mov_epi8(tables[2], one, near), two, far);
+  }
+  if constexpr (is_trellis(M))
+    return _mm256_mask_mov_epi8(lower_half(found), _mm256_movepi8_mask(trellis), upper_half(found));
+  return lower_half(found);
 }
 
 struct Transitions {

@@ -50,7 +50,7 @@ struct Piece {
 
 Mode mode_of(const Segment& s, const Tensor& t) {
   const TableSet& set = s.sets[static_cast<size_t>(t.set)];
-  if (set.quantisers > 1) return Mode::kTrellis;
+  if (set.quantisers > 1) return set.contexts > 1 ? Mode::kTrellisContexts : Mode::kTrellis;
   if (set.contexts > 1) return Mode::kContexts;
   return has_one_table(set, t) ? Mode::kOne : Mode::kClasses;
 }
@@ -66,10 +66,10 @@ const SearchTree* tree_of(const Segment& s, const Tensor& t) {
 }
 
 // What blocks must have in common to be decoded side by side: mode, columns with classes, the way to find symbols.
-using Way = std::tuple<Mode, bool, bool, bool>;
+using Way = std::tuple<Mode, bool, int, bool>;
 Way way_of(const Segment& s, const Tensor& t) {
-  const bool forest = s.sets[static_cast<size_t>(t.set)].forest != nullptr;
-  return {mode_of(s, t), t.class_c != nullptr, forest, tree_of(s, t) != nullptr};
+  const SearchForest* const forest = s.sets[static_cast<size_t>(t.set)].forest.get();
+  return {mode_of(s, t), t.class_c != nullptr, forest ? forest->kind() : 0, tree_of(s, t) != nullptr};
 }
 
 BlockJob make_job(const Segment& s, const Piece& piece, Scratch* scratch) {

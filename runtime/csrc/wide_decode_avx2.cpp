@@ -61,13 +61,7 @@ struct Classes {
   explicit Classes(const TableSet& set) : top(_mm256_set1_epi32(set.classes - 1)) {
     std::copy_n(set.t1, kMaxClasses, t1);
     std::copy_n(set.t2, kMaxClasses, t2);
-    // Trellis sets are read as if they had contexts.
-    const int repeat = set.quantisers > 1 ? kMaxContexts / set.contexts : 1;
-    int32_t* to = first_slot;
-    for (int y = 0; y < set.classes; ++y)
-      for (int r = 0; r < repeat; ++r)
-        for (int i = 0; i < set.contexts * set.quantisers; ++i)
-          *to++ = set.map[y * set.contexts * set.quantisers + i] * static_cast<int>(kSlots);
+    for (int place = 0; place < set.places(); ++place) first_slot[place] = set.map[place] * static_cast<int>(kSlots);
   }
 };
 
@@ -141,10 +135,20 @@ struct State {
     }
   }
 
+  // The classes of the lanes of vector `v` in a column of class `col`.
+  inline __m256i class_of(const Classes& set, int v, __m256i col) const {
+    const __m256i zero = _mm256_setzero_si256();
+    return _mm256_min_epi32(_mm256_max_epi32(_mm256_add_epi32(row[v], col), zero), set.top);
+  }
+
+  // Places of a set from those that it would have with one quantiser.
+  inline __m256i under_quantiser(int v, __m256i places) const {
+    return _mm256_add_epi32(_mm256_slli_epi32(places, 1), _mm256_and_si256(trellis[v], _mm256_set1_epi32(1)));
+  }
+
   // The choice of the lanes of vector `v` in a column of class `col`.
   inline Choice choose(const Classes& set, int v, __m256i col) const {
-    const __m256i zero = _mm256_setzero_si256();
-    const __m256i y = _mm256_min_epi32(_mm256_max_epi32(_mm256_add_epi32(row[v], col), zero), set.top);
+    const __m256i y = class_of(set, v, col);
     return {y, _mm256_i32gather_epi32(set.t1, y, 4), _mm256_i32gather_epi32(set.t2, y, 4)};
   }
 
@@ -166,7 +170,7 @@ struct State {
     __m256i entry[kVectors];
     for (int v = 0; v < kVectors; ++v) {
       __m256i at = first[v];
-      if constexpr (M == Mode::kContexts || M == Mode::kTrellis) {
+      if constexpr (has_contexts(M)) {
         const Choice chosen = Columns ? choose(set, v, _mm256_set1_epi32(job->col_class[c])) : choice[v];
         const __m256i magnitude = _mm256_abs_epi32(previous[v]);
         const __m256i below1 = _mm256_cmpgt_epi32(chosen.t1, magnitude);
@@ -176,12 +180,12 @@ struct State {
         const __m256i bin = _mm256_add_epi32(two, _mm256_add_epi32(below1, below2));
         const __m256i five = _mm256_add_epi32(chosen.y, _mm256_slli_epi32(chosen.y, 2));
         __m256i place = _mm256_add_epi32(_mm256_add_epi32(five, two), _mm256_sign_epi32(bin, previous[v]));
-        if constexpr (M == Mode::kTrellis)
-          place = _mm256_add_epi32(_mm256_slli_epi32(place, 1), _mm256_and_si256(trellis[v], _mm256_set1_epi32(1)));
+        if constexpr (is_trellis(M)) place = under_quantiser(v, place);
         at = _mm256_i32gather_epi32(set.first_slot, place, 4);
-      } else if constexpr (Columns) {
-        const __m256i y = choose(set, v, _mm256_set1_epi32(job->col_class[c])).y;
-        at = _mm256_i32gather_epi32(set.first_slot, y, 4);
+      } else if constexpr (Columns || is_trellis(M)) {
+        __m256i place = Columns ? class_of(set, v, _mm256_set1_epi32(job->col_class[c])) : choice[v].y;
+        if constexpr (is_trellis(M)) place = under_quantiser(v, place);
+        at = _mm256_i32gather_epi32(set.first_slot, place, 4);
       }
       entry[v] = _mm256_i32gather_epi32(slots, _mm256_or_si256(at, _mm256_and_si256(x[v], low12)), 4);
     }
@@ -199,14 +203,14 @@ struct State {
       const __m256i mask = _mm256_set1_epi32((1 << job->low_bits) - 1);
       for (int v = 0; v < kVectors; ++v) {
         __m256i symbol = _mm256_or_si256(_mm256_sll_epi32(previous[v], n), _mm256_and_si256(x[v], mask));
-        if constexpr (M == Mode::kTrellis) symbol = reconstruct_symbols(v, symbol);
+        if constexpr (is_trellis(M)) symbol = reconstruct_symbols(v, symbol);
         x[v] = _mm256_blendv_epi8(x[v], _mm256_srl_epi32(x[v], n), active[v]);
         packed[v] = _mm256_or_si256(_mm256_srli_epi32(packed[v], 16), _mm256_slli_epi32(symbol, 16));
       }
       refill();
     } else {
       for (int v = 0; v < kVectors; ++v) {
-        const __m256i symbol = M == Mode::kTrellis ? reconstruct_symbols(v, previous[v]) : entry[v];
+        const __m256i symbol = is_trellis(M) ? reconstruct_symbols(v, previous[v]) : entry[v];
         packed[v] = _mm256_or_si256(_mm256_srli_epi32(packed[v], 8), _mm256_slli_epi32(symbol, 24));
       }
     }
@@ -298,6 +302,8 @@ bool decode_block(const BlockJob& job) {
 template <bool Wide, bool Columns>
 bool decode_in_mode(const BlockJob& job) {
   switch (job.mode) {
+    case Mode::kTrellisContexts:
+      return decode_block<Wide, Mode::kTrellisContexts, Columns>(job);
     case Mode::kTrellis:
       return decode_block<Wide, Mode::kTrellis, Columns>(job);
     case Mode::kContexts:

@@ -57,7 +57,9 @@ struct GatherCore {
   static const uint8_t* map_of(const BlockJob& job) { return job.set->map; }
   static void start(const BlockJob& job, Row* row) { row->slots = job.set->slots; }
 
-  static TK_INLINE void start_row(Row* row) { first_slots(Constants(), row->choice.tables[0], &row->at0, &row->at1); }
+  static TK_INLINE void start_row(Row* row) {
+    first_slots(Constants(), lower_half(row->choice.tables[0]), &row->at0, &row->at1);
+  }
 
   static void load_states(const uint32_t* x, Hot* h) {
     h->x0 = load512(x);
@@ -104,17 +106,7 @@ struct GatherCore {
       const Row& r = s[i].row;
       Hot& h = hot[i];
       __m512i at0 = r.at0, at1 = r.at1;
-      if constexpr (has_contexts(M) || Columns) {
-        Choice choice;
-        if constexpr (Columns)
-          choice = choose<M>(s[i].classes, r.classes, _mm256_set1_epi8(r.col_class[s[i].column + c]));
-        else
-          choice = r.choice;
-        if constexpr (has_contexts(M))
-          first_slots(k, in_context<M>(choice, h.previous, h.trellis), &at0, &at1);
-        else
-          first_slots(k, choice.tables[0], &at0, &at1);
-      }
+      if constexpr (has_history(M) || Columns) first_slots(k, table_in_step<M, Columns>(s[i], h, c), &at0, &at1);
       // at | (x & low12)
       const __m512i i0 = _mm512_ternarylogic_epi32(at0, h.x0, low12, 0xf8);
       const __m512i i1 = _mm512_ternarylogic_epi32(at1, h.x1, low12, 0xf8);
@@ -139,9 +131,9 @@ struct GatherCore {
       const __m256i symbols = _mm512_castsi512_si256(_mm512_permutex2var_epi8(e0[i], k.symbols, e1[i]));
       if constexpr (has_contexts(M)) h.previous = symbols;
       if constexpr (!Wide) {
-        const __m256i values = M == Mode::kTrellis ? integers_of(h.trellis, symbols) : symbols;
+        const __m256i values = is_trellis(M) ? integers_of(h.trellis, symbols) : symbols;
         _mm256_store_si256(reinterpret_cast<__m256i*>(to), values);
-        if constexpr (M == Mode::kTrellis) h.trellis = next_states(k.transitions, h.trellis, symbols);
+        if constexpr (is_trellis(M)) h.trellis = next_states(k.transitions, h.trellis, symbols);
       } else {
         __m512i values = _mm512_cvtepi8_epi16(symbols);
         if (r.low_bits) {
@@ -154,7 +146,7 @@ struct GatherCore {
           h.x1 = _mm512_srl_epi32(h.x1, n);
           refill(k, r.active, h);
         }
-        if constexpr (M == Mode::kTrellis) {
+        if constexpr (is_trellis(M)) {
           _mm512_store_si512(to, wide_integers_of(h.trellis, values));
           h.trellis = next_states(k.transitions, h.trellis, _mm512_cvtepi16_epi8(values));
         } else {

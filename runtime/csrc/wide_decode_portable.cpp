@@ -11,7 +11,7 @@ bool decode_block(const BlockJob& job) {
   const TableSet& set = *job.set;
   uint32_t x[kLanes];
   int previous[kLanes], state[kLanes];
-  const bool trellis = job.mode == Mode::kTrellis;
+  const bool trellis = is_trellis(job.mode);
   for (int i = 0; i < job.lanes; ++i) x[i] = load_u32(job.states + 2 * i);
   const uint16_t* p = job.words;
   const uint16_t* const end = job.words_end;

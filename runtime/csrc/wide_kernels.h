@@ -12,11 +12,14 @@ namespace toolkit::wide {
 
 // How the table of a symbol is found.
 enum class Mode {
-  kOne,       // every symbol of the block has the same
-  kClasses,   // by class
-  kContexts,  // by class and context
-  kTrellis,   // by class, context and quantiser; symbols stand for integers
+  kOne,              // every symbol of the block has the same
+  kClasses,          // by class
+  kContexts,         // by class and context
+  kTrellis,          // by class and quantiser; symbols stand for integers
+  kTrellisContexts,  // the same, by context too
 };
+inline constexpr bool has_contexts(Mode mode) { return mode == Mode::kContexts || mode == Mode::kTrellisContexts; }
+inline constexpr bool is_trellis(Mode mode) { return mode == Mode::kTrellis || mode == Mode::kTrellisContexts; }
 
 // One block, ready to decode. A lane's symbols go to out + lane * lane_stride, contiguous.
 struct BlockJob {

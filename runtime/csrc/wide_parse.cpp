@@ -1,9 +1,11 @@
 // Reads a wide body: every field is checked before anything is allocated from it (FORMAT.md 2.2 to 2.5).
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 
 #include "wide_format.h"
 #include "wide_search.h"
+#include "wide_step.h"
 #include "wide_tables.h"
 
 namespace toolkit::wide {
@@ -157,16 +159,46 @@ tk_status read_sets(const uint16_t* directory, const Header& h, Segment* s) {
   return TK_OK;
 }
 
+// How many of `count` indices have each class, at class + 128; an absent array counts as zeros.
+std::array<int64_t, 256> count_classes(const int8_t* classes, int64_t count) {
+  std::array<int64_t, 256> counts{};
+  if (!classes) counts[128] = count;
+  for (int64_t i = 0; classes && i < count; ++i) ++counts[static_cast<size_t>(classes[i] + 128)];
+  return counts;
+}
+
+// Adds the numbers of a tensor's symbols in each class of its set.
+void add_class_counts(const Tensor& t, int classes, ClassShares* counts) {
+  const auto a = count_classes(t.class_a, t.a), b = count_classes(t.class_b, t.b), c = count_classes(t.class_c, t.c);
+  std::array<int64_t, 256> rows{};  // at row class + 128
+  for (int i = 0; i < 256; ++i)
+    for (int j = 0; a[static_cast<size_t>(i)] && j < 256; ++j)
+      rows[static_cast<size_t>(row_class_of(t.base + i - 128 + j - 128) + 128)] +=
+          a[static_cast<size_t>(i)] * b[static_cast<size_t>(j)];
+  for (int i = 0; i < 256; ++i)
+    for (int j = 0; rows[static_cast<size_t>(i)] && j < 256; ++j)
+      (*counts)[static_cast<size_t>(class_of(i - 128, j - 128, classes))] +=
+          static_cast<double>(rows[static_cast<size_t>(i)]) * static_cast<double>(c[static_cast<size_t>(j)]);
+}
+
 // Tables as search trees, where they serve decoding.
 void plant_trees(int num_tables, Segment* s) {
   s->trees.resize(static_cast<size_t>(num_tables));
+  std::vector<ClassShares> shares(s->sets.size(), ClassShares{});
+  std::vector<double> symbols(s->sets.size());
   for (const Tensor& t : s->tensors) {
-    const TableSet& set = s->sets[static_cast<size_t>(t.set)];
+    const auto number = static_cast<size_t>(t.set);
+    const TableSet& set = s->sets[number];
+    add_class_counts(t, set.classes, &shares[number]);
+    symbols[number] += static_cast<double>(t.size());
     if (!has_one_table(set, t)) continue;
     const auto table = only_table(set, t);
     if (!s->trees[table]) s->trees[table] = make_tree(set.slots + table * kSlots);
   }
-  for (auto& set : s->sets) set.forest = make_forest(set, set.slots);
+  for (size_t i = 0; i < s->sets.size(); ++i) {
+    for (double& share : shares[i]) share /= std::max(symbols[i], 1.0);
+    s->sets[i].forest = make_forest(s->sets[i], s->sets[i].slots, shares[i]);
+  }
 }
 
 tk_status read_nested(const uint16_t* body, int64_t num_words, const Header& h, Segment* s) {

@@ -3,6 +3,7 @@
 #include "wide_search.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "wide_step.h"
 
@@ -36,6 +37,46 @@ struct Starts {
   }
 };
 
+// A symbol in an outermost leaf costs as much as some steps of all lanes: of a step's 32 symbols, so many at most.
+constexpr double kMostOuter = 0.125;
+
+// Sixteen symbols next to each other.
+struct Window {
+  int first;     // place of the first one
+  double outer;  // how many of a step's symbols are in its outermost leaves, where those stand for symbols outside too
+};
+
+// The window that the fewest symbols leave, by the tables' frequencies. Of the tables of a class, the worst one counts.
+Window best_window(const TableSet& set, const SearchForest& forest, const std::vector<Starts>& trees,
+                   const ClassShares& shares) {
+  constexpr int last_leaf = SearchForest::kLeaves - 1;
+  int lowest = kSymbols, highest = -1;
+  for (const Starts& t : trees) {
+    lowest = std::min(lowest, t.lowest);
+    highest = std::max(highest, t.highest);
+  }
+  if (highest - lowest <= last_leaf) return {lowest, 0};
+  Window best{lowest, kLanes};
+  std::vector<double> outer(trees.size());
+  const int width = set.contexts * set.quantisers;
+  for (int first = lowest; first + last_leaf <= highest; ++first) {
+    for (size_t t = 0; t < trees.size(); ++t) {
+      const Starts& tree = trees[t];
+      const int below = tree.lowest < first ? tree.at[first + 1] : 0;
+      const int above = tree.highest > first + last_leaf ? static_cast<int>(kSlots) - tree.at[first + last_leaf] : 0;
+      outer[t] = static_cast<double>(below + above) / kSlots;
+    }
+    double all = 0;
+    for (int y = 0; y < set.classes; ++y) {
+      double most = 0;
+      for (int i = y * width; i < (y + 1) * width; ++i) most = std::max(most, outer[forest.map[i]]);
+      all += shares[static_cast<size_t>(y)] * most;
+    }
+    if (kLanes * all < best.outer) best = {first, kLanes * all};
+  }
+  return best;
+}
+
 }  // namespace
 
 bool has_one_table(const TableSet& set, const Tensor& t) {
@@ -46,30 +87,34 @@ size_t only_table(const TableSet& set, const Tensor& t) {
   return set.map[class_of(row_class_of(t.base), 0, set.classes)];
 }
 
-std::unique_ptr<SearchForest> make_forest(const TableSet& set, const uint32_t* slots) {
+std::unique_ptr<SearchForest> make_forest(const TableSet& set, const uint32_t* slots, const ClassShares& shares) {
   std::unique_ptr<SearchForest> forest(new SearchForest());
   std::vector<Starts> trees;
   int number[kMaxTables];
   std::fill_n(number, kMaxTables, -1);
-  int lowest = kSymbols, highest = -1;
   for (int place = 0; place < set.places(); ++place) {
     const int table = set.map[place];
     if (number[table] < 0) {
-      if (trees.size() == SearchForest::kTrees) return nullptr;
+      if (trees.size() == SearchForest::kMostTrees) return nullptr;
       number[table] = static_cast<int>(trees.size());
+      forest->tables[trees.size()] = static_cast<uint8_t>(table);
       trees.emplace_back(slots + static_cast<size_t>(table) * kSlots);
-      lowest = std::min(lowest, trees.back().lowest);
-      highest = std::max(highest, trees.back().highest);
-      if (highest - lowest >= 1 << kSearchLevels) return nullptr;
     }
     forest->map[place] = static_cast<uint8_t>(number[table]);
   }
-  forest->first_symbol = lowest - 128;
+  const Window window = best_window(set, *forest, trees, shares);
+  if (window.outer > kMostOuter) return nullptr;
+  forest->has_outer = window.outer > 0;
+  forest->first_symbol = window.first - 128;
+  const bool many = trees.size() > size_t{1} << SearchForest::kTreeBits;
+  forest->tree_bits = many ? SearchForest::kMostTreeBits : SearchForest::kTreeBits;
   for (size_t t = 0; t < trees.size(); ++t) {
     uint16_t* level_nodes = forest->nodes;
-    for (int level = 0; level < kSearchLevels; level_nodes += SearchForest::kTrees << level, ++level)
+    for (int level = 0; level < kSearchLevels; ++level) {
       for (int path = 0; path < 1 << level; ++path)
-        level_nodes[(t << level) + static_cast<size_t>(path)] = trees[t].node(lowest, level, path);
+        level_nodes[(t << level) + static_cast<size_t>(path)] = trees[t].node(window.first, level, path);
+      level_nodes += size_t{1} << (forest->tree_bits + level);
+    }
   }
   return forest;
 }

@@ -3,6 +3,7 @@
 #ifndef TOOLKIT_WIDE_SEARCH_H
 #define TOOLKIT_WIDE_SEARCH_H
 
+#include <array>
 #include <cstdint>
 
 #include "wide_format.h"
@@ -11,16 +12,23 @@ namespace toolkit::wide {
 
 inline constexpr int kSearchLevels = 4;
 
-// The trees of all tables of a set, where they are few and their symbols lie close together. A node holds the slot
-// before those of the symbols to its right; node `path` of level l of tree t stands at 32 * (2^l - 1) + (t << l |
-// path).
+// The trees of all tables of a set, where they are few. A node holds the slot before those of the symbols to its right;
+// node `path` of level l of tree t stands at trees * (2^l - 1) + (t << l | path), `trees` being 2^tree_bits.
 struct SearchForest {
-  static constexpr int kTrees = 32;
-  static constexpr int kNodes = kTrees * ((1 << kSearchLevels) - 1);
+  static constexpr int kTreeBits = 5, kMostTreeBits = 6;
+  static constexpr int kMostTrees = 1 << kMostTreeBits;
+  static constexpr int kLeaves = 1 << kSearchLevels;
 
-  int first_symbol;                                          // of the leftmost leaves
+  int tree_bits;     // kTreeBits or kMostTreeBits
+  int first_symbol;  // of the leftmost leaves
+  // Whether the outermost leaves also stand for symbols that lie farther out: who gets there asks the slots.
+  bool has_outer;
   uint8_t map[kMaxClasses * kMaxContexts * kMaxQuantisers];  // number of the tree at each place of the set
-  alignas(64) uint16_t nodes[kNodes];
+  uint8_t tables[kMostTrees];                                // whose tree it is
+  alignas(64) uint16_t nodes[kMostTrees * (kLeaves - 1)];
+
+  // Forests of one kind are searched side by side; not zero.
+  int kind() const { return 2 * tree_bits + has_outer; }
 };
 
 // The tree of one table, likewise: node `path` of level l stands at 2^l + path. Behind the nodes, at 16 + leaf, the
@@ -35,8 +43,11 @@ struct SearchTree {
 bool has_one_table(const TableSet& set, const Tensor& t);
 size_t only_table(const TableSet& set, const Tensor& t);
 
-// `slots`: the tables, [tables][kSlots]. Null where the set has too many tables or symbols.
-std::unique_ptr<SearchForest> make_forest(const TableSet& set, const uint32_t* slots);
+// How often symbols of a set have each class, in shares of all.
+using ClassShares = std::array<double, kMaxClasses>;
+
+// `slots`: the tables, [tables][kSlots]. Null where the set has too many tables, or too many symbols are outer ones.
+std::unique_ptr<SearchForest> make_forest(const TableSet& set, const uint32_t* slots, const ClassShares& shares);
 
 // `slots`: one table, [kSlots]. Null where it has too many symbols.
 std::unique_ptr<SearchTree> make_tree(const uint32_t* slots);
