@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 import toolkit
 from passes.schemes import MatrixLayout, Moments
+from passes.schemes.trellis import TrellisParameters
 from tests.toolkit_models import embedding, mlp, save
 from toolkit.calibration_split import split_calibration
 from toolkit.choose_settings import _needs_moments, weak_moments
@@ -20,7 +21,7 @@ from toolkit.fitting import CalibratedFitting
 from toolkit.metrics import parse_drop
 from toolkit.moment_store import moments_of
 from toolkit.padding import without_padding
-from toolkit.pipeline import read_source
+from toolkit.pipeline import fit_all, read_source
 from toolkit.signature import InputSpec
 from toolkit.targets import Target, choose_target
 
@@ -260,3 +261,38 @@ def test_singular_moments_are_said(tmp_path: Path) -> None:
     assert weak_moments({"W": nothing}) == [
         "W: its inputs are all zero: rounded without compensation"
     ]
+
+
+def test_a_trellis_is_taken_where_it_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of wide layers dependent quantisation takes fewer bytes; the search sees that by itself."""
+    model = mlp(tmp_path / "m.onnx", width=1024)
+    data = tmp_path / "white.npz"
+    np.savez(data, x=np.random.default_rng(5).standard_normal((400, 64), np.float32))
+    tried: list[str] = []
+    found = toolkit.compress(
+        model,
+        tmp_path / "t.onnx",
+        min_sqnr=20,
+        calibration=data,
+        progress=lambda stage, detail: tried.append(detail),
+    )
+    assert any("trellis True: +" in text for text in tried), tried
+    monkeypatch.setattr("toolkit.quantiser_search.LEAST_GAIN_DB", 100.0)
+    without = toolkit.compress(model, tmp_path / "p.onnx", min_sqnr=20, calibration=data)
+    assert found.reached and without.reached
+    assert found.compressed_bytes < 0.98 * without.compressed_bytes
+
+
+def test_the_fitting_by_trellis_is_what_its_settings_say(tmp_path: Path) -> None:
+    model = mlp(tmp_path / "m.onnx", width=128)
+    source = read_source(model)
+    feeds = [{"x": inputs(50, 1)}]
+    moments = moments_of(source, feeds, ["A", "B"], kept_in=tmp_path)
+    fitting = CalibratedFitting(source.weights, moments, 2).with_options({"trellis": True})
+    arrays = {name: source.weights[name].array() for name in ("A", "B")}
+    values = fitting.values(arrays, {"A": 0.05, "B": 0.05}, draft=False)
+    assert isinstance(fitting.kept("A", 0.05), TrellisParameters)
+    settings = {name: fitting.settings(name, 0.05) for name in arrays}
+    fitted = fit_all(source, settings, [], moments)
+    for name, parameters in fitted.items():
+        np.testing.assert_array_equal(parameters.decode(), values[name])

@@ -126,3 +126,21 @@ def test_targets_of_the_outputs_look_at_the_outputs(tmp_path: Path) -> None:
     )
     assert report.reached and "parts" not in report.target
     assert 0.002 < report.fidelity.max_relative_error <= 0.01
+
+
+def test_the_written_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run gives the outputs and the parts by which they are judged."""
+    from toolkit import verify
+
+    opened = []
+    session = verify._session
+
+    def counted(*given, **more):  # type: ignore[no-untyped-def]
+        opened.append(given[0])
+        return session(*given, **more)
+
+    monkeypatch.setattr(verify, "_session", counted)
+    found = toolkit.compress(detector(tmp_path / "d.onnx"), tmp_path / "s.onnx", min_sqnr=25)
+    assert found.written and "y by" in found.target
+    assert len(opened) == 1
+    assert [output.name for output in found.fidelity.outputs] == ["y"]

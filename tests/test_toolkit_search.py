@@ -154,3 +154,34 @@ def test_sensitivity_is_measured_with_steps_that_symbols_can_hold() -> None:
 
     measure_sensitivity(CURVES, finest, alone, outputs(finest), 5.0, lambda text: None)
     assert len(tried) >= 2 and min(tried) >= 1.0
+
+
+@pytest.mark.parametrize("slope", [3.5, 12.0])
+def test_another_slope_than_that_of_the_law_is_found(slope: float) -> None:
+    """Where weights lose their last bits outputs fall faster than by 6 dB for each halving."""
+    allocation, knobs = Allocation(CURVES), []
+
+    def found(steps) -> Fidelity:  # type: ignore[no-untyped-def]
+        knobs.append(math.log2(steps["a"] / CURVES["a"].rms))
+        db = 20.0 - slope * (knobs[-1] + 1.0)
+        return Fidelity([], db, 10 ** (-db / 20), True)
+
+    exact = Measures(found, lambda steps: 1000.0, lambda steps: 1000)
+    result = search_fidelity(allocation, Target("min_sqnr", 25.0), exact, start=0.5)
+    assert result.reached and result.fidelity is not None
+    assert 25.0 <= result.fidelity.sqnr_db <= 25.25
+    assert len(knobs) <= 4
+
+
+def test_dead_slices_do_not_count_where_only_the_metric_does() -> None:
+    allocation, knobs = Allocation(CURVES), []
+
+    def found(steps) -> Fidelity:  # type: ignore[no-untyped-def]
+        knobs.append(math.log2(steps["a"] / CURVES["a"].rms))
+        return Fidelity([], 10.0, 0.3, False, score=1.0 - 0.01 * 4.0 ** (knobs[-1] + 2))
+
+    exact = Measures(found, lambda steps: 1000.0, lambda steps: 1000)
+    target = Target("max_drop", 0.01).with_baseline(1.0)
+    result = search_fidelity(allocation, target, exact, start=0.0)
+    assert result.reached and abs(result.knob + 2) < 0.05
+    assert len(knobs) <= 4

@@ -367,14 +367,18 @@ class _Job:
             return unchanged, unchanged, None
         check_weights(path, expected, kept, self.threads)
         release_memory()
-        runs = run_compressed(path, feeds, self.threads)
+        parted = choice.judged.parted
+        parts = run_parts(path, parted, feeds, self.threads) if parted else None
+        if parts is not None:  # which has the outputs as well
+            runs = [{name: run[name] for name in original[0]} for run in parts]
+        else:
+            runs = run_compressed(path, feeds, self.threads)
         fidelity = judged = compared(runs)
-        if choice.judged.parted:
-            parts = run_parts(path, choice.judged.parted, feeds, self.threads)
-            if parts is not None:
-                seen = without_padding(choice.judged.of(parts), feeds)
-                judged = compare_outputs(choice.reference, seen, choice.ignored)
-            elif choice.result is not None and choice.result.fidelity is not None:
+        if parts is not None:
+            seen = without_padding(choice.judged.of(parts), feeds)
+            judged = compare_outputs(choice.reference, seen, choice.ignored)
+        elif parted:
+            if choice.result is not None and choice.result.fidelity is not None:
                 judged = choice.result.fidelity  # the file does not show them, the search saw them
         elif choice.judged.kinds:
             seen = without_padding(choice.judged.of(runs), feeds)

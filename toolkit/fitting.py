@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.blas_threads import one_blas_thread
 from toolkit.pipeline import quantised_values
 
 if TYPE_CHECKING:
     from passes.bias_correction import BiasPlace
-    from passes.schemes import Compensated, Moments, Parameters, RowUse
+    from passes.schemes import Compensated, CompensatedTrellis, Moments, Parameters, RowUse
     from passes.select_weights import Weight
     from passes.settings import WeightSettings
 
@@ -28,9 +29,13 @@ _CANDIDATES = 3
 
 class Fitting(Protocol):
     """One way to quantise, weight by weight. `is_rate_aware` tells whether it weighs error against
-    bits by itself, so that at all rates the best steps follow the law of high rate."""
+    bits by itself, so that at all rates the best steps follow the law of high rate; `workers` how
+    many weights are best fitted side by side by the caller."""
 
     is_rate_aware: bool
+
+    @property
+    def workers(self) -> int: ...
 
     def values(self, arrays: Arrays, steps: Mapping[str, float], draft: bool) -> dict[str, Array]:
         """What the weights in `steps` decode to; `draft` lets it be rough and fast."""
@@ -46,6 +51,8 @@ class PlainFitting:
     """Every value to the nearest multiple of the step."""
 
     is_rate_aware = False
+    workers = 1
+    """A weight's values are computed by all threads."""
 
     def __init__(self, threads: int = 0) -> None:
         self._threads = threads
@@ -93,7 +100,8 @@ class CalibratedFitting:
         return other
 
     def with_options(self, options: Mapping[str, Any]) -> CalibratedFitting:
-        """The same with other options of `Compensated`, nothing fitted yet."""
+        """The same with other options of `Compensated`, or of `CompensatedTrellis` where `trellis`
+        is among them and true; nothing fitted yet."""
         other = CalibratedFitting(
             self._weights, self._moments, self._threads, self._places, self._extras
         )
@@ -104,7 +112,7 @@ class CalibratedFitting:
         from passes.bias_correction import bias_changes
 
         names = sorted((n for n in steps if not self._is_minor(n)), key=lambda n: -arrays[n].size)
-        with ThreadPoolExecutor(max(1, self._threads)) as pool:
+        with one_blas_thread(), ThreadPoolExecutor(self.workers) as pool:
             fitted = pool.map(lambda n: self._fit(n, arrays[n], steps[n], draft).decode(), names)
             found = dict(zip(names, fitted, strict=True))
         errors = {
@@ -120,6 +128,11 @@ class CalibratedFitting:
         return {**found, **changed}
 
     @property
+    def workers(self) -> int:
+        """A weight is fitted by one thread."""
+        return max(1, self._threads)
+
+    @property
     def moments(self) -> Mapping[str, Moments | RowUse]:
         """What the weights are multiplied with."""
         return self._moments
@@ -130,9 +143,10 @@ class CalibratedFitting:
         if self._is_minor(name):
             return WeightSettings(step=step)
         options = {"step": step, **self._options}
+        scheme = "compensated_trellis" if options.pop("trellis", False) else "compensated"
         if name in self._places:
             options["centred"] = True
-        return WeightSettings(stages=({"compensated": options},))
+        return WeightSettings(stages=({scheme: options},))
 
     def kept(self, name: str, step: float) -> Parameters | None:
         return self._kept.get(name, {}).get(step)
@@ -162,13 +176,14 @@ class CalibratedFitting:
             self._keep(name, step, fitted)
         return fitted
 
-    def _scheme(self, name: str, step: float, draft: bool) -> Compensated:
-        from passes.schemes import Compensated
+    def _scheme(self, name: str, step: float, draft: bool) -> Compensated | CompensatedTrellis:
+        from passes.schemes import Compensated, CompensatedTrellis
 
         options: dict[str, Any] = {"step": step, "centred": name in self._places, **self._options}
+        trellis = options.pop("trellis", False)
         if draft:
-            options |= {"rounds": 1, "sweeps": 0}
-        return Compensated(**options)
+            return Compensated(**(options | {"rounds": 1, "sweeps": 0}))
+        return (CompensatedTrellis if trellis else Compensated)(**options)
 
     def _keep(self, name: str, step: float, fitted: Parameters) -> None:
         if self._candidates:

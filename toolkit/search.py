@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 from toolkit.allocation import FINEST, Allocation
@@ -35,6 +36,9 @@ ENOUGH = 5
 MAX_EXCESS = 40.0
 UNHEALTHY_DB = 2.0
 """What a dead slice counts as, in dB below the target, whatever the whole outputs say."""
+LEAST_SLOPE, MOST_SLOPE = DB_PER_KNOB / 2, 3 * DB_PER_KNOB
+"""Of excess over the knob, in dB: less than by the law of high rate where what flips is counted,
+more where weights lose their last bits."""
 COLLAPSED_DB = -8.0
 """A draw so far below the target lost more than a coarser step takes."""
 
@@ -131,26 +135,44 @@ class _Draw:
     excess: float  # dB above the target, kept within +-MAX_EXCESS
     passes: bool
     fidelity: Fidelity
+    is_measured: bool  # whether `excess` is what was found, and nothing that stands for more
 
 
 def _draw(knob: float, target: Target, fidelity: Fidelity) -> _Draw:
     passes = target.meets_fidelity(fidelity)
-    excess = min(max(target.excess(fidelity), -MAX_EXCESS), MAX_EXCESS)
+    found = target.excess(fidelity)
+    excess = min(max(found, -MAX_EXCESS), MAX_EXCESS)
     if not passes:
-        excess = min(excess, -0.01 if fidelity.healthy else -UNHEALTHY_DB)
-    return _Draw(knob, excess, passes, fidelity)
+        is_dead = target.needs_health and not fidelity.healthy
+        excess = min(excess, -UNHEALTHY_DB if is_dead else -0.01)
+    return _Draw(knob, excess, passes, fidelity, excess == found)
 
 
 def _centre(draws: list[_Draw]) -> float:
     """Knob at which the median draw meets the target, from the draws nearest to it."""
+    slope = _slope(draws) or DB_PER_KNOB
     centre = min(draws, key=lambda draw: abs(draw.excess))
-    knob = centre.knob + centre.excess / DB_PER_KNOB
+    knob = centre.knob + centre.excess / slope
     for _ in range(3):
         near = [draw for draw in draws if abs(draw.knob - knob) <= NEAR]
         if len(near) < 3:
             near = sorted(draws, key=lambda draw: abs(draw.knob - knob))[:3]
-        knob = median(draw.knob + draw.excess / DB_PER_KNOB for draw in near)
+        knob = median(draw.knob + draw.excess / slope for draw in near)
     return knob
+
+
+def _slope(draws: list[_Draw]) -> float | None:
+    """dB of excess that a unit of the knob costs near the target, between the two draws that tell
+    most; None where draws do not lie in order, so that they scatter, or are too few to tell."""
+    ordered = sorted((draw for draw in draws if draw.is_measured), key=lambda draw: draw.knob)
+    if len(ordered) < 2 or any(b.excess >= a.excess for a, b in pairwise(ordered)):
+        return None
+    first, *others = sorted(ordered, key=lambda draw: abs(draw.excess))
+    apart = [draw for draw in others if abs(draw.knob - first.knob) >= 2 * APART]
+    if not apart:
+        return None
+    slope = (first.excess - apart[0].excess) / (apart[0].knob - first.knob)
+    return min(max(slope, LEAST_SLOPE), MOST_SLOPE)
 
 
 def _settled(draws: list[_Draw], centre: float, tolerance_db: float, coarsest: float) -> bool:
@@ -164,7 +186,8 @@ def _settled(draws: list[_Draw], centre: float, tolerance_db: float, coarsest: f
     if not passing:
         return False
     best = max(passing, key=lambda draw: draw.knob)
-    spread = max(abs(d.knob + d.excess / DB_PER_KNOB - centre) for d in near) * DB_PER_KNOB
+    slope = _slope(draws) or DB_PER_KNOB
+    spread = max(abs(d.knob + d.excess / slope - centre) for d in near) * slope
     if len(near) >= 2 and spread <= CALM_DB and best.excess <= max(tolerance_db, spread):
         return True
     return len(near) >= ENOUGH and centre - best.knob <= NEAR / 4
@@ -194,8 +217,9 @@ def _next(draws: list[_Draw], centre: float, coarsest: float) -> float:
     stuck = sum(not draw.passes for draw in below if abs(draw.knob - centre) <= NEAR)
     if stuck >= 3:
         aim = min(draw.knob for draw in below) - APART
-    while any(abs(draw.knob - aim) < APART for draw in draws):
-        aim -= APART
+    apart = APART if _slope(draws) is None else APART / 4
+    while any(abs(draw.knob - aim) < apart for draw in draws):
+        aim -= apart
     return min(max(aim, FINEST), coarsest)
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import math
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from time import process_time
 
 from toolkit.allocation import MAX_SYMBOL, fill_sensitivity
+from toolkit.blas_threads import one_blas_thread
 from toolkit.fidelity import Fidelity
 from toolkit.rate_curve import RateCurve
 
@@ -32,38 +34,45 @@ def measure_sensitivity(
     progress: Callable[[str], None] = lambda text: None,
     by_step: bool = False,
     lost: set[str] | None = None,
+    workers: int = 1,
 ) -> tuple[dict[str, float], int]:
     """Noise in the outputs per unit of relative weight error, for every weight; or per squared step
     relative to the RMS, with `by_step`.
 
     `alone(name, step, draw)` runs the model with that one weight quantised, on the share of feeds
     number `draw` of two; `together` is the fidelity with all weights at `steps`. Weights are
-    measured from the largest on for `seconds` of all cores' time, which other work on the machine
-    does not change; `fill_sensitivity` gives the others the
-    mean. Outputs that are near their limit when all are quantised count more. Returns the
-    sensitivities and the number of weights measured, no more than 0 of them where it failed; `lost`
-    gets the names of those that alone ruin an output.
+    measured from the largest on, `workers` of them side by side, for `seconds` of all cores' time,
+    which other work on the machine does not change; `fill_sensitivity` gives the others the mean.
+    Outputs that are near their limit when all are quantised count more. Returns the sensitivities
+    and the number of weights measured, no more than 0 of them where it failed; `lost` gets the
+    names of those that alone ruin an output.
     """
     weights = _output_weights(together)
-    stop = time.process_time() + seconds * (os.cpu_count() or 1)
+    stop = process_time() + seconds * (os.cpu_count() or 1)
     total = sum(curve.size for curve in curves.values())
     order = sorted(curves, key=lambda name: -curves[name].size)
     draws: dict[str, list[float]] = {}
-    for draw in range(DRAWS):
-        seen = 0
-        for index, name in enumerate(order):
-            if time.process_time() > stop or seen >= COVERED * total:
-                break
-            seen += curves[name].size
-            step = max(steps[name] * RATIO**draw, curves[name].peak / MAX_SYMBOL)
-            noise = _noise(alone(name, step, draw), weights)
-            if noise is None and lost is not None:
-                lost.add(name)
-            if noise is not None:
-                error = _squared(step, curves[name]) if by_step else curves[name].mse_at(step)
-                error = max(error, 1e-30)
-                draws.setdefault(name, []).append(noise / error)
-            progress(f"draw {draw + 1}, weight {index + 1} of {len(order)}: {name}")
+
+    def measured(place: tuple[int, str]) -> tuple[str, float, float | None]:
+        draw, name = place
+        step = max(steps[name] * RATIO**draw, curves[name].peak / MAX_SYMBOL)
+        return name, step, _noise(alone(name, step, draw), weights)
+
+    with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
+        for draw in range(DRAWS):
+            seen, done = 0, 0
+            while done < len(order) and process_time() <= stop and seen < COVERED * total:
+                names = order[done : done + workers]
+                for name, step, noise in pool.map(measured, [(draw, name) for name in names]):
+                    seen += curves[name].size
+                    if noise is None and lost is not None:
+                        lost.add(name)
+                    if noise is not None:
+                        error = curves[name].mse_at(step)
+                        error = _squared(step, curves[name]) if by_step else error
+                        draws.setdefault(name, []).append(noise / max(error, 1e-30))
+                done += len(names)
+                progress(f"draw {draw + 1}, weight {done} of {len(order)}: {names[-1]}")
     return fill_sensitivity(curves, _shrunk(draws)), len(draws)
 
 

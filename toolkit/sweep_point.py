@@ -155,6 +155,7 @@ def _sensitivity(
         CALIBRATED_SECONDS if is_aware else SENSITIVITY_SECONDS,
         lambda text: progress("sensitivity", text),
         by_step=is_aware,
+        workers=prepared.fitting.workers,
     )
     sensitivity = found if measured > 1 else {}
     write_text(place, json.dumps(sensitivity))

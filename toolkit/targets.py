@@ -36,6 +36,11 @@ class Target:
         value = self.value * abs(baseline) if self.is_share else self.value
         return replace(self, value=value, baseline=baseline, is_share=False)
 
+    @property
+    def needs_health(self) -> bool:
+        """Whether no slice of an output may be dead, whatever the figure says."""
+        return self.kind in ("min_sqnr", "max_error")
+
     def meets_fidelity(self, fidelity: Fidelity) -> bool:
         """Whether `fidelity` is enough; sizes are not looked at."""
         if self.kind == "min_sqnr":

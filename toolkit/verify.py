@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -224,8 +225,9 @@ def run_parts(
         mine = {name: found[name] for name in found if name in present}
         return mine | {key: found[name] for key, name in names.items()}
 
-    session = _session(proto.SerializeToString(), threads)
-    return [run_all(feed) for feed in feeds]
+    with _way(path, "load mode"):
+        session = _session(proto.SerializeToString(), threads)
+        return [run_all(feed) for feed in feeds]
 
 
 def score(path: Path, metric: Score, threads: int = 0) -> float:
@@ -251,9 +253,16 @@ def run_stock(path: Path, feeds: Sequence[Feed], threads: int = 0) -> Outputs:
 
 
 def _run(path: Path, make: Callable[[], Any], feeds: Sequence[Feed], way: str) -> Outputs:
-    try:
+    with _way(path, way):
         session = make()
         return [run_named(session, feed) for feed in feeds]
+
+
+@contextmanager
+def _way(path: Path, way: str) -> Iterator[None]:
+    """Turns whatever goes wrong while a file runs into `VerificationError`."""
+    try:
+        yield
     except Exception as error:  # whatever it is, the file that was written does not run
         raise VerificationError(
             f"{path}: the written file does not run in {way} ({one_line(error)})"
