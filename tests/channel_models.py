@@ -37,6 +37,12 @@ TEXTS = {
 }
 """Bodies that make `t` with 8 channels from `x` float[N,4,6,6]."""
 
+_TOKENS = """c = Conv(x, w1, b1) n = Transpose<perm=[0,2,3,1]>(c)
+        flat = Constant<value = int64[3] {0, 16, 8}>() s = Reshape(n, flat) """
+_ATTEND = """ z = MatMul(qt, kt) zs = Softmax<axis=-1>(z) o = MatMul(zs, vt)
+        ot = Transpose<perm=[0,2,1,3]>(o) oj = Reshape(ot, flat) yo = MatMul(oj, fc_w)
+        y = ReduceMean<axes=[1], keepdims=0>(yo)"""
+
 WHOLE = {
     "flatten": """c = Conv(x, w1, b1) r = Relu(c) f = Flatten(r) y = Gemm(f, fc16_w, fc_b)""",
     "reshape": """c = Conv(x, w1, b1) r = Relu(c) size = Constant<value = int64[2] {0, 128}>()
@@ -59,17 +65,62 @@ WHOLE = {
         r = Tanh(h) m = MatMul(r, d2) a = Add(m, b2) g = Relu(a) y = MatMul(g, fc_w)""",
     "nhwc": """c = Conv(x, w1, b1) n = Transpose<perm=[0,2,3,1]>(c) a = Add(n, b2)
         r = Relu(a) m = ReduceMean<axes=[1,2], keepdims=0>(r) y = MatMul(m, fc_w)""",
-    "attention": """c = Conv(x, w1, b1) n = Transpose<perm=[0,2,3,1]>(c)
-        flat = Constant<value = int64[3] {0, 16, 8}>() s = Reshape(n, flat)
-        q0 = MatMul(s, wq) q = Add(q0, b1q) k = MatMul(s, wk) v = MatMul(s, wv)
+    "attention": _TOKENS
+    + """q0 = MatMul(s, wq) q = Add(q0, b1q) k = MatMul(s, wk) v = MatMul(s, wv)
         heads = Constant<value = int64[4] {0, 0, 4, 2}>() qh = Reshape(q, heads)
         kh = Reshape(k, heads) vh = Reshape(v, heads) qt = Transpose<perm=[0,2,1,3]>(qh)
-        kt = Transpose<perm=[0,2,3,1]>(kh) vt = Transpose<perm=[0,2,1,3]>(vh)
-        z = MatMul(qt, kt) zs = Softmax<axis=-1>(z) o = MatMul(zs, vt)
-        ot = Transpose<perm=[0,2,1,3]>(o) oj = Reshape(ot, flat) yo = MatMul(oj, fc_w)
-        y = ReduceMean<axes=[1], keepdims=0>(yo)""",
+        kt = Transpose<perm=[0,2,3,1]>(kh) vt = Transpose<perm=[0,2,1,3]>(vh)"""
+    + _ATTEND,
+    "fused_split": _TOKENS
+    + """a0 = MatMul(s, wqkv) a = Add(a0, bqkv)
+        q, k, v = Split<axis=-1>(a)
+        heads = Constant<value = int64[4] {0, 0, 4, 2}>() qh = Reshape(q, heads)
+        kh = Reshape(k, heads) vh = Reshape(v, heads) qt = Transpose<perm=[0,2,1,3]>(qh)
+        kt = Transpose<perm=[0,2,3,1]>(kh) vt = Transpose<perm=[0,2,1,3]>(vh)"""
+    + _ATTEND,
+    "fused_five_axes": _TOKENS
+    + """a0 = MatMul(s, wqkv) a = Add(a0, bqkv)
+        five = Constant<value = int64[5] {0, 0, 3, 4, 2}>() h = Reshape(a, five)
+        t = Transpose<perm=[2,0,3,1,4]>(h) zero = Constant<value = int64 {0}>()
+        one = Constant<value = int64 {1}>() two = Constant<value = int64 {2}>()
+        qt = Gather<axis=0>(t, zero) kh = Gather<axis=0>(t, one) vt = Gather<axis=0>(t, two)
+        kt = Transpose<perm=[0,1,3,2]>(kh)"""
+    + _ATTEND,
+    "fused_by_head": _TOKENS
+    + """a0 = MatMul(s, wqkv) a = Add(a0, bqkv)
+        four = Constant<value = int64[4] {0, 0, 4, 6}>() h = Reshape(a, four)
+        t = Transpose<perm=[0,2,1,3]>(h) qt, kh, vt = Split<axis=-1>(t)
+        kt = Transpose<perm=[0,1,3,2]>(kh)"""
+    + _ATTEND,
+    "fused_heads_first": _TOKENS
+    + """a0 = MatMul(s, wqkv) a = Add(a0, bqkv)
+        five = Constant<value = int64[5] {0, 0, 4, 3, 2}>() h = Reshape(a, five)
+        t = Transpose<perm=[3,0,2,1,4]>(h) q1, k1, v1 = Split<axis=0>(t)
+        first = Constant<value = int64[1] {0}>() qt = Squeeze(q1, first)
+        kh = Squeeze(k1, first) vt = Squeeze(v1, first)
+        kt = Transpose<perm=[0,1,3,2]>(kh)"""
+    + _ATTEND,
+    "grouped_heads": _TOKENS
+    + """q = MatMul(s, wq) k = MatMul(s, wk4) v = MatMul(s, wv4)
+        heads = Constant<value = int64[4] {0, 0, 4, 2}>()
+        pairs = Constant<value = int64[4] {0, 0, 2, 2}>() qh = Reshape(q, heads)
+        kh = Reshape(k, pairs) vh = Reshape(v, pairs) qt = Transpose<perm=[0,2,1,3]>(qh)
+        k0 = Transpose<perm=[0,2,1,3]>(kh) v0 = Transpose<perm=[0,2,1,3]>(vh)
+        at = Constant<value = int64[1] {2}>() k1 = Unsqueeze(k0, at) v1 = Unsqueeze(v0, at)
+        more = Constant<value = int64[5] {1, 1, 2, 1, 1}>() k2 = Expand(k1, more)
+        v2 = Expand(v1, more) every = Constant<value = int64[4] {0, 4, 16, 2}>()
+        k3 = Reshape(k2, every) vt = Reshape(v2, every) kt = Transpose<perm=[0,1,3,2]>(k3)"""
+    + _ATTEND,
 }
 """Whole bodies from `x` to `y`."""
+
+DEAD = {
+    "shuffle": (1, 5), "attention": (2, 3), "fused_split": (2, 3, 10, 11, 18, 19),
+    "fused_five_axes": (2, 3, 10, 11, 18, 19), "fused_heads_first": (6, 7, 8, 9, 10, 11),
+    "fused_by_head": (6, 7, 8, 9, 10, 11),
+    "grouped_heads": (0, 1, 2, 3),
+}  # fmt: skip
+"""Channels that go together: the same place in both groups of a shuffle, those of a head."""
 
 COUPLINGS = (*TEXTS, *WHOLE)
 
@@ -80,6 +131,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "slope": (8, 1, 1), "scale3": (8, 1, 1), "bias3": (1, 8, 1, 1), "se1": (4, 8, 1, 1),
     "se1b": (4,), "se2": (8, 4, 1, 1), "fc_w": (8, 5), "fc16_w": (128, 5), "fc20_w": (20, 5),
     "fc_b": (5,), "d1": (8, 4), "d2": (8, 8), "wq": (8, 8), "wk": (8, 8), "wv": (8, 8),
+    "wqkv": (8, 24), "bqkv": (24,), "wk4": (8, 4), "wv4": (8, 4),
 }  # fmt: skip
 
 
@@ -94,9 +146,10 @@ def coupled(name: str, dead: Sequence[int] = (), **given: np.ndarray) -> onnx.Mo
     if "var" in tensors:
         tensors["var"] = np.abs(tensors["var"]) + 0.5
     for word in set(tensors) - {"fc_w", "fc16_w", "fc20_w", "fc_b", "var", "se1", "se1b"}:
-        axis = {"wt": 1, "bias3": 1, "d2": 1, "wq": 1, "wk": 1, "wv": 1}.get(word, 0)
-        for channel in dead:
-            np.moveaxis(tensors[word], axis, 0)[channel] = 0
+        columns = ("wt", "bias3", "d2", "wq", "wk", "wv", "wqkv", "wk4", "wv4")
+        axis = 1 if word in columns else 0
+        rows = np.moveaxis(tensors[word], axis, 0)
+        rows[[channel for channel in dead if channel < len(rows)]] = 0
     return proto_of(text, tensors)
 
 

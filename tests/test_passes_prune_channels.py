@@ -10,7 +10,7 @@ import pytest
 from passes import PruneChannels, SettingsError
 from passes.channels import find_channel_groups
 from passes.count_macs import count_macs
-from tests.channel_models import COUPLINGS, Captured, coupled, feeds_of
+from tests.channel_models import COUPLINGS, DEAD, Captured, coupled, feeds_of
 from tests.passes_models import model_of, normal, proto_of, run
 
 HEAD = '< ir_version: 8, opset_import: ["" : 17] >\n'
@@ -43,11 +43,11 @@ def test_cutting_equals_silencing(name: str) -> None:
 
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_dead_channels_leave_without_a_trace(name: str) -> None:
-    # The same place in both groups of a shuffle, both channels of a head.
-    dead = {"shuffle": (1, 5), "attention": (2, 3)}.get(name, (1, 6))
-    proto = coupled(name, dead)
+    proto = coupled(name, DEAD.get(name, (1, 6)))
     feed = feeds_of(proto)[0]
-    fraction = {"split": 1 / 8, "squeeze_excite": {"w1": 0.25}}.get(name, 0.25)
+    fraction = {"split": 1 / 8, "squeeze_excite": {"w1": 0.25}, "grouped_heads": 0.5}.get(
+        name, 0.25
+    )
     model, result = pruned(proto, "l1", fraction, reconstruct=False)
     assert all(group.num_removed for group in result.groups)
     np.testing.assert_allclose(run(model, feed)["y"], run(proto, feed)["y"], rtol=1e-4, atol=1e-5)
@@ -63,6 +63,70 @@ def test_heads_go_whole() -> None:
         _, result = pruned(proto, "l2", {"wq": 0.3}, reconstruct=False, multiple_of=multiple)
         assert [group.num_removed for group in result.groups] == removed
     assert model.graph.initializers["wq"].shape == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("fused_split", (8, 12)),
+        ("fused_five_axes", (8, 12)),
+        ("fused_by_head", (8, 12)),
+        ("fused_heads_first", (8, 12)),
+        ("grouped_heads", (8, 4)),
+    ],
+)
+def test_heads_of_other_layouts(name: str, shape: tuple[int, int]) -> None:
+    """Query, key and value made by one matrix, and key heads that several query heads share."""
+    proto, first = coupled(name), "wq" if name == "grouped_heads" else "wqkv"
+    model, result = pruned(proto, "random", {first: 0.5}, reconstruct=True)
+    (group,) = result.groups
+    heads = 2 if name == "grouped_heads" else 4
+    assert (group.num_channels, group.num_removed) == (heads, heads // 2)
+    assert group.consumers == ("fc_w",)
+    assert model.graph.initializers[first].shape == shape
+    assert model.graph.initializers["fc_w"].shape == (4, 5)
+    feed = feeds_of(proto)[0]
+    assert result.masked is not None
+    np.testing.assert_allclose(
+        run(model, feed)["y"], run(result.masked, feed)["y"], rtol=1e-4, atol=1e-5
+    )
+
+
+ATTEND = """ z = MatMul(qt, kt) zs = Softmax<axis=-1>(z) o = MatMul(zs, vt)
+    ot = Transpose<perm=[0,2,1,3]>(o) flat = Constant<value = int64[3] {0, 0, 8}>()
+    oj = Reshape(ot, flat) y = MatMul(oj, wo) }"""
+UNKNOWN = {
+    "sums over heads": """q = MatMul(x, wq) h = Constant<value = int64[4] {0, 0, 4, 2}>()
+        qh = Reshape(q, h) qt = Transpose<perm=[0,2,1,3]>(qh) kt = Transpose<perm=[0,1,3,2]>(qt)
+        vt = ReduceSum<keepdims=1>(qt, one)""",
+    "heads by softmax": """q = MatMul(x, wq) h = Constant<value = int64[4] {0, 0, 4, 2}>()
+        qh = Reshape(q, h) q0 = Transpose<perm=[0,2,1,3]>(qh) qt = Softmax<axis=1>(q0)
+        kt = Transpose<perm=[0,1,3,2]>(q0) vt = Transpose<perm=[0,2,1,3]>(qh)""",
+    "heads picked": """q = MatMul(x, wq) h = Constant<value = int64[4] {0, 0, 4, 2}>()
+        qh = Reshape(q, h) qt = Transpose<perm=[0,2,1,3]>(qh)
+        order = Constant<value = int64[4] {3,2,1,0}>() kh = Gather<axis=1>(qt, order)
+        kt = Transpose<perm=[0,1,3,2]>(kh)
+        vt = Transpose<perm=[0,2,1,3]>(qh)""",
+    "einsum": """q = MatMul(x, wq) h = Constant<value = int64[4] {0, 0, 4, 2}>()
+        qh = Reshape(q, h) qt = Transpose<perm=[0,2,1,3]>(qh)
+        kt = Einsum<equation="bhsd->bhds">(qt) vt = Transpose<perm=[0,2,1,3]>(qh)""",
+}
+
+
+@pytest.mark.parametrize("how", UNKNOWN)
+def test_attention_that_is_not_understood_stays(how: str) -> None:
+    """Nothing is cut, with the reason, and the model computes the same bits."""
+    text = f"{HEAD}net (float[N,5,8] x) => (float[N,5,8] y) {{ {UNKNOWN[how]} {ATTEND}"
+    tensors = {"wq": normal(8, 8), "wo": normal(8, 8, seed=1), "one": np.array([1])}
+    if how != "sums over heads":
+        tensors.pop("one")
+    proto = proto_of(text, tensors)
+    feed = {"x": normal(2, 5, 8, seed=2)}
+    model, result = pruned(proto, "l2", 0.5, [feed], reconstruct=False)
+    assert not result.groups
+    assert {(blocked.name, blocked.num_channels) for blocked in result.blocked} >= {("wo", 8)}
+    assert any(blocked.name == "wq" and blocked.reason for blocked in result.blocked)
+    np.testing.assert_array_equal(run(model, feed)["y"], run(proto, feed)["y"])
 
 
 def test_names_and_sizes_after_the_cut() -> None:

@@ -5,6 +5,8 @@ Merged (flatten before a dense layer, heads joined after attention): each positi
 axis has the label of its channel. Divided into (a, b): one of the two stays the channel axis and
 the other is tied together. Where the channels were the last axis (attention), the first stays, so
 that whole heads go; else (channel shuffle) the second, so that all groups lose the same channels.
+Divided into three (query, key and value of one matrix), the heads stay the channel axis: the
+second, or the first where the second counts query, key and value.
 """
 
 from __future__ import annotations
@@ -125,6 +127,11 @@ def moved_layout(layout: Layout, before: Dims, after: Dims, labels: ChannelLabel
     if len(axes) == 1:
         return _merged(layout, *axes[0], inner)
     sizes = [size for _, size, _ in axes]
+    if len(axes) == 3 and layout.axis == len(before) - 1 and prod(sizes) == count:
+        heads = 0 if sizes[1] == 3 else 1
+        grid = np.moveaxis(layout.labels.reshape(sizes), heads, 0).reshape(sizes[heads], -1)
+        labels.join(grid[:, :1], grid)
+        return Layout(axes[heads][0], grid[:, 0])
     if len(axes) != 2 or prod(sizes) != count or axes[1][2] != inner:
         raise CannotTraceError(f"{count} channels become {sizes}")
     grid = layout.labels.reshape(sizes)

@@ -36,6 +36,7 @@ from passes.schemes.weight_values import finite_float32
 
 _SAMPLE = 1 << 18  # elements that a decision looks at
 _REFINED, _TRIALS = 2, 6  # transforms whose step is fitted, and how often
+_TRIALS_OF_ALL = 2  # on all of the weight, from the step that its part takes
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class AutoTransform:
         best = min(found, key=lambda name: found[name].bits)
         if trials.weight.size < weight.size and found[best].bits < trials.plain_bits:
             trials = self._trials(folding, weight, context, weight.size)
-            found[best] = trials.at_error(best, _TRIALS, found[best].factor)
+            found[best] = trials.at_error(best, _TRIALS_OF_ALL, found[best].factor)
         chosen = found[best]
         pays = chosen.bits < (1 - self.margin) * trials.plain_bits
         kept = trials.keeps_step and chosen.factor == 1
