@@ -13,13 +13,12 @@ from passes import Recipe
 from toolkit import recipes
 
 PAGE = Path(__file__).parent.parent / "docs" / "METHODS.md"
-UNTRAINED = "needs training"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A line of a table. `recipe` is empty where training is needed; `tests` are `file.py` or
-    `file.py::function`, `networks` names of the zoo."""
+    """A line of a table. `recipe` is a recipe, a command or a name in Python; `tests` are `file.py`
+    or `file.py::function`, `networks` names of the zoo, none for what learns while training."""
 
     title: str
     recipe: str
@@ -41,17 +40,27 @@ class Method:
 
 
 def methods() -> list[Method]:
-    """All lines of the page's tables, in their order."""
+    """The lines of recipes that need no training, in their order."""
+    return [method for method in _lines() if method.networks]
+
+
+def trained_methods() -> list[Method]:
+    """The lines of what learns while it compresses."""
+    return [method for method in _lines() if not method.networks]
+
+
+def _lines() -> list[Method]:
     found = []
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if not line.startswith("| ") or cells[0] in ("method", "---"):
+        if not line.startswith("| ") or cells[0] in ("method", "while training", "---"):
             continue
-        title, recipe, tests, networks = cells
+        title, recipe, tests, *rest = cells
+        networks = rest[0] if rest else ""
         found.append(
             Method(
                 title,
-                "" if recipe == UNTRAINED else recipe.split("`")[1],
+                recipe.split("`")[1],
                 tuple(re.findall(r"`([^`]+)`", tests)),
                 tuple(name.strip() for name in networks.split(",") if name.strip()),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import shlex
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import click
 import pytest
 
 from models.zoo import NAMES
-from tests.methods_page import PAGE, Method, methods
+from tests.methods_page import PAGE, Method, methods, trained_methods
 from toolkit import recipes
 from toolkit.cli import main
 
 TESTS = Path(__file__).parent
-ALL = methods()
+ALL, TRAINED = methods(), trained_methods()
 
 
 @functools.cache
@@ -27,10 +28,11 @@ def functions(file: str) -> set[str]:
 
 
 def test_titles_are_told_apart() -> None:
-    assert len({method.title for method in ALL}) == len(ALL) > 80
+    titles = [method.title for method in (*ALL, *TRAINED)]
+    assert len(set(titles)) == len(titles) and len(ALL) > 80 and len(TRAINED) > 40
 
 
-@pytest.mark.parametrize("method", [m for m in ALL if m.recipe], ids=lambda m: m.title)
+@pytest.mark.parametrize("method", ALL, ids=lambda m: m.title)
 def test_a_line_names_what_there_is(method: Method) -> None:
     assert len(method.networks) >= 2 and set(method.networks) <= set(NAMES)
     assert method.tests
@@ -58,6 +60,20 @@ def test_every_ready_recipe_has_a_line() -> None:
     assert ready == {m.recipe for m in ALL if m.is_recipe and not m.recipe.startswith("{")}
 
 
-def test_lines_without_a_recipe_say_that_they_need_training() -> None:
-    for method in ALL:
-        assert bool(method.recipe) == bool(method.tests) == bool(method.networks), method.title
+@pytest.mark.parametrize("method", TRAINED, ids=lambda m: m.title)
+def test_what_learns_is_named_and_proved(method: Method) -> None:
+    assert method.tests
+    for test in method.tests:
+        file, _, function = test.partition("::")
+        assert function in functions(file), test
+    if method.recipe.startswith("toolkit "):
+        _, name, *options = shlex.split(method.recipe)
+        params = main.commands[name].params
+        known = {o for p in params if isinstance(p, click.Option) for o in p.opts}
+        assert set(options) <= known
+        return
+    package, _, name = method.recipe.rpartition(".")
+    if package == "models":
+        assert importlib.util.find_spec(method.recipe) is not None
+    else:
+        assert name in importlib.import_module(package).__all__
