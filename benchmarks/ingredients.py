@@ -8,7 +8,7 @@ from pathlib import Path
 
 from passes.model_file import write_model
 from passes.settings import WeightSettings
-from toolkit.pipeline import finish, fit_all, fold_layers, read_source
+from toolkit.pipeline import FileLayout, finish, fit_all, fold_layers, read_source
 from toolkit.sweep_model import SweepTask
 from toolkit.sweep_point import PreparedSweep, prepared_sweep
 
@@ -49,7 +49,7 @@ def write_variant(sweep: PreparedSweep, ingredient: str, knob: float, output: Pa
     for name, step in allocation.steps(knob).items():
         settings[name] = _changed(fitting.settings(name, step), ingredient)
     fitted = fit_all(source, settings, [], fitting.moments)
-    finished = finish(source.model, {**fitted}, "never")
+    finished = finish(source.model, {**fitted}, FileLayout("never"))
     return int(write_model(finished.model, output))
 
 

@@ -41,7 +41,7 @@ from passes.schemes import AutoTransform, Scheme, Transform, Uniform
 from passes.schemes.coded_bits import coded_bits
 from passes.schemes.transform_sensitivity import frequency_sensitivity, toeplitz
 from passes.select_weights import Weight
-from toolkit.pipeline import finish, read_source
+from toolkit.pipeline import FileLayout, finish, read_source
 
 STEPS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 _SPREAD = 1.02  # between the steps of one point
@@ -78,7 +78,7 @@ def measure(
             plan = {
                 name: scheme(weight, near).fit(weight.array()) for name, weight in large.items()
             }
-            finished = finish(source.model, plan, "never")
+            finished = finish(source.model, plan, FileLayout("never"))
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "small.onnx")
                 sizes.append(write_model(finished.model, path))

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 import runtime
 import toolkit
 from passes import Recipe
+from runtime.wide import WideReader
 from tests.toolkit_models import embedding, mlp, without_weights
 from toolkit.errors import InputError
 
@@ -262,3 +263,20 @@ def test_every_coding_of_a_recipe_is_used_verified_and_undone(
     feed = {"x": np.random.default_rng(5).standard_normal((5, 64)).astype(np.float32)}
     compressed = outputs(tmp_path / "o.onnx", feed, True)[0]
     np.testing.assert_array_equal(outputs(tmp_path / "e.onnx", feed, False)[0], compressed)
+
+
+def test_files_for_a_gpu_have_many_blocks(tmp_path: Path) -> None:
+    model = embedding(tmp_path / "m.onnx", rows=20_000)
+    blocks, sizes, tables = {}, {}, {}
+    for for_gpu in (False, True):
+        path = tmp_path / f"{for_gpu}.onnx"
+        report = toolkit.compress(model, path, bits=6, for_gpu=for_gpu)
+        assert ("--for-gpu" in report.command) == for_gpu
+        graph = onnx.load(path).graph
+        blob = max((numpy_helper.to_array(t) for t in graph.initializer), key=lambda a: a.nbytes)
+        blocks[for_gpu] = WideReader(blob).info.num_blocks
+        sizes[for_gpu] = report.compressed_bytes
+        tables[for_gpu] = outputs(path, {"ids": np.arange(300).reshape(3, 100)}, True)[0]
+    assert blocks[True] >= 640_000 // 16_384 > 2 * blocks[False]
+    assert sizes[True] < 1.05 * sizes[False]
+    np.testing.assert_array_equal(tables[True], tables[False])

@@ -28,10 +28,9 @@ from toolkit.task_metrics import TaskMetric
 
 if TYPE_CHECKING:
     from passes.bias_correction import BiasPlace
-    from passes.embed_functions import Portable
     from passes.schemes import Moments, Parameters, RowUse
     from passes.settings import WeightSettings
-    from toolkit.pipeline import Source
+    from toolkit.pipeline import FileLayout, Source
 
 Settings = dict[str, "WeightSettings"]
 
@@ -51,7 +50,7 @@ class Run(Protocol):
 
     calibration: Path | None
     threads: int
-    portable: Portable
+    layout: FileLayout
     sequential: bool
 
     @property
@@ -132,7 +131,7 @@ def choose_settings(
     if names:
         with run.timed("search"):
             choice.result = choose_steps(
-                source, prepared, fixed, target, run.portable, with_curve, run.progress
+                source, prepared, fixed, target, run.layout, with_curve, run.progress
             )
             if run.sequential and choice.result.steps is not None and calibrated:
                 _refit(run, source, prepared, choice, target, fixed)
@@ -225,7 +224,7 @@ def _refit(
         plan: dict[str, WeightSettings | Parameters] = {**fixed}
         for name, step in result.steps.items():
             plan[name] = fitting.kept(name, step) or fitting.settings(name, step)
-        better = finish(source.model.clone(), plan, run.portable).num_bytes <= target.value
+        better = finish(source.model.clone(), plan, run.layout).num_bytes <= target.value
     if better:
         prepared.fitting = prepared.checked.fitting = fitting
         choice.moments, result.fidelity = fitting.moments, found

@@ -120,6 +120,11 @@ def main(context: click.Context, debug: bool) -> None:
     default=None,
     help="Embed the decoder as standard operators; by default where it takes under 1 %.",
 )
+@click.option(
+    "--for-gpu",
+    is_flag=True,
+    help="Many small blocks, which a GPU decodes side by side; the file grows a little.",
+)
 @click.option("--dry-run", is_flag=True, help="Do everything but write nothing.")
 @JOBS_OPTION
 @JSON_OPTION

@@ -26,12 +26,11 @@ from toolkit.targets import Target, choose_target
 from toolkit.versions import versions
 
 if TYPE_CHECKING:
-    from passes.embed_functions import Portable
     from passes.settings import Recipe, WeightSettings
     from toolkit.calibration import Feed
     from toolkit.choose_settings import Choice
     from toolkit.metrics import Metric
-    from toolkit.pipeline import Finished, Source
+    from toolkit.pipeline import FileLayout, Finished, Source
     from toolkit.task_metrics import TaskMetric
     from toolkit.verify import Expected
 
@@ -63,6 +62,7 @@ def compress(
     dry_run: bool = False,
     jobs: int | None = None,
     portable: Literal["auto", "always", "never"] = "auto",
+    for_gpu: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Compresses a model and proves what it cost.
@@ -95,6 +95,7 @@ def compress(
         jobs: threads; one per core where None.
         portable: embed the decoder as functions of standard operators ("auto": where they take
             under 1 % of the file).
+        for_gpu: divide weights into many more blocks, of which a GPU decodes thousands at a time.
         progress: called with a stage and a detail.
 
     Returns:
@@ -123,6 +124,8 @@ def compress(
             "--max-drop: give the metric that may drop, by --metric top1, cosine, auc, perplexity "
             "or module:function"
         )
+    from toolkit.pipeline import GPU_LANE_STEPS, FileLayout, fold_layers, read_source
+
     job = _Job(
         Path(model),
         output_path(output) if output is not None else default_output(Path(model)),
@@ -130,7 +133,7 @@ def compress(
         output_path(report) if report is not None else None,
         dry_run,
         thread_count(jobs),
-        portable,
+        FileLayout(portable, GPU_LANE_STEPS if for_gpu else 0),
         progress or (lambda stage, detail: None),
         make_metric(metric, labels, calibration),
         sequential,
@@ -138,8 +141,6 @@ def compress(
     given = given_settings(recipe, bits, lossless)
     job.check_paths([Path(given.source)] if given.source else [])
     with job.timed("read"):
-        from toolkit.pipeline import fold_layers, read_source
-
         source = read_source(job.model)
         if not given.keeps_bits:
             fold_layers(source)
@@ -186,7 +187,7 @@ class _Job:
     report: Path | None
     dry_run: bool
     threads: int
-    portable: Portable
+    layout: FileLayout
     progress: Progress
     metric: Metric | TaskMetric | None = None
     sequential: bool = False
@@ -306,7 +307,7 @@ class _Job:
         expected = expected_weights(fitted)
         codings = {name: how.coding for name, how in fixed.items()}
         try:
-            finished = finish(source.model, fitted, self.portable, codings)
+            finished = finish(source.model, fitted, self.layout, codings)
         except SettingsError as error:
             raise InputError(f"{self.model}: {error}") from error
         finished.notes[:0] = [*decided, *notes]
@@ -522,8 +523,10 @@ def _command(job: _Job, given: GivenSettings, targets: Mapping[str, Any]) -> str
         parts.append("--lossless")
     if job.sequential:
         parts.append("--sequential")
-    if job.portable != "auto":
-        parts.append("--portable" if job.portable == "always" else "--no-portable")
+    if job.layout.portable != "auto":
+        parts.append("--portable" if job.layout.portable == "always" else "--no-portable")
+    if job.layout.lane_steps:
+        parts.append("--for-gpu")
     return shlex.join(parts)
 
 

@@ -236,6 +236,20 @@ def keep_factors(
     return {**rest, **result.plan}, [*notes, *result.notes]
 
 
+@dataclass(frozen=True)
+class FileLayout:
+    """How a file carries weights and their decoder: when function bodies are embedded, and how many
+    symbols a lane of the wide coder decodes one after the other, 0 for what suits a CPU."""
+
+    portable: Portable = "auto"
+    lane_steps: int = 0
+
+
+GPU_LANE_STEPS = 512
+"""Gives a block for each 16,384 symbols: large weights then have the thousands of blocks that fill
+a GPU."""
+
+
 @dataclass
 class Finished:
     """A compressed model in memory: its rows per weight, and what the passes said."""
@@ -257,7 +271,7 @@ class Finished:
 def finish(
     model: ir.Model,
     plan: Mapping[str, WeightSettings | Parameters],
-    portable: Portable,
+    layout: FileLayout,
     codings: Mapping[str, Coding] | None = None,
     compact: bool = False,
 ) -> Finished:
@@ -271,11 +285,13 @@ def finish(
     from passes.embed_functions import EmbedFunctions
     from passes.encode_weights import EncodeWeights
     from passes.operators import DOMAIN
+    from passes.symbol_requests import PackingLimits
 
-    result = EncodeWeights(plan, codings=codings).call(model)
+    limits = PackingLimits(lane_steps=layout.lane_steps)
+    result = EncodeWeights(plan, codings=codings, limits=limits).call(model)
     if compact:
         CompactChains()(model)
     CleanUp()(model)
-    EmbedFunctions(portable)(model)
+    EmbedFunctions(layout.portable)(model)
     functions = sorted(name for domain, name, *_ in model.functions if domain == DOMAIN)
     return Finished(model, list(result.encoded), result.shared_bytes, list(result.notes), functions)

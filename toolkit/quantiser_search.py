@@ -12,7 +12,7 @@ from toolkit.allocation import FINEST, Allocation
 from toolkit.fidelity import Fidelity
 from toolkit.fitting import CalibratedFitting, PlainFitting
 from toolkit.memory import release_memory
-from toolkit.pipeline import Source, finish
+from toolkit.pipeline import FileLayout, Source, finish
 from toolkit.prepare_model import Prepared
 from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.search import (
@@ -30,7 +30,6 @@ from toolkit.sensitivity import measure_sensitivity
 from toolkit.targets import Target
 
 if TYPE_CHECKING:
-    from passes.embed_functions import Portable
     from passes.schemes import Parameters
     from passes.settings import WeightSettings
 
@@ -76,7 +75,7 @@ def choose_steps(
     prepared: Prepared,
     fixed: Mapping[str, WeightSettings],
     target: Target,
-    portable: Portable,
+    layout: FileLayout,
     with_curve: bool,
     progress: Progress,
 ) -> SearchResult:
@@ -86,7 +85,7 @@ def choose_steps(
     target = target.with_baseline(prepared.baseline)
     curves = {name: rate_curve(array) for name, array in prepared.arrays.items()}
     roles = {name: source.weights[name].role for name in curves}
-    measures = _measures(source, prepared, fixed, portable, Allocation(curves, roles), progress)
+    measures = _measures(source, prepared, fixed, layout, Allocation(curves, roles), progress)
     release_memory()
     if prepared.fitting.is_rate_aware:
         best, chosen = _by_sensitivity(prepared, curves, roles, measures, target, progress)
@@ -130,7 +129,7 @@ def _measures(
     source: Source,
     prepared: Prepared,
     fixed: Mapping[str, WeightSettings],
-    portable: Portable,
+    layout: FileLayout,
     uniform: Allocation,
     progress: Progress,
 ) -> Measures:
@@ -142,7 +141,7 @@ def _measures(
         plan: dict[str, WeightSettings | Parameters] = dict(fixed)
         for name, step in steps.items():
             plan[name] = fitting.kept(name, step) or fitting.settings(name, step)
-        return finish(source.model.clone(), plan, portable).num_bytes
+        return finish(source.model.clone(), plan, layout).num_bytes
 
     return Measures(
         prepared.fidelity,

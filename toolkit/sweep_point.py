@@ -167,7 +167,7 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     from passes.schemes import Parameters
     from toolkit.fidelity import compare_outputs
     from toolkit.padding import without_padding
-    from toolkit.pipeline import finish
+    from toolkit.pipeline import FileLayout, finish
 
     start = time.perf_counter()
     prepared, fitting = sweep.prepared, sweep.prepared.fitting
@@ -176,7 +176,7 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     plan: dict[str, WeightSettings | Parameters] = dict(sweep.fixed)
     for name, step in steps.items():
         plan[name] = fitting.kept(name, step) or fitting.settings(name, step)
-    num_bytes = finish(sweep.source.model.clone(), plan, "auto").num_bytes
+    num_bytes = finish(sweep.source.model.clone(), plan, FileLayout()).num_bytes
     found = prepared.checked.fidelity_with(values)
     feeds = prepared.fitted[: len(prepared.checked.feeds)]
     every = {**prepared.extras, **prepared.arrays}

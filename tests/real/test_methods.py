@@ -23,7 +23,15 @@ from tests.methods_page import Method, methods
 from toolkit.cli import main
 from toolkit.given_settings import GivenSettings
 from toolkit.ort_session import open_session, run_named
-from toolkit.pipeline import Finished, Source, finish, fit_all, keep_factors, read_source
+from toolkit.pipeline import (
+    FileLayout,
+    Finished,
+    Source,
+    finish,
+    fit_all,
+    keep_factors,
+    read_source,
+)
 from toolkit.verify import check_weights, expected_weights, run_compressed, run_stock
 
 CASES = [(m, name) for m in methods() if m.is_recipe for name in m.networks]
@@ -66,7 +74,7 @@ def compressed(
     """What `toolkit compress` makes of fitted parameters."""
     plain = model_to_proto(source.model)
     plan, _ = keep_factors(source.model, fitted)
-    finished = finish(source.model, plan, "always", codings)
+    finished = finish(source.model, plan, FileLayout("always"), codings)
     names = {row.name for row in finished.encoded}
     left = [name for name in plan if name not in names]  # as they were: too small to gain
     for tensor in plain.graph.initializer:

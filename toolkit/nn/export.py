@@ -130,10 +130,10 @@ def export(
         names = _shorten(graph)
     plan = {names[name]: entry for name, entry in (settings | known).items()}
     coded = {names[name]: coding for name, coding in (codings or {}).items() if name in names}
-    from toolkit.pipeline import finish
+    from toolkit.pipeline import FileLayout, finish
 
     try:
-        finished = finish(graph, plan, portable, coded, compact=True)
+        finished = finish(graph, plan, FileLayout(portable), coded, compact=True)
         num_bytes = write_model(finished.model, target)
     except ModelError as error:
         raise InputError(f"{target}: {one_line(error)}") from error
