@@ -49,6 +49,7 @@ _RATE = 1e-3
 _LATENT_STEP, _BIAS_STEP = 0.03, 0.05
 _BUCKET = 256
 _TRANSFORM_BITS = 6
+_SCANNED = 1000
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _mix(work: Work) -> Sequence[Callback]:
 
 def _deep_compression(work: Work) -> Sequence[Callback]:
     parts = task(work.run, work.splits)
-    scan = scan_sensitivity(work.model, parts, parts.validation)
+    scan = scan_sensitivity(work.model, parts, parts.validation.first(_SCANNED))
     method = DeepCompression(
         scan.prune_rules(1 - work.amount, stages=3),
         prune_starts=[share * work.epochs for share in (0.0, 0.2, 0.4)],
@@ -188,7 +189,7 @@ commands = {
         student,
         load,
         functools.partial(train, kind),
-        {"amount": float(method.amounts[0]), "epochs": 6},
+        {"amount": float(method.amounts[0]), "epochs": 3},
     )
     for kind, method in METHODS.items()
 }

@@ -15,11 +15,12 @@ from torch import nn
 
 from models.architectures.lenet import lenet_300_100
 from models.data.splits import Splits
+from models.lenet_starts import LC_OPTIMIZER, lenet300_plain
 from models.mnist_recipes import load_digits, train_digits
 from models.recipe import Goal, Run, recipe_command
 from passes.schemes import Codebook, Prune, Sum
 from toolkit.nn import attach_given
-from toolkit.train import LC, OptimizerSettings
+from toolkit.train import LC
 from toolkit.train.compressions import Compression, Rules
 
 BIT = "LC, 1 bit per weight"
@@ -42,10 +43,8 @@ def rules(kind: str) -> Rules:
 
 def train(kind: str, run: Run, splits: Splits) -> nn.Module:
     """The compressed network."""
-    plain, epochs = (2, 4) if run.quick else (10, run.options["epochs"])
-    model = lenet_300_100()
-    sgd = OptimizerSettings(name="sgd", rate=0.1, momentum=0.9)
-    train_digits(run, splits, None, model, [], epochs=plain, batch_size=256, optimizer=sgd)
+    epochs = 4 if run.quick else run.options["epochs"]
+    model = lenet300_plain(run, splits)
     method = LC(rules(kind), mu=1e-3, growth=1.0 if run.quick else 1.25, steps=epochs)
     train_digits(
         run,
@@ -55,7 +54,7 @@ def train(kind: str, run: Run, splits: Splits) -> nn.Module:
         [method],
         epochs=epochs,
         batch_size=256,
-        optimizer=sgd.model_copy(update={"rate": 0.05}),
+        optimizer=LC_OPTIMIZER.model_copy(update={"rate": 0.05}),
         select="best",
     )
     attach_given(model, method.parameters())

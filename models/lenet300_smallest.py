@@ -13,8 +13,9 @@ from torch import nn
 
 from models.architectures.lenet import lenet_300_100
 from models.data.splits import Splits
-from models.lenet_latents import attach_latents, plain_optimizer, start, train_latents
-from models.mnist_recipes import digits_logits, load_digits, train_digits
+from models.lenet_latents import attach_latents, train_latents
+from models.lenet_starts import lenet300_for_latents
+from models.mnist_recipes import digits_logits, load_digits
 from models.recipe import Goal, Run, recipe_command
 
 GOAL = Goal("LeNet-300-100", "smallest", 124, 1.9)
@@ -24,20 +25,8 @@ _STEPS = {"ip1": 0.06, "ip2": 0.06, "ip3": 0.06}
 def train(run: Run, splits: Splits) -> nn.Module:
     """The trained network with latents, dead units removed."""
     epochs = 2 if run.quick else run.options["epochs"]
-    model = lenet_300_100()
-    start(model)
+    model = lenet300_for_latents(run, splits)
     logits = digits_logits(run, splits)
-    train_digits(
-        run,
-        splits,
-        logits,
-        model,
-        [],
-        epochs=1 if run.quick else 5,
-        batch_size=512,
-        optimizer=plain_optimizer(),
-        schedule="constant",
-    )
     attach_latents(model, _STEPS)
     return train_latents(run, splits, logits, model, epochs=epochs, warmup=0.3, batch_size=512)
 

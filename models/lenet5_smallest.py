@@ -9,41 +9,24 @@ six times as fast), then as for LeNet-300-100.
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from models.architectures.lenet import lenet_5_caffe
 from models.data.splits import Splits
-from models.lenet_latents import attach_latents, plain_optimizer, start, train_latents
-from models.mnist_recipes import digits_logits, load_digits, train_digits
+from models.lenet_latents import attach_latents, train_latents
+from models.lenet_starts import lenet5_for_latents
+from models.mnist_recipes import digits_logits, load_digits
 from models.recipe import Goal, Run, recipe_command
-from toolkit.nn import keep_units, strongest_units
 
 GOAL = Goal("LeNet-5", "smallest", 606, 1.0)
-_WIDTHS = {"conv1": 8, "conv2": 20, "ip1": 100}
 _STEPS = {"conv1": 0.2, "conv2": 0.06, "ip1": 0.06, "ip2": 0.06}
 
 
 def train(run: Run, splits: Splits) -> nn.Module:
     """The trained network with latents, dead units removed."""
     epochs = 2 if run.quick else run.options["epochs"]
-    model = lenet_5_caffe()
-    start(model)
+    model = lenet5_for_latents(run, splits)
     logits = digits_logits(run, splits)
-    model = model.to(memory_format=torch.channels_last)
-    for before, widths in ((1 if run.quick else 2, _WIDTHS), (1 if run.quick else 2, {})):
-        train_digits(
-            run,
-            splits,
-            logits,
-            model,
-            [],
-            epochs=before,
-            batch_size=256,
-            optimizer=plain_optimizer(),
-            schedule="constant",
-        )
-        keep_units(model, strongest_units(model, widths))
     attach_latents(model, _STEPS, places={"ip1": 16})
     return train_latents(run, splits, logits, model, epochs=epochs, warmup=0.2, batch_size=256)
 

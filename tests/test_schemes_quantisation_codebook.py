@@ -242,3 +242,16 @@ def test_joint_codebook_of_two_types() -> None:
 def test_unused_entries_are_left_out() -> None:
     fitted = Codebook(8, fix_zeros=True).fit(np.float32([1, 2, 3]))
     assert fitted.codebook.tolist() == [1, 2, 3] and isinstance(fitted, CodebookParameters)
+
+
+def test_codebooks_of_alike_weights_number_their_entries_alike() -> None:
+    """They share tables; of two signs either may be the more frequent one."""
+    signs = np.where(np.arange(1000) % 2, 0.5, -0.5).astype(np.float32)
+    signs[0] = 0.5
+    for weight in (signs, -signs):
+        assert np.unique(Codebook(entries=2).fit(weight).symbols).tolist() == [-1, 0]
+    mostly_zero = np.where(np.arange(1000) % 10, 0.0, -0.5).astype(np.float32)
+    fitted = Codebook(entries=2).fit(mostly_zero)
+    assert fitted.symbols[1] == 0 and fitted.symbols[0] == -1
+    rest = Codebook(entries=2).fit(-mostly_zero)
+    assert rest.symbols[1] == 0 and rest.symbols[0] == 1

@@ -22,7 +22,8 @@ class CodebookParameters(Parameters):
     Attributes:
         symbols: int8, or int16 for more than 256 entries, the weight's shape; entry of the codebook
             minus ``offset``.
-        offset: Chosen so that the most frequent symbol is as near to 0 as the symbols' type allows.
+        offset: Chosen so that symbol 0 is the entry in the middle, or the most frequent one where
+            it is twice as frequent, as near as the symbols' type allows.
         codebook: [entries] of the weight's type, ascending.
         dtype: The weight's own type.
     """
@@ -100,7 +101,7 @@ def assigned(
         indices = (np.cumsum(used) - 1)[indices]
         entries, counts = entries[used], counts[used]
     half = _INT8 if entries.size <= 2 * _INT8 else _INT16
-    offset = min(max(int(counts.argmax()), entries.size - half), half)
+    offset = min(max(_place_of_zero(counts), entries.size - half), half)
     return kind(
         symbols=(indices - offset)
         .astype(np.int8 if half == _INT8 else np.int16)
@@ -109,3 +110,10 @@ def assigned(
         codebook=entries.astype(weight.dtype),
         dtype=weight.dtype,
     )
+
+
+def _place_of_zero(counts: np.ndarray) -> int:
+    """Which entry becomes symbol 0. Codebooks of weights that are alike should number them alike,
+    because they share tables: which of two signs is the more frequent one is chance."""
+    most, middle = int(counts.argmax()), counts.size // 2
+    return most if counts[most] > 2 * counts[middle] else middle

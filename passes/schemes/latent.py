@@ -46,7 +46,9 @@ class Latent:
             decides.
         units: What training moves: the ``weight`` itself, or the latent in steps (``step``).
         ema_decay: Of the average of latents that is kept; None for none.
-        rate: What counts the bits in training: the ``codec`` or a ``factorized`` prior.
+        rate: What counts the bits in training: the ``codec``, a ``factorized`` prior, or the
+            ``density`` of whole rows and columns.
+        places: Of the rate ``density``: how many inputs each channel of a flattened image has.
         interval: Steps of training between two fits of the codec's tables.
         shared: Latents that give the same name share their decoder.
     """
@@ -60,7 +62,8 @@ class Latent:
     bits: int | None = None
     units: Literal["weight", "step"] = "weight"
     ema_decay: float | None = None
-    rate: Literal["codec", "factorized"] = "codec"
+    rate: Literal["codec", "factorized", "density"] = "codec"
+    places: int = 1
     interval: int = 50
     shared: str | None = None
 
@@ -74,7 +77,7 @@ class Latent:
         for name, known in (
             ("granularity", ("tensor", "row", "column")),
             ("units", ("weight", "step")),
-            ("rate", ("codec", "factorized")),
+            ("rate", ("codec", "factorized", "density")),
         ):
             if getattr(self, name) not in known:
                 found = getattr(self, name)
@@ -94,6 +97,10 @@ class Latent:
             raise SchemeError(f"latent: ema_decay must be from 0 to below 1, not {self.ema_decay}")
         if self.bits is not None and not 2 <= self.bits <= 16:
             raise SchemeError(f"latent: bits must be 2 to 16, not {self.bits}")
+        if self.places < 1 or (self.places > 1 and self.rate != "density"):
+            raise SchemeError(
+                f"latent: places, at least 1, go with rate density, not {self.places}"
+            )
         if self.interval < 1:
             raise SchemeError(f"latent: interval must be at least 1, not {self.interval}")
 

@@ -33,6 +33,7 @@ from toolkit.nn.baking import plain_copy
 from toolkit.nn.codec_rate import CodecRate
 from toolkit.nn.compressed import Compressed, as_array, attach, original_of
 from toolkit.nn.decoders import AffineDecoder, Decoder
+from toolkit.nn.density_rate import DensityRate
 from toolkit.nn.factorized_prior import FactorizedPrior, prior_per_tap
 from toolkit.nn.fitted import Fitted
 from toolkit.nn.frequency_decoder import FrequencyDecoder, MatrixDecoder
@@ -180,9 +181,16 @@ def _latent(
         if scheme.shared is not None:
             decoders[scheme.shared] = affine
         decoder = affine
-    rate: CodecRate | FactorizedPrior
+    rate: CodecRate | DensityRate | FactorizedPrior
     if scheme.rate == "factorized":
         rate = prior_per_tap(shape) if scheme.domain == "weight" else FactorizedPrior()
+    elif scheme.rate == "density":
+        latent_shape = decoder.latent_shape(shape)
+        if len(latent_shape) > 1 and latent_shape[1] % scheme.places:
+            raise SchemeError(
+                f"latent: {latent_shape[1]} inputs are no channels of {scheme.places}"
+            )
+        rate = DensityRate(latent_shape, places=scheme.places)
     else:
         rate = CodecRate(decoder.latent_shape(shape), interval=scheme.interval)
     return latent.Latent(shape, decoder, rate=rate, ema_decay=scheme.ema_decay, bits=scheme.bits)

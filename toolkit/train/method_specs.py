@@ -64,8 +64,7 @@ class LCOptions(_Options):
 
 
 class DeepCompressionOptions(_Options):
-    """`DeepCompression`; each rule's stages are ``prune`` and, where weights are to be tied,
-    ``codebook`` behind it."""
+    """`DeepCompression`; each rule's stages are ``prune``, ``codebook``, or both, in this order."""
 
     rules: tuple[Rule, ...] = Field(min_length=1)
     prune_starts: tuple[float, ...] = (0.0,)
@@ -77,8 +76,10 @@ class DeepCompressionOptions(_Options):
     def _stages(self) -> Self:
         for rule in self.rules:
             scheme = rule.settings.built()
-            if not isinstance(scheme, Prune) or not isinstance(scheme.inner, Codebook | None):
-                raise ValueError("deep_compression: stages are prune, or prune and codebook")
+            if not isinstance(scheme, Codebook) and not (
+                isinstance(scheme, Prune) and isinstance(scheme.inner, Codebook | None)
+            ):
+                raise ValueError("deep_compression: stages are prune, codebook, or both")
         return self
 
     def built(self, model: nn.Module) -> Callback:
@@ -87,6 +88,9 @@ class DeepCompressionOptions(_Options):
         codebooks: dict[str, Codebook] = {}
         for name, settings in settings_of(model, self.rules, "deep_compression").items():
             scheme: Any = settings.built()
+            if isinstance(scheme, Codebook):
+                codebooks[name] = scheme
+                continue
             prune[name] = scheme
             if scheme.inner is not None:
                 codebooks[name] = scheme.inner
@@ -101,7 +105,8 @@ class DeepCompressionOptions(_Options):
 
 
 class DistillationOptions(_Options):
-    """`Distillation` from the model that ``teacher`` names."""
+    """`Distillation` from what ``teacher`` names: a function that gives a model, or that gives a
+    function from batches to logits."""
 
     teacher: Source
     temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)
@@ -114,7 +119,7 @@ class DistillationOptions(_Options):
     def built(self, model: nn.Module) -> Callback:
         """The callback."""
         options = self.model_dump(exclude={"teacher"})
-        return Distillation(self.teacher.model("teacher"), **options)
+        return Distillation(self.teacher.teacher(), **options)
 
 
 class QuantizedDistillationOptions(_Options):

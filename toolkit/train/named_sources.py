@@ -4,6 +4,7 @@ of this repository's folder ``models``, which is not installed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from toolkit.calibration_callable import load_callable
 from toolkit.errors import InputError, one_line
 from toolkit.train.checkpoint import read_checkpoint, read_tensors
 from toolkit.train.task import Task, classification
-from toolkit.train.tensor_loader import TensorLoader
+from toolkit.train.tensor_loader import Batch, TensorLoader
 
 MODELS = {
     name: f"models.architectures.{module}:{name}"
@@ -78,6 +79,16 @@ class Source(BaseModel):
         if self.weights is not None:
             load_weights(model, Path(self.weights))
         return model
+
+    def teacher(self) -> nn.Module | Callable[[Batch], torch.Tensor]:
+        """A model, or what else gives logits for a batch. Raises InputError."""
+        found = self.called("teacher")
+        if isinstance(found, nn.Module) or not callable(found):
+            return self.model("teacher")
+        if self.weights is not None:
+            raise InputError(f"teacher {self.source}: gives a function, which takes no weights")
+        function: Callable[[Batch], torch.Tensor] = found
+        return function
 
     def task(self, batch_size: int, seed: int) -> Task:
         """A task: what the function gives, or classification of its ``train``, ``validation`` and

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from passes.errors import SchemeError
 from toolkit.errors import InputError
 from toolkit.output_file import check_output, write_text
 from toolkit.train.callback import Callback
@@ -140,6 +141,8 @@ class _Run:
         model = _model(recipe)
         target = self._target(recipe, model, task)
         _wrap(model, recipe)
+        if recipe.remove_dead_units:
+            _alive_units(model)
         callbacks = [spec.built(model) for spec in recipe.methods]
         if target is not None and not self.is_search(recipe):
             callbacks.append(_control(callbacks, target))
@@ -153,14 +156,18 @@ class _Run:
             tensorboard=self.tensorboard,
         )
         result = trainer.fit(resume=self.resume)
-        best = result.best
+        best, original_bytes = result.best, _plain_bytes(model)
+        if recipe.remove_dead_units:
+            from toolkit.nn import keep_units
+
+            keep_units(_chain(model), _alive_units(model))
         report = TrainReport(
             metric_name=task.metric_name,
             validation_metric=None if best is None else best.metric,
             test_metric=None,
             epoch=None if best is None else best.epoch,
             num_bytes=trainer.num_bytes(),
-            original_bytes=_plain_bytes(model),
+            original_bytes=original_bytes,
             is_reached=best is not None,
         )
         return trainer, report
@@ -253,6 +260,22 @@ def _control(callbacks: list[Callback], target: Target) -> RateControl:
     raise InputError(
         "target: without an entropy_penalty name the number to be found: target.search, low, high"
     )
+
+
+def _chain(model: nn.Module) -> nn.Sequential:
+    if not isinstance(model, nn.Sequential):
+        raise InputError(f"remove_dead_units: {type(model).__name__} is no nn.Sequential")
+    return model
+
+
+def _alive_units(model: nn.Module) -> dict[str, Tensor]:
+    """Raises InputError where the model is no chain of layers."""
+    from toolkit.nn import alive_units
+
+    try:
+        return alive_units(_chain(model))
+    except SchemeError as error:
+        raise InputError(f"remove_dead_units: {error}") from error
 
 
 def _plain_bytes(model: nn.Module) -> int:

@@ -54,7 +54,8 @@ class TrainRecipe(TrainSettings):
     """A whole run. What `TrainSettings` has stands beside the rest.
 
     ``compress`` is a recipe of `toolkit compress`, or the name of a ready one, by which weights get
-    their compressed forms; ``methods`` act in their order.
+    their compressed forms; ``methods`` act in their order. ``remove_dead_units`` takes units
+    without inputs or outputs out of what was trained, a chain of dense layers and convolutions.
     """
 
     version: Literal[1]
@@ -63,6 +64,7 @@ class TrainRecipe(TrainSettings):
     batch_size: int = Field(default=128, ge=1)
     compress: Recipe | None = None
     methods: tuple[MethodSpec, ...] = ()
+    remove_dead_units: bool = False
     target: TargetOptions | None = None
 
     @field_validator("compress", mode="before")
