@@ -292,16 +292,25 @@ def test_lines_in_a_pipe(capfd: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_tensorboard_is_asked_for(tmp_path: Path) -> None:
-    options = {**OPTIONS, "tensorboard": True}
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        with pytest.raises(InputError, match="pip install tensorboard"):
-            Trainer(digits_net(), digits_task(), folder=tmp_path, **options).fit()
-        return
-    Trainer(digits_net(), digits_task(), folder=tmp_path, **options).fit()
-    assert list((tmp_path / "tensorboard").iterdir())
+def test_tensorboard_needs_a_folder() -> None:
+    with pytest.raises(InputError, match="tensorboard: give a folder"):
+        Trainer(digits_net(), digits_task(), **{**OPTIONS, "tensorboard": True})
+
+
+def test_data_that_do_not_fit_the_model_are_one_error(tmp_path: Path) -> None:
+    inputs, labels = torch.randn(100, 5), torch.randint(0, 3, (100,))
+    good = TensorLoader(inputs, labels, batch_size=20)
+    wide = TensorLoader(torch.randn(100, 7), labels, batch_size=20)
+    unknown = TensorLoader(inputs, labels + 4, batch_size=20)
+    for train, validation, words in (
+        (wide, good, "data: the first batch: .* cannot be multiplied"),
+        (unknown, good, "data: the first batch: .* out of bounds"),
+        (good, wide, "data: in evaluation: .* cannot be multiplied"),
+        (good, unknown, "data: in evaluation: .* out of bounds"),
+    ):
+        trainer = Trainer(nn.Linear(5, 3), classification(train, validation), **OPTIONS)
+        with pytest.raises(InputError, match=words):
+            trainer.fit()
 
 
 def test_two_callbacks_of_one_name() -> None:

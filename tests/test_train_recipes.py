@@ -255,6 +255,11 @@ def test_mistakes_are_one_line(
         ("tests.train_tasks:digit_parts", "absent:data", ("data absent:data", "cannot be")),
         ("tests.train_tasks:digit_parts", "tests.train_tasks:digits_net", ("no train set",)),
         ("tests.train_tasks:digit_parts", "digits", ("recipe.yaml:3", "module:function")),
+        (
+            "tests.train_tasks:digit_parts",
+            "tests.train_tasks:wide_parts",
+            ("data: the first batch",),
+        ),
         ("WEIGHTS", "nowhere.safetensors", ("nowhere.safetensors", "no such file")),
         ("version: 1", "version: 2", ("recipe.yaml:1", "version")),
         ("version: 1\n", "", ("version: is missing",)),

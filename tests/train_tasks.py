@@ -82,3 +82,11 @@ def digit_parts() -> dict[str, Any]:
         name: digit_images(count, place)
         for place, (name, count) in enumerate((("train", 1000), ("validation", 300), ("test", 300)))
     }
+
+
+def wide_parts() -> dict[str, Any]:
+    """Data of more inputs than `digits_net` has."""
+    parts = digit_parts()
+    return {
+        name: (torch.cat([inputs, inputs], -1), labels) for name, (inputs, labels) in parts.items()
+    }

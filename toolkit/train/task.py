@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from toolkit.errors import InputError
+from passes.errors import SchemeError
+from toolkit.errors import InputError, one_line
 from toolkit.train.distributed import World, sums
 from toolkit.train.tensor_loader import Batch, Loader, TensorLoader, as_loader, move
 
@@ -139,6 +141,18 @@ def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """1 where the largest logit of the last axis is the target's, else 0; [samples]."""
     right = (outputs.argmax(-1) == targets).float()
     return right if right.ndim == 1 else right.flatten(1).mean(1)
+
+
+@contextmanager
+def as_data_errors(what: str) -> Iterator[None]:
+    """Turns what torch says of tensors that fit neither the model nor the loss into an InputError,
+    which ``what`` begins."""
+    try:
+        yield
+    except (InputError, SchemeError):
+        raise
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{what}: model, loss and data do not fit: {one_line(error)}") from error
 
 
 def classification(train: Any, validation: Any, test: Any = None, **options: Any) -> Task:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from toolkit.train.progress import Progress
 from toolkit.train.random_state import seed_everything
 from toolkit.train.run_state import load_run, save_run
 from toolkit.train.state_tree import copied, on_device
-from toolkit.train.task import Evaluation, Task
+from toolkit.train.task import Evaluation, Task, as_data_errors
 from toolkit.train.tensor_loader import move
 from toolkit.train.train_settings import TrainSettings, build_optimizer
 
@@ -110,6 +110,7 @@ class Trainer:
         self.best: Best | None = None
         self.sums: dict[str, torch.Tensor] = {}
         self.first_loss: float | None = None
+        self._is_untried = True  # no batch has gone through model and loss yet
         self.optimizer: torch.optim.Optimizer
         self.named: dict[str, nn.Parameter] = {}
         self._tested: Evaluation | None = None
@@ -208,9 +209,10 @@ class Trainer:
         self.optimizer.state.clear()
 
     def _evaluated(self, data: Any) -> Evaluation:
-        return self.task.evaluate(
-            self.model, data, self.device, self.world, self.settings.precision
-        )
+        with as_data_errors("data: in evaluation"):
+            return self.task.evaluate(
+                self.model, data, self.device, self.world, self.settings.precision
+            )
 
     def _begin(self, resume: bool) -> None:
         seed_everything(self.settings.seed, self.world.rank)
@@ -262,7 +264,9 @@ class Trainer:
             group["lr"] = rate * group["factor"]
         for callback in self.callbacks:
             callback.before_forward(self)
-        terms = self.computation.backward(batch, share)
+        with as_data_errors("data: the first batch") if self._is_untried else nullcontext():
+            terms = self.computation.backward(batch, share)
+        self._is_untried = False
         for callback in self.callbacks:
             callback.after_backward(self)
         if settings.clip_norm is not None:
