@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kept_rows import KeptRows
-from benchmarks.networks import compress, library_run, save_calibration, stock_run
+from benchmarks.networks import compress, library_run, stock_run
 from benchmarks.smallest_cifar import held_out
 from models.efficientnet_lite0 import RESIZED, SIDE, photo_feeds
 from models.network import Feeds, Run
@@ -24,7 +24,7 @@ from toolkit.fidelity import compare_outputs
 from toolkit.scores import score_kinds, to_scores
 
 MOST_TRIES, TRIED_CLOSER = 4, 0.05
-VAD_FRAMES = 1920
+VAD_PIECES = 24
 ROUNDS = 4
 """Times that each photo fitted to gives the crops of a piece."""
 
@@ -40,7 +40,8 @@ def _network(name: str, folder: Path, kept: KeptRows) -> None:
     original, calibration = entry.onnx_path(), folder / f"{name}.npz"
     plain, fitted = folder / f"{name}.plain.onnx", folder / f"{name}.fitted.onnx"
     if name == "silero_vad":
-        save_calibration(entry, calibration, VAD_FRAMES)
+        calibration = folder / name
+        save_pieces(calibration)
     else:
         np.savez(calibration, **ordered_crops())
 
@@ -75,6 +76,18 @@ def _network(name: str, folder: Path, kept: KeptRows) -> None:
         if row["db"] >= before["db"]:
             break
         asked += before["db"] - row["db"] + TRIED_CLOSER
+
+
+def save_pieces(folder: Path) -> None:
+    """The clips to calibrate the VAD with in pieces, each a run of its own: the model takes the
+    frames of one piece of sound at a time."""
+    feed = network("silero_vad").calibration(1 << 20)
+    frames = feed["input"]
+    folder.mkdir(exist_ok=True)
+    length = len(frames) // VAD_PIECES
+    for piece in range(VAD_PIECES):
+        part = frames[piece * length : (piece + 1) * length]
+        np.savez(folder / f"{piece:02}.npz", **{**feed, "input": part})
 
 
 def fidelity(name: str, original: Run, run: Run) -> float:

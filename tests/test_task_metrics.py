@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import toolkit
@@ -101,8 +102,6 @@ def test_labels_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_compress_keeps_accuracy_on_data_kept_apart(tmp_path: Path) -> None:
-    import onnxruntime
-
     model = mlp(tmp_path / "m.onnx", width=192)
     x = np.random.default_rng(0).standard_normal((800, 64)).astype(np.float32)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -119,6 +118,40 @@ def test_compress_keeps_accuracy_on_data_kept_apart(tmp_path: Path) -> None:
     np.save(tmp_path / "l.npy", labels[:-1])
     with pytest.raises(InputError, match="holds 799 labels, the calibration data has 800 samples"):
         toolkit.compress(model, max_drop="5%", **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [-1, 16])
+def test_labels_that_are_no_class_are_named(tmp_path: Path, wrong: int) -> None:
+    model, x = mlp(tmp_path / "m.onnx"), np.zeros((40, 64), np.float32)
+    labels = np.arange(40) % 16
+    labels[::2] = wrong
+    np.savez(tmp_path / "x.npz", x=x)
+    np.save(tmp_path / "l.npy", labels)
+    with pytest.raises(InputError, match=f"top1 needs classes from 0 to 15, found {wrong}"):
+        toolkit.compress(
+            model,
+            metric="top1",
+            max_drop="1%",
+            calibration=tmp_path / "x.npz",
+            labels=tmp_path / "l.npy",
+        )
+
+
+def test_a_share_of_nothing_is_refused(tmp_path: Path) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    x = np.random.default_rng(0).standard_normal((80, 64)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    labels = np.asarray(session.run(None, {"x": x})[0]).argmin(1)  # always wrong
+    np.savez(tmp_path / "x.npz", x=x)
+    np.save(tmp_path / "l.npy", labels)
+    with pytest.raises(InputError, match="--max-drop: the original's metric is 0"):
+        toolkit.compress(
+            model,
+            metric="top1",
+            max_drop="1%",
+            calibration=tmp_path / "x.npz",
+            labels=tmp_path / "l.npy",
+        )
 
 
 def test_cosine_as_a_target_with_made_up_inputs(tmp_path: Path) -> None:

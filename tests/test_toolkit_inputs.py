@@ -159,3 +159,11 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
         read_calibration(tmp_path / "empty", [IDS], 9)
     with pytest.raises(InputError, match="no such calibration"):
         read_calibration(tmp_path / "missing", [IDS], 9)
+
+
+def test_a_scalar_input_stays_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", flag=np.array(True), size=np.array(3.0, np.float16))
+    specs = [InputSpec("flag", "bool", ()), InputSpec("size", "float", ())]
+    [feed] = read_calibration(tmp_path / "x.npz", specs, 8)
+    assert feed["flag"].shape == feed["size"].shape == ()
+    assert feed["size"].dtype == np.float32

@@ -141,13 +141,13 @@ def _typed(source: Path, array: npt.NDArray[Any], spec: InputSpec) -> npt.NDArra
     if expected is None:
         raise InputError(f"{source}: inputs of type {spec.element} ({spec.name}) are not supported")
     if array.dtype == expected:
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")  # unlike ascontiguousarray it leaves a scalar one
     if expected == np.dtype(object) and array.dtype.kind in "US":
         return array.astype(object)
     lossless = np.can_cast(array.dtype, expected, "safe")
     same_family = array.dtype.kind == expected.kind and expected.kind == "f"
     if lossless or same_family:
-        return np.ascontiguousarray(array.astype(expected))
+        return array.astype(expected, order="C")
     if array.dtype.kind in "iu" and expected.kind in "iu":
         cast = array.astype(expected)
         if np.array_equal(cast, array):

@@ -32,7 +32,13 @@ class Target:
     is_share: bool = False
 
     def with_baseline(self, baseline: float) -> Target:
-        """The same aim where the original's metric is known."""
+        """The same aim where the original's metric is known. Raises `InputError` for a share of
+        nothing."""
+        if self.is_share and baseline == 0:
+            raise InputError(
+                "--max-drop: the original's metric is 0, of which there is no share; give a number "
+                "in the metric's unit, or other data"
+            )
         value = self.value * abs(baseline) if self.is_share else self.value
         return replace(self, value=value, baseline=baseline, is_share=False)
 

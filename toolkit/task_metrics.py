@@ -122,6 +122,12 @@ def _top1(metric: BoundMetric, outputs: Sequence[Outputs]) -> float:
                 f"--metric top1: labels of shape {list(labels.shape)} do not belong to scores of "
                 f"shape {list(scores.shape)}"
             )
+        classes = scores.shape[-1]
+        if labels.size and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
+            wrong = labels.min() if labels.min() < 0 else labels.max()
+            raise InputError(
+                f"--labels: top1 needs classes from 0 to {classes - 1}, found {int(wrong)}"
+            )
         finite = np.isfinite(scores).all(-1)
         right += int(np.count_nonzero((scores.argmax(-1) == labels) & finite))
         total += labels.size
