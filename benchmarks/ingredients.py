@@ -17,12 +17,15 @@ INGREDIENTS = (
     "no bias correction",
     "no rate in the choice",
     "no steps by feature",
+    "no rate, no steps by feature",
+    "and a trellis",
     "no second sweep",
     "no compensation",
     "no measured sensitivity",
     "bare codec",
 )
-"""`bare codec`: one step relative to each weight's RMS, nearest symbols, the coder alone."""
+"""`and a trellis` is one more than all; `bare codec`: one step relative to each weight's RMS,
+nearest symbols, the coder alone."""
 
 
 def made_ready(model: Path, calibration: Path, folder: Path) -> PreparedSweep:
@@ -66,7 +69,9 @@ def _changed(settings: WeightSettings, ingredient: str) -> WeightSettings:
     changes: dict[str, dict[str, object]] = {
         "no bias correction": {"centred": False},
         "no rate in the choice": {"rate_weight": 0.0},
+        "no rate, no steps by feature": {"rate_weight": 0.0, "adaptive": False},
         "no steps by feature": {"adaptive": False},
         "no second sweep": {"sweeps": 0},
     }
-    return WeightSettings(stages=({"compensated": {**options, **changes.get(ingredient, {})}},))
+    scheme = "compensated_trellis" if ingredient == "and a trellis" else "compensated"
+    return WeightSettings(stages=({scheme: {**options, **changes.get(ingredient, {})}},))

@@ -18,12 +18,12 @@ from models.zoo import network
 from toolkit.fidelity import compare_outputs
 
 IMAGES, TESTED = 1024, 1000
-ACCURACIES, LEVELS = (79.0, 78.0, 76.0), (24.0, 20.0, 16.0)
+ACCURACIES, LEVELS = (79.5, 79.0, 78.0, 77.0), (24.0, 20.0, 16.0)
 OURS = ("all", "no rate in the choice")
-KNOBS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
+KNOBS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
 STARTS = {"bare codec": -1.0, "no measured sensitivity": 0.0, "no compensation": -1.0}
 SPACING, FINEST = 0.75, -6.0
-QPS = {False: (-26, -24, -23, -22, -21, -20), True: (-28, -26, -25, -24, -23, -22)}
+QPS = {False: (-26, -24, -23, -22, -21, -20, -19, -18), True: (-28, -26, -25, -24, -23, -22)}
 
 
 def cifar(folder: Path, kept: KeptRows) -> None:

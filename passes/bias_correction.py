@@ -7,7 +7,7 @@ M. Nagel et al., "Data-free quantization through weight equalization and bias co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ def bias_places(model: ir.Model, names: Collection[str]) -> dict[str, BiasPlace]
 
 def bias_changes(
     places: Mapping[str, BiasPlace],
-    errors: Mapping[str, np.ndarray],
+    errors: Iterable[tuple[str, np.ndarray]],
     moments: Mapping[str, Moments | RowUse],
     biases: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
@@ -64,7 +64,8 @@ def bias_changes(
 
     Args:
         places: By weight.
-        errors: float32, by weight, of its shape.
+        errors: Weights and theirs, float32 of the weight's shape; one is looked at after the other,
+            so that they need not be held all at once.
         moments: By weight; those without are left out.
         biases: Original biases by name.
 
@@ -72,7 +73,7 @@ def bias_changes(
         Changed biases by name, of their own type.
     """
     sums: dict[str, np.ndarray] = {}
-    for name, error in errors.items():
+    for name, error in errors:
         known, place = moments.get(name), places.get(name)
         if place is None or not isinstance(known, Moments):
             continue

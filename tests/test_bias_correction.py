@@ -74,12 +74,12 @@ def test_a_bias_takes_the_mean_error_of_each_output() -> None:
     )
     weight, other, bias = normal(4, 3, seed=2), normal(4, 3, seed=3), normal(3)
     changed = bias_changes(
-        {"M": BiasPlace("m")}, {"M": weight - other}, {"M": moments}, {"m": bias}
+        {"M": BiasPlace("m")}, [("M", weight - other)], {"M": moments}, {"m": bias}
     )
     before, after = x @ weight + bias, x @ other + changed["m"]
     np.testing.assert_allclose(after.mean(0), before.mean(0), atol=1e-5)
     assert changed["m"].dtype == np.float32
-    assert bias_changes({}, {"M": weight}, {"M": moments}, {}) == {}
+    assert bias_changes({}, [("M", weight)], {"M": moments}, {}) == {}
 
 
 def test_gates_of_both_directions() -> None:
@@ -88,7 +88,7 @@ def test_gates_of_both_directions() -> None:
     error = np.zeros((2, 20, 5), np.float32)
     error[1, 3] = 0.5
     places = {"R": BiasPlace("B", 20, 2)}
-    changed = bias_changes(places, {"R": error}, {"R": moments}, {"B": np.zeros((2, 40))})["B"]
+    changed = bias_changes(places, [("R", error)], {"R": moments}, {"B": np.zeros((2, 40))})["B"]
     assert changed[1, 23] == 5.0 and np.count_nonzero(changed) == 1
 
 

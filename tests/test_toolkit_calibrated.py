@@ -296,3 +296,21 @@ def test_the_fitting_by_trellis_is_what_its_settings_say(tmp_path: Path) -> None
     fitted = fit_all(source, settings, [], moments)
     for name, parameters in fitted.items():
         np.testing.assert_array_equal(parameters.decode(), values[name])
+
+
+def test_external_data_is_found_from_any_folder(
+    tmp_path: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that of small weights and of those that nothing is sought for."""
+    import onnx
+
+    model = mlp(tmp_path / "m.onnx", width=192)
+    stored = tmp_path / "stored" / "m.onnx"
+    stored.parent.mkdir()
+    onnx.save(
+        onnx.load(model), stored, save_as_external_data=True, location="m.bin", size_threshold=0
+    )
+    monkeypatch.chdir(tmp_path)
+    same = toolkit.compress(model, tmp_path / "a.onnx", min_sqnr=25, calibration=calibration)
+    found = toolkit.compress(stored, tmp_path / "b.onnx", min_sqnr=25, calibration=calibration)
+    assert found.reached and found.compressed_bytes == same.compressed_bytes

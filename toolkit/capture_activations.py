@@ -42,6 +42,7 @@ class CapturedActivations:
             return
         part = _cut_behind(model, computed)
         taken = [str(value.name) for value in part.graph.inputs]
+        stored = _take_stored(part)
         try:
             options = quiet_options(self._threads)
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -49,7 +50,7 @@ class CapturedActivations:
                 _serialized(part), options, providers=["CPUExecutionProvider"]
             )
             for feed in self._feeds:
-                given = {name: feed[name] for name in taken if name in feed}
+                given = {name: feed[name] for name in taken if name in feed} | stored
                 found = dict(zip(computed, session.run(computed, given), strict=True))
                 yield {name: found[name] if name in found else feed[name] for name in names}
         except (KeyError, MemoryError):
@@ -70,6 +71,23 @@ def _cut_behind(model: ir.Model, names: Sequence[str]) -> ir.Model:
     part.graph.outputs.extend(values[name] for name in names)
     RemoveUnusedNodesPass()(part)
     return part
+
+
+def _take_stored(model: ir.Model) -> dict[str, Any]:
+    """Makes inputs of the weights whose data lies in files of its own, and gives their values,
+    mapped from there: a session of a model in memory does not find them, and would copy them."""
+    import onnx_ir as ir
+
+    from toolkit.evaluator import runtime_value
+
+    stored = {}
+    for name, value in list(model.graph.initializers.items()):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            stored[name] = runtime_value(value.const_value.numpy())
+            del model.graph.initializers[name]
+            value.const_value = None
+            model.graph.inputs.append(value)
+    return stored
 
 
 def _serialized(model: ir.Model) -> bytes:

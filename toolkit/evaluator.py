@@ -65,7 +65,7 @@ class Evaluator:
     def run(self, values: Values, feeds: Sequence[Feed]) -> list[dict[str, Any]]:
         """Outputs by name, and observed values by key, for each feed, with the weights in `values`
         (all of them)."""
-        given = {self._input_of[name]: _runtime_value(array) for name, array in values.items()}
+        given = {self._input_of[name]: runtime_value(array) for name, array in values.items()}
         results = []
         for feed in feeds:
             outputs = self._session.run(list(self._names.values()), {**feed, **given})
@@ -84,7 +84,7 @@ def _serialized(model: ir.Model) -> bytes:
     return bytes(ir.to_proto(model).SerializeToString())
 
 
-def _runtime_value(array: npt.NDArray[Any]) -> Any:
+def runtime_value(array: npt.NDArray[Any]) -> Any:
     """The array itself, or an OrtValue for types that numpy has only through ml_dtypes."""
     if array.dtype.kind != "V" and array.dtype.name != "bfloat16":
         return array

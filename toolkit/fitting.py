@@ -115,11 +115,11 @@ class CalibratedFitting:
         with one_blas_thread(), ThreadPoolExecutor(self.workers) as pool:
             fitted = pool.map(lambda n: self._fit(n, arrays[n], steps[n], draft).decode(), names)
             found = dict(zip(names, fitted, strict=True))
-        errors = {
-            name: np.subtract(arrays[name], found[name], dtype=np.float32)
+        errors = (
+            (name, np.subtract(arrays[name], found[name], dtype=np.float32))
             for name in names
             if name in self._places
-        }
+        )
         changed = bias_changes(self._places, errors, self._moments, {**self._extras, **arrays})
         for name, step in steps.items():
             if self._is_minor(name):

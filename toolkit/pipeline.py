@@ -209,7 +209,7 @@ def correct_biases(
         if name in fitted:
             decoded = fitted[name].decode()
             error = np.subtract(source.weights[name].array(), decoded, dtype=np.float32)
-            biases |= bias_changes(places, {name: error}, moments, biases)
+            biases |= bias_changes(places, [(name, error)], moments, biases)
     for name, array in biases.items():
         initializers[name].const_value = ir.Tensor(array, name=name)
 
