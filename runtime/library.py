@@ -62,6 +62,7 @@ class Search(ctypes.Structure):
         ("trellis", _i32),
         ("most", _i32),
         ("rounds", _i32),
+        ("starts", _i32),
         ("threads", _i32),
     ]
 

@@ -27,6 +27,7 @@ def search_symbols(
     importance: npt.NDArray[np.float32] | None = None,
     kept: npt.NDArray[np.bool_] | None = None,
     rounds: int = 2,
+    starts: int = 2,
     threads: int = 0,
 ) -> tuple[npt.NDArray[np.int16], float]:
     """Choose the symbols of one tensor by squared error and rate.
@@ -40,6 +41,9 @@ def search_symbols(
         kept: bool [A, B, C]: False where the integer must be zero.
         rounds: how often the rates of symbols are learnt, from the choice before; the first choice
             has none.
+        starts: 1: the rounds start from the first choice. 2: also from one with many zeros, whose
+            end counts if it has the lower sum of squared error and rate. Small values that lie
+            beside large ones, about as wide as a step, stay coded at one bit each without it.
         threads: 0 for one per core.
 
     Returns:
@@ -69,6 +73,7 @@ def search_symbols(
         int(trellis),
         most,
         rounds,
+        starts,
         threads,
     )
     status = library.load().tk_search_symbols(

@@ -80,7 +80,7 @@ def test_plain_choice_weighs_error_and_rate(rate_weight: float) -> None:
     """With one table each value has a choice of its own: the best symbol is known."""
     values = np.random.default_rng(3).laplace(0, 1.5, (1, 400, 1)).astype(np.float32)
     before, _ = search_symbols(values, trellis=False)
-    after, _ = search_symbols(values, trellis=False, rate_weight=rate_weight, rounds=1)
+    after, _ = search_symbols(values, trellis=False, rate_weight=rate_weight, rounds=1, starts=1)
     np.testing.assert_array_equal(before, np.rint(values).astype(np.int16))
     lengths = code_lengths(before)
 
@@ -112,14 +112,33 @@ def test_rate_lowers_bits_and_raises_error() -> None:
 def test_trellis_takes_fewer_bytes_at_the_same_error() -> None:
     values = np.random.default_rng(2).normal(0, 1, (1, 100, 800)).astype(np.float32)
     plain, _ = search_symbols(values / np.float32(0.5), trellis=False, rate_weight=0.1)
-    symbols, _ = search_symbols(values / np.float32(0.3), rate_weight=0.3)
+    symbols, _ = search_symbols(values / np.float32(0.295), rate_weight=0.3)
     error = np.square(plain * 0.5 - values).sum()
-    assert np.square(trellis_integers(symbols) * 0.3 - values).sum() < error
+    assert np.square(trellis_integers(symbols) * 0.295 - values).sum() < error
     sizes = [
         encode_wide([s.astype(np.int8)], trellis=[t]).nbytes
         for s, t in ((plain, False), (symbols, True))
     ]
     assert sizes[1] < 0.97 * sizes[0]
+
+
+@pytest.mark.parametrize(("width", "better"), [(0.95, 0.98), (1.2, 1.0)])
+@pytest.mark.parametrize("trellis", [False, True])
+def test_the_better_end_of_two_starts_counts(trellis: bool, width: float, better: float) -> None:
+    """Small values spread over about two steps, beside large ones: the first choice makes ones
+    cheap among them, and zeros are better where they are not wider."""
+    rng = np.random.default_rng(7)
+    values = rng.uniform(-width, width, (1, 400, 64)).astype(np.float32)
+    values[:, :, 24:40] = rng.laplace(0, 15, (1, 400, 16))
+    weight = 0.3 if trellis else 0.2
+    costs = []
+    for starts in (1, 2):
+        symbols, bits = search_symbols(values, trellis=trellis, rate_weight=weight, starts=starts)
+        integers = trellis_integers(symbols) if trellis else symbols
+        costs.append(float(((integers - values.astype(np.float64)) ** 2).sum()) + weight * bits)
+    assert costs[1] <= better * costs[0]
+    if better < 1:
+        assert not integers[:, :, :24].any()
 
 
 def test_choice_does_not_depend_on_the_number_of_threads() -> None:
@@ -150,6 +169,8 @@ def test_bad_arguments_are_refused() -> None:
         {"most": 0},
         {"most": 40000},
         {"rounds": -1},
+        {"starts": 0},
+        {"starts": 3},
         {"importance": np.ones((1, 2, 4), np.float32)},
     ):
         with pytest.raises(CodecError) as caught:

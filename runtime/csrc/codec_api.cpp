@@ -12,6 +12,7 @@
 #include "blob_frame.h"
 #include "compensated_rounding.h"
 #include "dequantize.h"
+#include "exception_guard.h"
 #include "float_planes.h"
 #include "trellis_search.h"
 #include "wide_decode.h"
@@ -21,6 +22,7 @@
 #include "wide_step.h"
 #include "wide_trellis.h"
 
+using toolkit::guarded;
 using toolkit::wide::Segment;
 using toolkit::wide::Tensor;
 
@@ -29,18 +31,6 @@ struct tk_symbol_rates {
 };
 
 namespace {
-
-// Runs f, which returns a status, and turns an allocation that failed into one.
-template <class F>
-int32_t guarded(F f) {
-  try {
-    return f();
-  } catch (const std::bad_alloc&) {
-    return TK_ERR_MEMORY;
-  } catch (...) {
-    return TK_ERR_ARGUMENT;
-  }
-}
 
 const Tensor* tensor_of(const tk_wide_reader* reader, int64_t tensor) {
   if (!reader || tensor < 0 || tensor >= static_cast<int64_t>(reader->segment.tensors.size())) return nullptr;
@@ -99,6 +89,7 @@ int32_t tk_search_symbols(const tk_search* search, int16_t* symbols, double* bit
   const tk_search& s = *search;
   if (!is_moderate_shape(s.a, s.b, s.c)) return TK_ERR_ARGUMENT;
   if (!(s.rate_weight >= 0) || s.most < 1 || s.most > 32767 || s.rounds < 0 || s.threads < 0) return TK_ERR_ARGUMENT;
+  if (s.starts < 1 || s.starts > 2) return TK_ERR_ARGUMENT;
   return guarded([&]() -> int32_t {
     *bits = toolkit::wide::search_symbols(s, symbols);
     return TK_OK;

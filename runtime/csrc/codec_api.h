@@ -67,7 +67,9 @@ TK_API void tk_free(void* memory);
 
 // Chooses the symbols of a tensor: for each row the least sum of importance * (value - integer)^2 + rate_weight * bits.
 // The integers are those that the symbols stand for, or the symbols themselves without `trellis`. Bits are what the
-// wide coder would spend, learnt from the choice of the round before; the first one has none.
+// wide coder would spend, learnt from the choice of the round before; the first one has none. What is cheap depends on
+// what is chosen, so that the least sum found depends on where the rounds start: a second start has many zeros, and the
+// better end counts.
 typedef struct {
   const float* values;      // a * b * c, in steps: the scale of the integers is 1
   const float* importance;  // as many, positive; null for 1
@@ -77,6 +79,7 @@ typedef struct {
   int32_t trellis;          // 0: one quantiser, 1: two of them, by eight states (FORMAT.md 2.9)
   int32_t most;             // largest magnitude of an integer, 1 .. 32767
   int32_t rounds;           // how often the rates are learnt
+  int32_t starts;           // 1, or 2
   int32_t threads;          // 0: one per core
 } tk_search;
 // Writes the symbols, and to *bits about how many bits they take where rounds > 0.

@@ -5,15 +5,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "exception_guard.h"
 #include "load_chains.h"
 #include "load_cut.h"
 #include "load_decode.h"
 
+using toolkit::guarded;
 using toolkit::load::Chains;
 using toolkit::load::Cut;
 using toolkit::load::Weight;
@@ -41,17 +42,6 @@ namespace number = toolkit::onnx::number;
 
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kMostRest = 0x7fffffff;  // bytes that protobuf allows
-
-template <class F>
-int32_t guarded(F f) {
-  try {
-    return f();
-  } catch (const std::bad_alloc&) {
-    return TK_ERR_MEMORY;
-  } catch (...) {
-    return TK_ERR_ARGUMENT;
-  }
-}
 
 void lay_out(tk_load* load) {
   for (const Weight& weight : load->chains.weights) {

@@ -29,6 +29,12 @@ struct Candidates {
   double penalty[2][2];  // weighted squared error, and more for an exception; infinite where there is none
 };
 
+// Of symbols: their bits, and their weighted squared error plus what these are worth.
+struct Total {
+  double bits, cost;
+};
+Total operator+(const Total& a, const Total& b) { return {a.bits + b.bits, a.cost + b.cost}; }
+
 template <bool Trellis>
 class RowSearch {
  public:
@@ -37,8 +43,8 @@ class RowSearch {
   RowSearch(const tk_search& wanted, const SymbolRates& rates)
       : wanted_(wanted), rates_(rates), steps_(static_cast<size_t>(wanted.c)) {}
 
-  // Chooses the symbols of a row and returns their bits.
-  double choose(int64_t row, int16_t* symbols) {
+  // Chooses the symbols of a row.
+  Total choose(int64_t row, int16_t* symbols) {
     const int64_t first = row * wanted_.c;
     const int row_class = rates_.row_class(row);
     std::array<Survivor, kStates> now{}, next;
@@ -64,7 +70,8 @@ class RowSearch {
       symbols[first + c] = step.symbol[state];
       state = step.from[state];
     }
-    return bits_of(row_class, symbols + first);
+    const double raw_bits = static_cast<double>(rates_.low_bits()) * static_cast<double>(wanted_.c);
+    return {bits_of(row_class, symbols + first), best->cost + wanted_.rate_weight * raw_bits};
   }
 
  private:
@@ -139,29 +146,56 @@ class RowSearch {
 };
 
 template <bool Trellis>
-double choose_all(const tk_search& wanted, const SymbolRates& rates, int16_t* symbols) {
-  std::vector<double> bits(static_cast<size_t>(wanted.a * wanted.b));
+Total choose_all(const tk_search& wanted, const SymbolRates& rates, int16_t* symbols) {
+  std::vector<Total> totals(static_cast<size_t>(wanted.a * wanted.b));
   parallel_for(wanted.a * wanted.b, wanted.threads, [&](int64_t begin, int64_t end) {
     RowSearch<Trellis> search(wanted, rates);
-    for (int64_t row = begin; row < end; ++row) bits[static_cast<size_t>(row)] = search.choose(row, symbols);
+    for (int64_t row = begin; row < end; ++row) totals[static_cast<size_t>(row)] = search.choose(row, symbols);
   });
-  return std::accumulate(bits.begin(), bits.end(), 0.0);  // in the order of the rows, whoever did them
+  return std::accumulate(totals.begin(), totals.end(), Total{});  // in the order of the rows, whoever did them
 }
 
-}  // namespace
+Total choose(const tk_search& wanted, const SymbolRates& rates, int16_t* symbols) {
+  return wanted.trellis ? choose_all<true>(wanted, rates, symbols) : choose_all<false>(wanted, rates, symbols);
+}
 
-double search_symbols(const tk_search& wanted, int16_t* symbols) {
+SymbolRates learn(const tk_search& wanted, const int16_t* symbols) {
   TensorPlan shape;
   shape.a = wanted.a;
   shape.b = wanted.b;
   shape.c = wanted.c;
-  SymbolRates rates;
-  for (int round = 0;; ++round) {
-    const double bits =
-        wanted.trellis ? choose_all<true>(wanted, rates, symbols) : choose_all<false>(wanted, rates, symbols);
-    if (round == wanted.rounds) return bits;
-    rates = SymbolRates(symbols, shape, wanted.trellis != 0, wanted.threads);
+  return SymbolRates(symbols, shape, wanted.trellis != 0, wanted.threads);
+}
+
+// Chooses with rates, and as many times again, `more`, with those learnt from the choice before.
+Total choose_again(const tk_search& wanted, SymbolRates rates, int more, int16_t* symbols) {
+  Total total = choose(wanted, rates, symbols);
+  for (; more > 0; --more) {
+    rates = learn(wanted, symbols);
+    total = choose(wanted, rates, symbols);
   }
+  return total;
+}
+
+// How much more a bit is worth in the choice that makes many zeros: values of about a step become zero.
+constexpr double kManyZeros = 4;
+
+}  // namespace
+
+double search_symbols(const tk_search& wanted, int16_t* symbols) {
+  Total total = choose(wanted, SymbolRates(), symbols);
+  if (wanted.rounds == 0) return total.bits;
+  const SymbolRates first = learn(wanted, symbols);
+  total = choose_again(wanted, first, wanted.rounds - 1, symbols);
+  if (wanted.starts == 1 || wanted.rate_weight == 0) return total.bits;
+  std::vector<int16_t> others(static_cast<size_t>(wanted.a * wanted.b * wanted.c));
+  tk_search zeros = wanted;
+  zeros.rate_weight *= kManyZeros;
+  choose(zeros, first, others.data());
+  const Total other = choose_again(wanted, learn(wanted, others.data()), wanted.rounds - 1, others.data());
+  if (other.cost >= total.cost) return total.bits;
+  std::copy(others.begin(), others.end(), symbols);
+  return other.bits;
 }
 
 }  // namespace toolkit::wide

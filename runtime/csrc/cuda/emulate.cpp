@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstring>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "decode_plan.h"
+#include "exception_guard.h"
 #include "output_request.h"
 #include "warp_block.h"
 #include "wide_reader.h"
@@ -89,20 +89,10 @@ tk_status emulate(const wide::Segment& s, const uint16_t* blob, int64_t num_word
   return static_cast<tk_status>(status);
 }
 
-template <class F>
-int32_t guarded(F f) {
-  try {
-    return f();
-  } catch (const std::bad_alloc&) {
-    return TK_ERR_MEMORY;
-  } catch (...) {
-    return TK_ERR_ARGUMENT;
-  }
-}
-
 }  // namespace
 }  // namespace toolkit::cuda
 
+using toolkit::guarded;
 using toolkit::cuda::DecodePlan;
 using toolkit::cuda::Form;
 
@@ -112,7 +102,7 @@ int32_t tk_plan_describe(const tk_wide_reader* reader, int64_t tensor, int32_t l
     return TK_ERR_ARGUMENT;
   const auto& s = reader->segment;
   if (tensor < -1 || tensor >= static_cast<int64_t>(s.tensors.size())) return TK_ERR_ARGUMENT;
-  return toolkit::cuda::guarded([&]() -> int32_t {
+  return guarded([&]() -> int32_t {
     toolkit::cuda::DeviceLimits limits;
     limits.multiprocessors = multiprocessors;
     limits.shared_bytes = shared_bytes;
@@ -129,7 +119,7 @@ int32_t tk_emulate_decode(const tk_wide_reader* reader, int64_t tensor, int32_t 
   const auto& s = reader->segment;
   if (tensor < -1 || tensor >= static_cast<int64_t>(s.tensors.size())) return TK_ERR_ARGUMENT;
   const int64_t size = toolkit::cuda::value_bytes(*output, s.wide);
-  return toolkit::cuda::guarded([&]() -> int32_t {
+  return guarded([&]() -> int32_t {
     if (tensor >= 0) {
       const int64_t most = s.tensors[static_cast<size_t>(tensor)].size();
       if (output->num_values < 1 || output->num_values > most || out_bytes != output->num_values * size)

@@ -8,6 +8,7 @@
 #ifndef TOOLKIT_CUDA_PACKED_LAYOUT_H
 #define TOOLKIT_CUDA_PACKED_LAYOUT_H
 
+#include "cuda_api.h"
 #include "warp_policy.h"
 #include "wide_step.h"
 
@@ -48,6 +49,22 @@ struct PackedJob {
   int32_t group_inputs;  // inputs that share a scale, a multiple of a chunk's, or all
   int32_t zero;
 };
+
+// Of a product that tk_packed_check has found right.
+inline PackedJob packed_job(const tk_packed& p) {
+  return {static_cast<const uint16_t*>(p.x),
+          static_cast<const uint32_t*>(p.packed),
+          static_cast<const uint16_t*>(p.scales),
+          static_cast<const uint16_t*>(p.zeros),
+          static_cast<const uint16_t*>(p.codebook),
+          static_cast<uint16_t*>(p.out),
+          static_cast<int32_t>(p.batch),
+          static_cast<int32_t>(p.outputs),
+          static_cast<int32_t>(p.inputs),
+          p.bits,
+          static_cast<int32_t>(p.group_inputs),
+          p.zero};
+}
 
 inline int packed_tiles(int64_t outputs) { return static_cast<int>((outputs + kTileOutputs - 1) / kTileOutputs); }
 inline int packed_chunks(int64_t inputs, int bits) {

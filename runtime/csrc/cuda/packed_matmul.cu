@@ -143,18 +143,7 @@ int32_t tk_cuda_packed(const tk_packed* p, void* stream) {
   if (const int32_t status = tk_packed_check(p)) return status;
   if (reinterpret_cast<uintptr_t>(p->x) % 16 != 0 || reinterpret_cast<uintptr_t>(p->packed) % 16 != 0)
     return TK_ERR_ARGUMENT;
-  const PackedJob job{static_cast<const uint16_t*>(p->x),
-                      static_cast<const uint32_t*>(p->packed),
-                      static_cast<const uint16_t*>(p->scales),
-                      static_cast<const uint16_t*>(p->zeros),
-                      static_cast<const uint16_t*>(p->codebook),
-                      static_cast<uint16_t*>(p->out),
-                      static_cast<int32_t>(p->batch),
-                      static_cast<int32_t>(p->outputs),
-                      static_cast<int32_t>(p->inputs),
-                      p->bits,
-                      static_cast<int32_t>(p->group_inputs),
-                      p->zero};
+  const PackedJob job = packed_job(*p);
   const dim3 grid(static_cast<unsigned>(packed_tiles(p->outputs)),
                   static_cast<unsigned>((p->batch + kTileBatch - 1) / kTileBatch));
   const Kernel kernel = p->codebook ? kernel_of<true>(p->bits) : kernel_of<false>(p->bits);

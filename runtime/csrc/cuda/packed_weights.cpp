@@ -156,18 +156,7 @@ int32_t tk_packed_check(const tk_packed* p) {
 
 int32_t tk_emulate_packed(const tk_packed* p) {
   if (const int32_t status = tk_packed_check(p)) return status;
-  const toolkit::cuda::PackedJob job{static_cast<const uint16_t*>(p->x),
-                                     static_cast<const uint32_t*>(p->packed),
-                                     static_cast<const uint16_t*>(p->scales),
-                                     static_cast<const uint16_t*>(p->zeros),
-                                     static_cast<const uint16_t*>(p->codebook),
-                                     static_cast<uint16_t*>(p->out),
-                                     static_cast<int32_t>(p->batch),
-                                     static_cast<int32_t>(p->outputs),
-                                     static_cast<int32_t>(p->inputs),
-                                     p->bits,
-                                     static_cast<int32_t>(p->group_inputs),
-                                     p->zero};
+  const toolkit::cuda::PackedJob job = toolkit::cuda::packed_job(*p);
   for (int row = 0; row < job.batch; row += toolkit::cuda::kTileBatch)
     for (int tile = 0; tile < toolkit::cuda::packed_tiles(job.outputs); ++tile) {
       if (job.bits == 8)
