@@ -10,7 +10,16 @@ from html import escape
 
 _WIDTH, _HEIGHT = 720.0, 380.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 24.0, 20.0, 46.0
-_COLOURS = ("#1f6f8b", "#b5532a", "#4b7f3c", "#77549b", "#8a7a20")
+_COLOURS = (
+    "#1f6f8b",
+    "#b5532a",
+    "#4b7f3c",
+    "#77549b",
+    "#8a7a20",
+    "#a33a6b",
+    "#3b5bb5",
+    "#222222",
+)
 _GREY = "#777777"
 
 
@@ -25,9 +34,9 @@ class Point:
     ours: bool
 
 
-def chart(title: str, points: Sequence[Point]) -> str:
+def chart(title: str, points: Sequence[Point], *, are_curves: bool = False) -> str:
     """The picture; bytes on a logarithmic axis. One colour for each label of ours, grey crosses for
-    what was published.
+    what was published. ``are_curves``: points of one label of ours are joined, from small to large.
 
     Raises:
         ValueError: there are no points.
@@ -61,6 +70,12 @@ def chart(title: str, points: Sequence[Point]) -> str:
         parts.append(_text(x, _HEIGHT - _BOTTOM + 17, name, "middle"))
     parts.append(_text(_WIDTH / 2, _HEIGHT - 8, "bytes of all parameters", "middle"))
     labels = list(dict.fromkeys(point.label for point in points if point.ours))
+    if are_curves:
+        for place, label in enumerate(labels):
+            mine = sorted((p.num_bytes, p.error) for p in points if p.ours and p.label == label)
+            path = "L".join(f"{x_of(size):.1f} {y_of(error):.1f}" for size, error in mine)
+            colour = _COLOURS[place % len(_COLOURS)]
+            parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
     named: set[str] = set()
     for point in points:
         x, y = x_of(point.num_bytes), y_of(point.error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from models.recipe import HEAD, Outcome
@@ -41,6 +42,11 @@ bytes of the ONNX file, graph and names included. Minutes are of a machine with 
 """
 
 
+_CURVES = """Every method by `python -m models.cifar10_methods COMMAND`, from the same trained float
+network, for as many epochs, each counted alike: what a method leaves alone is float32. ★: no other
+point has both fewer bytes and fewer errors."""
+
+
 def read(folder: Path) -> dict[str, list[Outcome]]:
     """The outcomes of all runs that were not quick, by the name of their folder."""
     found: dict[str, list[Outcome]] = defaultdict(list)
@@ -59,14 +65,38 @@ def page(runs: dict[str, list[Outcome]]) -> str:
     parts = [_INTRODUCTION]
     for network in dict.fromkeys(outcome.network for group in runs.values() for outcome in group):
         parts.append(f"\n## {network}\n\n![{network}](results/{_slug(network)}.svg)\n")
-        for name, group in runs.items():
-            if group[0].network != network:
-                continue
+        of_network = {name: group for name, group in runs.items() if group[0].network == network}
+        if _are_curves(of_network.values()):
+            parts.append(_curves(of_network))
+            continue
+        for name, group in of_network.items():
             rows = "\n".join(outcome.row() for outcome in group)
             parts.append(f"\n`{name.partition(chr(10))[2]}`\n\n{HEAD}\n{rows}\n")
             parts += [f"\nSeed {o.seed}: {o.note}\n" for o in group if o.note]
             if len(group) > 1:
                 parts.append(_median(group))
+    return "".join(parts)
+
+
+def _are_curves(groups: Iterable[list[Outcome]]) -> bool:
+    """Whether the runs are points of curves: their recipe has an amount."""
+    return all("amount" in outcome.options for group in groups for outcome in group)
+
+
+def _curves(groups: dict[str, list[Outcome]]) -> str:
+    """One table of all methods; what no other point beats in bytes and error has a star."""
+    points = [(name, outcome) for name, group in groups.items() for outcome in group]
+    places = {id(outcome): (outcome.parameter_bytes, outcome.test_error) for _, outcome in points}
+    parts = [f"\n{_CURVES}\n\n| command | not beaten |{HEAD[1:]}---|---|\n"]
+    for name, outcome in sorted(points, key=lambda p: (p[1].method, -p[1].parameter_bytes)):
+        mine = places[id(outcome)]
+        is_beaten = any(
+            other != mine and other[0] <= mine[0] and other[1] <= mine[1]
+            for other in places.values()
+        )
+        star = "" if is_beaten else "★"
+        command = name.partition("\n")[2].partition("models.cifar10_methods ")[2]
+        parts.append(f"| `{command}` | {star} {outcome.row()}\n")
     return "".join(parts)
 
 
@@ -94,7 +124,9 @@ def main() -> None:
             point = Point(outcome.method, outcome.parameter_bytes, outcome.test_error, True)
             points[outcome.network].append(point)
     for network, ours in points.items():
-        picture = chart(network, [*PUBLISHED.get(network, ()), *ours])
+        groups = [group for group in runs.values() if group[0].network == network]
+        every = [*PUBLISHED.get(network, ()), *ours]
+        picture = chart(network, every, are_curves=_are_curves(groups))
         (FOLDER / "results" / f"{_slug(network)}.svg").write_text(picture, encoding="utf-8")
 
 

@@ -133,3 +133,31 @@ def test_results_become_a_page_with_medians_and_a_picture(tmp_path: Path) -> Non
     assert titles == ["a & b: 100 bytes, 1.50 %", "paper: 800 bytes, 2.00 %"]
     with pytest.raises(ValueError, match="no points to draw"):
         chart("Net", [])
+
+
+def test_methods_with_an_amount_become_one_table_and_curves(tmp_path: Path) -> None:
+    for method, amount, size, error in (
+        ("lc", 0.1, 900, 30.0),
+        ("lc", 0.2, 1500, 25.0),
+        ("mix", 1e-5, 800, 24.0),
+        ("float", 32.0, 9000, 20.0),
+    ):
+        options = {"amount": amount, "epochs": 3}
+        outcome = Outcome("Net", method, 0, False, 22.0, error, 4000, size, size, 60.0, options)
+        record = {"command": f"python -m models.cifar10_methods {method} --amount {amount}"}
+        file = tmp_path / f"net_{method}_{amount}" / "seed0.json"
+        file.parent.mkdir()
+        file.write_text(
+            json.dumps({**record, "ratio": outcome.ratio, **dataclasses.asdict(outcome)})
+        )
+    text = page(read(tmp_path))
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1 and len(table) == 6
+    assert [line.split("|")[2].strip() for line in table[2:]] == ["★", "", "", "★"]
+    assert table[-1].startswith("| `mix --amount 1e-05` | ★ | Net | mix | 0 |")
+    points = [Point("lc", 900, 30.0, True), Point("lc", 1500, 25.0, True)]
+    root = ElementTree.fromstring(chart("Net", points, are_curves=True))
+    paths = [p.get("d") for p in root.iter("{http://www.w3.org/2000/svg}path")]
+    assert sum(path.count("L") == 1 and path.startswith("M") for path in paths) > 0
+    plain = ElementTree.fromstring(chart("Net", points))
+    assert len(list(plain.iter("{http://www.w3.org/2000/svg}path"))) == len(paths) - 1
