@@ -32,7 +32,7 @@ def train(run: Run, splits: Splits) -> nn.Module:
 
 
 command = recipe_command(
-    "lenet5_smallest", GOAL, lenet_5_caffe, load_digits, train, {"multiplier": 1.5e-5, "epochs": 40}
+    "lenet5_smallest", GOAL, lenet_5_caffe, load_digits, train, {"multiplier": 1.2e-5, "epochs": 45}
 )
 
 if __name__ == "__main__":

@@ -182,3 +182,21 @@ def test_forms_of_schemes() -> None:
     weight = torch.randn(6, 8)
     assert isinstance(tnn.form_of(Uniform(bits=4), weight), tnn.Fitted)
     assert isinstance(tnn.form_of(Transform("dct", relative_step=0.5), weight), tnn.Fitted)
+
+
+def test_rows_are_output_channels() -> None:
+    """Of transposed convolutions, too, whose output channels are axis 1."""
+    torch.manual_seed(0)
+    for stages, count in (
+        ("{uniform: {bits: 4, granularity: row}}", 7),
+        ("{prune: {keep: 2, granularity: filter}}", None),
+    ):
+        net = nn.Sequential(nn.ConvTranspose2d(5, 7, 3))
+        recipe = f"version: 1\nrules: [{{match: '*.weight', settings: {{stages: [{stages}]}}}}]"
+        net = tnn.wrap(net, Recipe.parse(recipe)).eval()
+        (fitted,) = tnn.fitted_parameters(net).values()
+        if count is None:
+            kept = (net[0].weight != 0).flatten(2).any(2)
+            assert kept.any(0).sum() == 2 and kept[:, kept.any(0)].all()
+        else:
+            assert fitted.scale.size == count

@@ -106,7 +106,8 @@ def wrap(
                 forms = joint_forms(how.built(), shared, own_places, axes)
             else:
                 ((name, (module, own)),) = own_places.items()
-                forms = {name: form_of(how.built(), getattr(module, own), decoders)}
+                tensor = getattr(module, own)
+                forms = {name: form_of(how.built(), tensor, decoders, axes[name])}
             _attach(forms, own_places)
         except SchemeError as error:
             raise InputError(f"{', '.join(names)}: {error}") from error
@@ -127,9 +128,13 @@ def _attach(forms: Mapping[str, Compressed], places: Places) -> None:
 
 
 def form_of(
-    scheme: Scheme, tensor: Tensor, decoders: dict[str, AffineDecoder] | None = None
+    scheme: Scheme,
+    tensor: Tensor,
+    decoders: dict[str, AffineDecoder] | None = None,
+    channel_axis: int = 0,
 ) -> Compressed:
-    """The trainable form of a scheme for a tensor; ``decoders`` are shared ones by name."""
+    """The trainable form of a scheme for a tensor; ``decoders`` are shared ones by name,
+    ``channel_axis`` is that of output channels."""
     shape = tuple(tensor.shape)
     if isinstance(scheme, Latent):
         return _latent(scheme, shape, {} if decoders is None else decoders)
@@ -140,9 +145,10 @@ def form_of(
             granularity=scheme.granularity,
             group_size=scheme.group_size,
             start=scheme.start,
+            channel_axis=channel_axis,
         )
     if isinstance(scheme, Prune):
-        return masked.Masked(shape, scheme, scheme.inner)
+        return masked.Masked(shape, scheme, scheme.inner, channel_axis=channel_axis)
     if isinstance(scheme, LowRank):
         fitted = scheme.fit(as_array(tensor), FitContext(channel_axis=0))
         rank = max(fitted.rank if isinstance(fitted, LowRankParameters) else 1, 1)
@@ -150,8 +156,10 @@ def form_of(
     if isinstance(scheme, CosineRows):
         return transformed.LearnedCosines(shape, inner=scheme.inner, start="weight")
     if isinstance(scheme, Sum):
-        return combined.Summed([form_of(part, tensor, decoders) for part in scheme.parts])
-    return Fitted(scheme)
+        return combined.Summed(
+            [form_of(part, tensor, decoders, channel_axis) for part in scheme.parts]
+        )
+    return Fitted(scheme, channel_axis=channel_axis)
 
 
 def _latent(
