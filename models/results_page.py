@@ -39,6 +39,8 @@ everything was chosen, and on the official test set, looked at at the end.
 Ratio of parameters: bytes of the original network's parameters as float32 / bytes from which all
 parameters are decoded (symbols, tables, scales, biases, headers). Ratio of the file: the same /
 bytes of the ONNX file, graph and names included. Minutes are of a machine with other work.
+
+The same runs stand as recipes of `toolkit train` in `models/recipes`.
 """
 
 
