@@ -20,7 +20,7 @@ from models.made_up_stories import made_up_stories
 from models.network import Run
 from models.zoo import network
 
-SIZES = (4_500_000, 5_500_000, 7_500_000, 11_000_000, 15_000_000)
+SIZES = (5_500_000, 7_500_000, 11_000_000)
 BLOCKS = ((4, 32, True), (4, 128, True), (4, 32, False), (8, 32, False))
 COUNT, LENGTH = 32, 96
 

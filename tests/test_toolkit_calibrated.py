@@ -269,6 +269,7 @@ def test_a_trellis_is_taken_where_it_pays(tmp_path: Path, monkeypatch: pytest.Mo
     data = tmp_path / "white.npz"
     np.savez(data, x=np.random.default_rng(5).standard_normal((400, 64), np.float32))
     tried: list[str] = []
+    monkeypatch.setattr("toolkit.quantiser_search.OTHER_OPTIONS", ({"trellis": True},))
     found = toolkit.compress(
         model,
         tmp_path / "t.onnx",
@@ -277,7 +278,7 @@ def test_a_trellis_is_taken_where_it_pays(tmp_path: Path, monkeypatch: pytest.Mo
         progress=lambda stage, detail: tried.append(detail),
     )
     assert any("trellis True: +" in text for text in tried), tried
-    monkeypatch.setattr("toolkit.quantiser_search.LEAST_GAIN_DB", 100.0)
+    monkeypatch.setattr("toolkit.quantiser_search.OTHER_OPTIONS", ())
     without = toolkit.compress(model, tmp_path / "p.onnx", min_sqnr=20, calibration=data)
     assert found.reached and without.reached
     assert found.compressed_bytes < 0.98 * without.compressed_bytes
@@ -314,3 +315,22 @@ def test_external_data_is_found_from_any_folder(
     same = toolkit.compress(model, tmp_path / "a.onnx", min_sqnr=25, calibration=calibration)
     found = toolkit.compress(stored, tmp_path / "b.onnx", min_sqnr=25, calibration=calibration)
     assert found.reached and found.compressed_bytes == same.compressed_bytes
+
+
+def test_more_damping_is_taken_where_samples_are_few(tmp_path: Path) -> None:
+    """72 samples tell little of some directions of 64 features: what is made up for on them is not
+    on others, and the trial on data kept apart sees it."""
+    model = mlp(tmp_path / "m.onnx", width=256)
+    x = np.random.default_rng(5).standard_normal((96, 64)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    tried: list[str] = []
+    report = toolkit.compress(
+        model,
+        tmp_path / "o.onnx",
+        min_sqnr=25,
+        calibration=tmp_path / "x.npz",
+        progress=lambda stage, detail: tried.append(detail),
+    )
+    assert report.reached
+    [trial] = [text for text in tried if text.startswith("damping")]
+    assert trial.startswith("damping 1.0: +")
