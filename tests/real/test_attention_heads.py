@@ -16,14 +16,10 @@ from models.zoo import network
 from toolkit.ort_session import open_session, run_named
 
 HEADS = {
-    "minilm": (
-        "encoder.layer.{}.attention.self.{}.weight",
-        "encoder.layer.{}.attention.output",
-        12,
-    ),
-    "stories15m": ("layers.{}.{}.weight", "layers.{}.output", 6),
+    "minilm": ("encoder.layer.{}.attention.self.{}.weight", 12),
+    "stories15m": ("layers.{}.{}.weight", 6),
 }
-"""The weights of query, key and value by layer, those of the output, and heads in each layer."""
+"""The weights of query, key and value by layer, and heads in each layer."""
 
 
 def entry_of(name: str) -> Network:
