@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SEED = 20_240_229
 MIN_FEEDS, MAX_FEEDS = 4, 16
-MACS_OF_FEEDS = 27e9
+MACS_OF_FEEDS = 15e9
 """Made-up feeds are as many as take so many multiply-accumulates together: a power of two within
 those limits. No time is measured: the result of a run is the same on every machine."""
 MACS_OF_ACTIVATION = 20
