@@ -8,6 +8,7 @@ import os
 import statistics
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from time import process_time
 
 from toolkit.allocation import MAX_SYMBOL, fill_sensitivity
@@ -58,12 +59,15 @@ def measure_sensitivity(
         step = max(steps[name] * RATIO**draw, curves[name].peak / MAX_SYMBOL)
         return name, step, _noise(alone(name, step, draw), weights)
 
-    with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
+    # A thread of its own for one worker would keep memory of its own, too.
+    side_by_side = ThreadPoolExecutor(workers) if workers > 1 else nullcontext()
+    with one_blas_thread(), side_by_side as pool:
+        apply = map if pool is None else pool.map
         for draw in range(DRAWS):
             seen, done = 0, 0
             while done < len(order) and process_time() <= stop and seen < COVERED * total:
                 names = order[done : done + workers]
-                for name, step, noise in pool.map(measured, [(draw, name) for name in names]):
+                for name, step, noise in apply(measured, [(draw, name) for name in names]):
                     seen += curves[name].size
                     if noise is None and lost is not None:
                         lost.add(name)

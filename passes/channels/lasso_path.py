@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas
+import scipy
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,6 +67,6 @@ def _pivot(table: Floats, index: int, sign: float) -> None:
     column, pivot = table[index].copy(), float(table[index, index])
     # In place: a matrix of a thousand channels is larger than the cache, and this is most of the
     # path's time. The transpose is what BLAS takes for a table in rows.
-    blas.dger(-1.0 / pivot, column, column, a=table.T, overwrite_a=1)
+    scipy.linalg.blas.dger(-1.0 / pivot, column, column, a=table.T, overwrite_a=1)
     table[index] = table[:, index] = sign * column / pivot
     table[index, index] = -1.0 / pivot
