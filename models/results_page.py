@@ -45,8 +45,8 @@ The same runs stand as recipes of `toolkit train` in `models/recipes`.
 
 
 _CURVES = """Every method by `python -m models.cifar10_methods COMMAND`, from the same trained float
-network, for as many epochs, each counted alike: what a method leaves alone is float32. ★: no other
-point has both fewer bytes and fewer errors."""
+network, for the epochs in its command, each counted alike: what a method leaves alone is float32.
+★: no other point has both fewer bytes and fewer errors."""
 
 
 def read(folder: Path) -> dict[str, list[Outcome]]:
