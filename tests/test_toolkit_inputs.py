@@ -68,7 +68,9 @@ def test_other_sizes_are_tried_until_the_model_runs() -> None:
     assert "no calibration data" in made.notes[0]
 
 
-@pytest.mark.parametrize(("macs", "feeds"), [(0, 16), (9 * 10**8, 16), (10**9, 8), (2 * 10**9, 4), (10**12, 4)])
+@pytest.mark.parametrize(
+    ("macs", "feeds"), [(0, 16), (9 * 10**8, 16), (10**9, 8), (2 * 10**9, 4), (10**12, 4)]
+)
 def test_the_work_decides_how_many_feeds_are_made(macs: int, feeds: int) -> None:
     made = model_inputs([IMAGE], None, {}, lambda feed: None, work=lambda feed: macs)
     assert len(made.feeds) == feeds
