@@ -240,6 +240,7 @@ class _Job:
         original_bytes = source.num_bytes
         with self.timed("encode"):
             finished, expected, rows = self._encode(source, choice)
+        release_memory()
         notes += finished.notes
         with self.timed("write"), self._place() as temporary:
             size = self._write(finished, temporary)

@@ -61,7 +61,8 @@ def measure_sensitivity(
 
     # A thread of its own for one worker would keep memory of its own, too.
     side_by_side = ThreadPoolExecutor(workers) if workers > 1 else nullcontext()
-    with one_blas_thread(), side_by_side as pool:
+    limited = one_blas_thread() if workers > 1 else nullcontext()
+    with limited, side_by_side as pool:
         apply = map if pool is None else pool.map
         for draw in range(DRAWS):
             seen, done = 0, 0
