@@ -21,20 +21,23 @@ def count_macs(model: ir.Model, inputs: Mapping[str, tuple[int, ...]] | None = N
     """Multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and RNN with constant
     weights in the main graph, for one sample, or for ``inputs`` of these shapes by name. Dimensions
     that stay unknown before a run count as 1."""
+    return count_work(model, inputs)[0]
+
+
+def count_work(
+    model: ir.Model, inputs: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[int, int]:
+    """The multiply-accumulates of ``count_macs``, and the elements of all values that the nodes of
+    the main graph compute."""
     with _given_shapes(model, inputs or {}), inferred_shapes(model):
-        layers = sum(_macs(node) for node in model.graph if node.op_type in _LAYERS)
-        return layers + sum(
-            _recurrent_macs(node) for node in model.graph if node.op_type in _RECURRENT
-        )
-
-
-def count_activations(model: ir.Model, inputs: Mapping[str, tuple[int, ...]]) -> int:
-    """Elements of all values that the nodes of the main graph compute for ``inputs`` of these
-    shapes by name; dimensions that stay unknown before a run count as 1."""
-    with _given_shapes(model, inputs), inferred_shapes(model):
-        return sum(
-            _product(dims_of(output) or ()) for node in model.graph for output in node.outputs
-        )
+        macs = values = 0
+        for node in model.graph:
+            if node.op_type in _LAYERS:
+                macs += _macs(node)
+            elif node.op_type in _RECURRENT:
+                macs += _recurrent_macs(node)
+            values += sum(_product(dims_of(output) or ()) for output in node.outputs)
+        return macs, values
 
 
 @contextmanager

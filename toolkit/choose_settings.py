@@ -14,7 +14,7 @@ import numpy as np
 
 from toolkit.allocation import MAX_SYMBOL
 from toolkit.calibration import Feed
-from toolkit.fitting import CalibratedFitting
+from toolkit.fitting import CalibratedFitting, chosen
 from toolkit.judged_values import JudgedValues
 from toolkit.memory import release_memory
 from toolkit.metrics import Metric, Score
@@ -221,9 +221,7 @@ def _refit(
         last_word = target.with_baseline(prepared.checks.baseline)
         better = last_word.meets_fidelity(prepared.checks.fidelity_with(values))
     if better and target.kind == "target_size":
-        plan: dict[str, WeightSettings | Parameters] = {**fixed}
-        for name, step in result.steps.items():
-            plan[name] = fitting.kept(name, step) or fitting.settings(name, step)
+        plan = chosen(fitting, fixed, result.steps)
         better = finish(source.model.clone(), plan, run.layout).num_bytes <= target.value
     if better:
         prepared.fitting = prepared.checked.fitting = fitting

@@ -47,6 +47,18 @@ class Fitting(Protocol):
         """What was fitted already, where that is still known."""
 
 
+def chosen(
+    fitting: Fitting, fixed: Mapping[str, WeightSettings], steps: Mapping[str, float]
+) -> dict[str, WeightSettings | Parameters]:
+    """What every weight is encoded by: as `fixed`, and at `steps` what was fitted already, or the
+    settings where that is no longer known."""
+    found = {
+        name: fitting.kept(name, step) or fitting.settings(name, step)
+        for name, step in steps.items()
+    }
+    return {**fixed, **found}
+
+
 class PlainFitting:
     """Every value to the nearest multiple of the step."""
 

@@ -102,13 +102,14 @@ def model_inputs(
 def work_of_feed(model: ir.Model, feed: Feed) -> int:
     """How long one run of `feed` takes, for `model_inputs`: multiply-accumulates of layers, and
     `MACS_OF_ACTIVATION` for each value computed; 0 where shapes cannot be inferred."""
-    from passes.count_macs import count_activations, count_macs
+    from passes.count_macs import count_work
 
     shapes = {name: array.shape for name, array in feed.items()}
     try:
-        return count_macs(model, shapes) + MACS_OF_ACTIVATION * count_activations(model, shapes)
+        macs, values = count_work(model, shapes)
     except Exception:  # of the ONNX checker and of odd graphs, which the model itself runs on
         return 0
+    return macs + MACS_OF_ACTIVATION * values
 
 
 def _is_lost(outputs: object) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.allocation import FINEST, Allocation
 from toolkit.fidelity import Fidelity
-from toolkit.fitting import CalibratedFitting, PlainFitting
+from toolkit.fitting import CalibratedFitting, PlainFitting, chosen
 from toolkit.memory import release_memory
 from toolkit.pipeline import FileLayout, Source, finish
 from toolkit.prepare_model import Prepared
@@ -30,7 +30,6 @@ from toolkit.sensitivity import measure_sensitivity
 from toolkit.targets import Target
 
 if TYPE_CHECKING:
-    from passes.schemes import Parameters
     from passes.settings import WeightSettings
 
 SENSITIVITY_SECONDS = 20.0
@@ -139,9 +138,7 @@ def _measures(
     def write(steps: Steps) -> int:
         fitting = prepared.fitting
         fitting.values(prepared.arrays, steps, draft=False)  # which are kept, where they are dear
-        plan: dict[str, WeightSettings | Parameters] = dict(fixed)
-        for name, step in steps.items():
-            plan[name] = fitting.kept(name, step) or fitting.settings(name, step)
+        plan = chosen(fitting, fixed, steps)
         return finish(source.model.clone(), plan, layout).num_bytes
 
     return Measures(

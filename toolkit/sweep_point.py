@@ -16,7 +16,7 @@ import yaml
 
 from toolkit.allocation import Allocation
 from toolkit.calibration_callable import feeds_from_callable, is_callable_name
-from toolkit.fitting import CalibratedFitting, PlainFitting
+from toolkit.fitting import CalibratedFitting, PlainFitting, chosen
 from toolkit.metrics import Metric
 from toolkit.output_file import write_text
 from toolkit.prepare_model import Prepared, prepare, searchable
@@ -164,7 +164,6 @@ def _sensitivity(
 
 def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     """The point at `knob`, and its recipe."""
-    from passes.schemes import Parameters
     from toolkit.fidelity import compare_outputs
     from toolkit.padding import without_padding
     from toolkit.pipeline import FileLayout, finish
@@ -173,9 +172,7 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     prepared, fitting = sweep.prepared, sweep.prepared.fitting
     steps = sweep.allocation.steps(knob)
     values = fitting.values(prepared.arrays, steps, draft=False)
-    plan: dict[str, WeightSettings | Parameters] = dict(sweep.fixed)
-    for name, step in steps.items():
-        plan[name] = fitting.kept(name, step) or fitting.settings(name, step)
+    plan = chosen(fitting, sweep.fixed, steps)
     num_bytes = finish(sweep.source.model.clone(), plan, FileLayout()).num_bytes
     found = prepared.checked.fidelity_with(values)
     feeds = prepared.fitted[: len(prepared.checked.feeds)]
