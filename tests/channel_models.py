@@ -39,6 +39,9 @@ TEXTS = {
 
 _TOKENS = """c = Conv(x, w1, b1) n = Transpose<perm=[0,2,3,1]>(c)
         flat = Constant<value = int64[3] {0, 16, 8}>() s = Reshape(n, flat) """
+_HEADS = """heads = Constant<value = int64[4] {0, 0, 4, 2}>() qh = Reshape(q, heads)
+        kh = Reshape(k, heads) vh = Reshape(v, heads) qt = Transpose<perm=[0,2,1,3]>(qh)
+        kt = Transpose<perm=[0,2,3,1]>(kh) vt = Transpose<perm=[0,2,1,3]>(vh)"""
 _ATTEND = """ z = MatMul(qt, kt) zs = Softmax<axis=-1>(z) o = MatMul(zs, vt)
         ot = Transpose<perm=[0,2,1,3]>(o) oj = Reshape(ot, flat) yo = MatMul(oj, fc_w)
         y = ReduceMean<axes=[1], keepdims=0>(yo)"""
@@ -67,16 +70,14 @@ WHOLE = {
         r = Relu(a) m = ReduceMean<axes=[1,2], keepdims=0>(r) y = MatMul(m, fc_w)""",
     "attention": _TOKENS
     + """q0 = MatMul(s, wq) q = Add(q0, b1q) k = MatMul(s, wk) v = MatMul(s, wv)
-        heads = Constant<value = int64[4] {0, 0, 4, 2}>() qh = Reshape(q, heads)
-        kh = Reshape(k, heads) vh = Reshape(v, heads) qt = Transpose<perm=[0,2,1,3]>(qh)
-        kt = Transpose<perm=[0,2,3,1]>(kh) vt = Transpose<perm=[0,2,1,3]>(vh)"""
+        """
+    + _HEADS
     + _ATTEND,
     "fused_split": _TOKENS
     + """a0 = MatMul(s, wqkv) a = Add(a0, bqkv)
         q, k, v = Split<axis=-1>(a)
-        heads = Constant<value = int64[4] {0, 0, 4, 2}>() qh = Reshape(q, heads)
-        kh = Reshape(k, heads) vh = Reshape(v, heads) qt = Transpose<perm=[0,2,1,3]>(qh)
-        kt = Transpose<perm=[0,2,3,1]>(kh) vt = Transpose<perm=[0,2,1,3]>(vh)"""
+        """
+    + _HEADS
     + _ATTEND,
     "fused_five_axes": _TOKENS
     + """a0 = MatMul(s, wqkv) a = Add(a0, bqkv)

@@ -120,21 +120,21 @@ def test_compress_keeps_accuracy_on_data_kept_apart(tmp_path: Path) -> None:
         toolkit.compress(model, max_drop="5%", **given)  # type: ignore[arg-type]
 
 
+def drop_one_percent(model: Path, x: np.ndarray, labels: np.ndarray) -> None:
+    """Compresses with top-1 accuracy on these samples as the metric."""
+    data, right = model.with_name("x.npz"), model.with_name("l.npy")
+    np.savez(data, x=x)
+    np.save(right, labels)
+    toolkit.compress(model, metric="top1", max_drop="1%", calibration=data, labels=right)
+
+
 @pytest.mark.parametrize("wrong", [-1, 16])
 def test_labels_that_are_no_class_are_named(tmp_path: Path, wrong: int) -> None:
     model, x = mlp(tmp_path / "m.onnx"), np.zeros((40, 64), np.float32)
     labels = np.arange(40) % 16
     labels[::2] = wrong
-    np.savez(tmp_path / "x.npz", x=x)
-    np.save(tmp_path / "l.npy", labels)
     with pytest.raises(InputError, match=f"top1 needs classes from 0 to 15, found {wrong}"):
-        toolkit.compress(
-            model,
-            metric="top1",
-            max_drop="1%",
-            calibration=tmp_path / "x.npz",
-            labels=tmp_path / "l.npy",
-        )
+        drop_one_percent(model, x, labels)
 
 
 def test_a_share_of_nothing_is_refused(tmp_path: Path) -> None:
@@ -142,16 +142,8 @@ def test_a_share_of_nothing_is_refused(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((80, 64)).astype(np.float32)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     labels = np.asarray(session.run(None, {"x": x})[0]).argmin(1)  # always wrong
-    np.savez(tmp_path / "x.npz", x=x)
-    np.save(tmp_path / "l.npy", labels)
     with pytest.raises(InputError, match="--max-drop: the original's metric is 0"):
-        toolkit.compress(
-            model,
-            metric="top1",
-            max_drop="1%",
-            calibration=tmp_path / "x.npz",
-            labels=tmp_path / "l.npy",
-        )
+        drop_one_percent(model, x, labels)
 
 
 def test_cosine_as_a_target_with_made_up_inputs(tmp_path: Path) -> None:
