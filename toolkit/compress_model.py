@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.errors import InputError, OutputError, VerificationError
 from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.given_settings import METADATA_KEY, GivenSettings, given_settings
-from toolkit.memory import release_memory
+from toolkit.memory import release_memory, smaller_blocks_mapped
 from toolkit.ort_session import thread_count
 from toolkit.output_file import beside, check_output, output_path, publish
 from toolkit.report import Report, TensorRow
@@ -238,7 +238,7 @@ class _Job:
         notes += choice.notes
         target, result = choice.target, choice.result
         original_bytes = source.num_bytes
-        with self.timed("encode"):
+        with self.timed("encode"), smaller_blocks_mapped():
             finished, expected, rows = self._encode(source, choice)
         release_memory()
         notes += finished.notes
@@ -247,7 +247,7 @@ class _Job:
             del finished.model, source.model  # as large as the file
             if size >= original_bytes and not self.dry_run:
                 notes.append("the result would not be smaller than the original: nothing written")
-            with self.timed("verify"):
+            with self.timed("verify"), smaller_blocks_mapped():
                 try:
                     fidelity, judged, stock = self._verify(
                         temporary, choice, finished, expected, notes
@@ -431,6 +431,7 @@ def weight_quality(source: Source, fitted: dict[str, Any]) -> dict[str, float]:
     import numpy as np
 
     from passes.schemes import decode
+    from toolkit.pipeline import CHUNK
 
     quality = {}
     for name, parameters in fitted.items():
@@ -441,9 +442,9 @@ def weight_quality(source: Source, fitted: dict[str, Any]) -> dict[str, float]:
         signal = noise = 0.0
         after = decode(parameters).reshape(-1)
         flat = before.reshape(-1)
-        for start in range(0, flat.size, 1 << 20):
-            part = flat[start : start + (1 << 20)].astype(np.float64)
-            error = after[start : start + (1 << 20)].astype(np.float64) - part
+        for start in range(0, flat.size, CHUNK):
+            part = flat[start : start + CHUNK].astype(np.float64)
+            error = after[start : start + CHUNK].astype(np.float64) - part
             signal += float(np.vdot(part, part))
             noise += float(np.vdot(error, error))
         quality[name] = 10 * math.log10(signal / noise) if noise and signal else math.inf

@@ -58,8 +58,10 @@ class Evaluator:
             if value not in model.graph.outputs:
                 model.graph.outputs.append(value)
             self._names[key] = str(value.name)
+        options = quiet_options(threads)
+        options.enable_cpu_mem_arena = True  # holds no weights; each run asks for the same again
         self._session = onnxruntime.InferenceSession(
-            _serialized(model), quiet_options(threads), providers=["CPUExecutionProvider"]
+            _serialized(model), options, providers=["CPUExecutionProvider"]
         )
 
     def run(self, values: Values, feeds: Sequence[Feed]) -> list[dict[str, Any]]:
