@@ -134,14 +134,30 @@ def test_draws_that_are_mere_noise_are_pulled_to_the_mean() -> None:
     steps = dict.fromkeys(names, 0.1)
     rng = np.random.default_rng(3)
     noisy, count = measure_sensitivity(
-        curves, steps, lambda n, s, d: fidelity(30 + 8 * rng.standard_normal()), fidelity(20.0), 9.0
+        curves, steps, lambda n, s, d: fidelity(30 + 8 * rng.standard_normal()), fidelity(20.0), 99
     )
     clear, _ = measure_sensitivity(
-        curves, steps, lambda n, s, d: fidelity(20.0 + 3 * names.index(n)), fidelity(20.0), 9.0
+        curves, steps, lambda n, s, d: fidelity(20.0 + 3 * names.index(n)), fidelity(20.0), 99
     )
     assert count == 12
     assert np.std(np.log(list(noisy.values()))) < 0.9
     assert np.std(np.log(list(clear.values()))) > 2.0
+
+
+@pytest.mark.parametrize(("most", "workers"), [(1, 1), (3, 1), (3, 2), (4, 4), (99, 3)])
+def test_sensitivity_takes_so_many_runs_from_the_largest_weight_on(most: int, workers: int) -> None:
+    run: list[tuple[int, str]] = []
+
+    def alone(name: str, step: float, draw: int) -> Fidelity:
+        run.append((draw, name))
+        return outputs({"a": 0.01, "b": 0.01})
+
+    steps = {"a": 0.01, "b": 0.01}
+    _, count = measure_sensitivity(CURVES, steps, alone, outputs(steps), most, workers=workers)
+    order = sorted(CURVES, key=lambda name: -CURVES[name].size)
+    every = [(draw, name) for draw in range(2) for name in order]
+    assert sorted(run) == sorted(every[:most])
+    assert count == len({name for _, name in run})
 
 
 def test_sensitivity_is_measured_with_steps_that_symbols_can_hold() -> None:
@@ -152,7 +168,7 @@ def test_sensitivity_is_measured_with_steps_that_symbols_can_hold() -> None:
         tried.append(step / finest[name])
         return outputs({"a": 0.01, "b": 0.01})
 
-    measure_sensitivity(CURVES, finest, alone, outputs(finest), 5.0, lambda text: None)
+    measure_sensitivity(CURVES, finest, alone, outputs(finest), 9, lambda text: None)
     assert len(tried) >= 2 and min(tried) >= 1.0
 
 

@@ -61,8 +61,9 @@ class Prepared:
     """A model ready to be measured: `feeds`, padding aside, and what the original gives for them;
     `fitted` are the feeds to fit to, `checked` those for the last word, `checks` the same model
     measured on them, None where they are no others. Outputs are compared as `judged` says;
-    `baseline` is the original's `metric`. `arrays` are the weights that steps are sought for,
-    `extras` others that may be replaced too."""
+    `baseline` is the original's `metric`, `work` what a run on all feeds takes, in
+    multiply-accumulates. `arrays` are the weights that steps are sought for, `extras` others that
+    may be replaced too."""
 
     evaluator: Evaluator
     arrays: dict[str, npt.NDArray[Any]]
@@ -77,6 +78,7 @@ class Prepared:
     fitting: Fitting
     metric: Score | None = None
     baseline: float = 0.0
+    work: float = 0.0
     checks: Prepared | None = None
 
     @property
@@ -106,6 +108,11 @@ class Prepared:
         changed = self.fitting.values(self.arrays, {name: step}, draft=True)
         values = {**self.extras, **self.arrays, **changed}
         return self._compared(values, self.feeds[first::2], self.reference[first::2])
+
+    def runs_within(self, work: float) -> int:
+        """How many runs of `alone` take so many multiply-accumulates."""
+        once = max(self.work, sum(array.size for array in self.arrays.values())) / 2
+        return max(1, int(work / max(once, 1)))
 
     def _compared(
         self,
@@ -201,12 +208,21 @@ def prepare(
             PlainFitting(threads),
             score,
             baseline,
+            _work(source, feeds),
         )
 
     prepared = measured_on(1, runs)
     if split.places[1] != split.places[2]:
         prepared.checks = measured_on(2, evaluator.run(original, split.checked))
     return prepared
+
+
+def _work(source: Source, feeds: Sequence[Feed]) -> float:
+    """That of a run on each of `feeds`: of the first, by the sizes of the others."""
+    if not feeds:
+        return 0.0
+    sizes = [sum(array.size for array in feed.values()) for feed in feeds]
+    return work_of_feed(source.model, feeds[0]) * sum(sizes) / max(1, sizes[0])
 
 
 def _initializer(source: Source, name: str) -> npt.NDArray[Any]:

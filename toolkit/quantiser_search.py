@@ -32,7 +32,9 @@ from toolkit.targets import Target
 if TYPE_CHECKING:
     from passes.settings import WeightSettings
 
-SENSITIVITY_SECONDS = 20.0
+SENSITIVITY_WORK = 1.5e12
+"""Multiply-accumulates that runs may take to measure sensitivity, as `work_of_feed` counts them:
+half a minute on two cores."""
 CURVE_SECONDS = 8.0
 FINE_KNOB = -9.0
 """A weight that ruins an output even here cannot bear quantisation: about 9 bits."""
@@ -43,7 +45,7 @@ FALLBACK_KNOB = -5.0
 REFERENCE_KNOB = -2.0
 """Where it is measured for rate-aware rounding: fine enough for the laws of high rate."""
 
-CALIBRATED_SECONDS = 90.0
+CALIBRATED_WORK = 6e12
 CALIBRATED_EVALUATIONS = 8
 LEAST_START, MOST_START = -8.0, 1.0
 """Range of the first guess of the knob."""
@@ -167,7 +169,7 @@ def _by_sensitivity(
         steps,
         prepared.alone,
         together,
-        CALIBRATED_SECONDS,
+        prepared.runs_within(CALIBRATED_WORK),
         lambda text: progress("sensitivity", text),
         by_step=True,
         lost=lost,
@@ -358,7 +360,7 @@ def _weighted(
         steps,
         prepared.alone,
         together,
-        SENSITIVITY_SECONDS,
+        prepared.runs_within(SENSITIVITY_WORK),
         lambda text: progress("sensitivity", text),
         lost=lost,
     )

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from time import process_time
 
 from toolkit.allocation import MAX_SYMBOL, fill_sensitivity
 from toolkit.blas_threads import one_blas_thread
@@ -31,7 +29,7 @@ def measure_sensitivity(
     steps: Mapping[str, float],
     alone: Alone,
     together: Fidelity,
-    seconds: float,
+    most: int,
     progress: Callable[[str], None] = lambda text: None,
     by_step: bool = False,
     lost: set[str] | None = None,
@@ -42,14 +40,13 @@ def measure_sensitivity(
 
     `alone(name, step, draw)` runs the model with that one weight quantised, on the share of feeds
     number `draw` of two; `together` is the fidelity with all weights at `steps`. Weights are
-    measured from the largest on, `workers` of them side by side, for `seconds` of all cores' time,
-    which other work on the machine does not change; `fill_sensitivity` gives the others the mean.
+    measured from the largest on, `workers` of them side by side, in at most `most` runs (a count,
+    so that every machine finds the same); `fill_sensitivity` gives the others the mean.
     Outputs that are near their limit when all are quantised count more. Returns the sensitivities
     and the number of weights measured, no more than 0 of them where it failed; `lost` gets the
     names of those that alone ruin an output.
     """
     weights = _output_weights(together)
-    stop = process_time() + seconds * (os.cpu_count() or 1)
     total = sum(curve.size for curve in curves.values())
     order = sorted(curves, key=lambda name: -curves[name].size)
     draws: dict[str, list[float]] = {}
@@ -66,8 +63,9 @@ def measure_sensitivity(
         apply = map if pool is None else pool.map
         for draw in range(DRAWS):
             seen, done = 0, 0
-            while done < len(order) and process_time() <= stop and seen < COVERED * total:
-                names = order[done : done + workers]
+            while done < len(order) and most > 0 and seen < COVERED * total:
+                names = order[done : done + min(workers, most)]
+                most -= len(names)
                 for name, step, noise in apply(measured, [(draw, name) for name in names]):
                     seen += curves[name].size
                     if noise is None and lost is not None:

@@ -20,7 +20,7 @@ from toolkit.fitting import CalibratedFitting, PlainFitting, chosen
 from toolkit.metrics import Metric
 from toolkit.output_file import write_text
 from toolkit.prepare_model import Prepared, prepare, searchable
-from toolkit.quantiser_search import CALIBRATED_SECONDS, REFERENCE_KNOB, SENSITIVITY_SECONDS
+from toolkit.quantiser_search import CALIBRATED_WORK, REFERENCE_KNOB, SENSITIVITY_WORK
 from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.report import to_json
 from toolkit.sensitivity import measure_sensitivity
@@ -152,7 +152,7 @@ def _sensitivity(
         steps,
         prepared.alone,
         together,
-        CALIBRATED_SECONDS if is_aware else SENSITIVITY_SECONDS,
+        prepared.runs_within(CALIBRATED_WORK if is_aware else SENSITIVITY_WORK),
         lambda text: progress("sensitivity", text),
         by_step=is_aware,
         workers=prepared.fitting.workers,
