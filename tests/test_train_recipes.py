@@ -64,6 +64,15 @@ compress:
   version: 1
   rules: [{match: "*.weight", settings: {stages: [{latent: {relative_step: 0.5}}]}}]
 """,
+    "latent_pruning": """\
+epochs: 6
+methods:
+  - entropy_penalty: {multiplier: 1.0e-6, warmup: 3}
+  - latent_pruning: {end: 4, every: 10}
+compress:
+  version: 1
+  rules: [{match: "*.weight", settings: {stages: [{latent: {relative_step: 0.5}}]}}]
+""",
     "quantized_distillation": """\
 epochs: 3
 methods:

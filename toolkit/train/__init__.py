@@ -16,6 +16,7 @@ from toolkit.train.compressions import Compression
 from toolkit.train.deep_compression import DeepCompression
 from toolkit.train.distillation import Distillation, divergence
 from toolkit.train.entropy_penalty import EntropyPenalty
+from toolkit.train.latent_pruning import LatentPruning
 from toolkit.train.learning_compression import LC
 from toolkit.train.multiplier_search import (
     Found,
@@ -61,6 +62,7 @@ __all__ = [
     "Found",
     "IterableLoader",
     "LC",
+    "LatentPruning",
     "OptimizerSettings",
     "Point",
     "QuantizedDistillation",

@@ -74,14 +74,17 @@ class EntropyPenalty(Callback):
         """Adds the rate."""
         bits = self.bits(trainer.model)
         self._bits = bits.detach()
-        share = 1.0
-        if self.warmup:
-            share = min(trainer.step / (self.warmup * trainer.steps_per_epoch), 1.0)
-        step.terms["rate"] = self.multiplier * share * bits
+        step.terms["rate"] = self.price(trainer) * bits
         if self._has_priors:
             from toolkit.nn import auxiliary_loss
 
             step.terms["auxiliary"] = auxiliary_loss(trainer.model)
+
+    def price(self, trainer: Trainer) -> float:
+        """Nats per bit at this step."""
+        if not self.warmup:
+            return self.multiplier
+        return self.multiplier * min(trainer.step / (self.warmup * trainer.steps_per_epoch), 1.0)
 
     def bits(self, model: nn.Module) -> torch.Tensor:
         """Total bits of ``model`` as the penalty counts them."""

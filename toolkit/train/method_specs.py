@@ -20,6 +20,7 @@ from toolkit.train.callback import Callback
 from toolkit.train.deep_compression import DeepCompression
 from toolkit.train.distillation import Distillation
 from toolkit.train.entropy_penalty import EntropyPenalty
+from toolkit.train.latent_pruning import LatentPruning
 from toolkit.train.learning_compression import LC
 from toolkit.train.named_sources import Source
 from toolkit.train.parameter_rules import compressions_of, settings_of
@@ -45,6 +46,19 @@ class EntropyPenaltyOptions(_Options):
     def built(self, model: nn.Module) -> Callback:
         """The callback."""
         return EntropyPenalty(self.multiplier, warmup=self.warmup, averages=self.averages)
+
+
+class LatentPruningOptions(_Options):
+    """`LatentPruning`, at the price of the ``entropy_penalty`` before it."""
+
+    end: float = Field(gt=0, allow_inf_nan=False)
+    start: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    every: int = Field(default=20, ge=1)
+    decay: float = Field(default=0.99, ge=0, lt=1)
+
+    def built(self, model: nn.Module) -> Callback:
+        """The callback, which finds its penalty among those of the trainer."""
+        return LatentPruning(**self.model_dump())
 
 
 class LCOptions(_Options):
@@ -158,6 +172,7 @@ class MethodSpec(_Options):
     """One method, by its name."""
 
     entropy_penalty: EntropyPenaltyOptions | None = None
+    latent_pruning: LatentPruningOptions | None = None
     lc: LCOptions | None = None
     deep_compression: DeepCompressionOptions | None = None
     distillation: DistillationOptions | None = None
