@@ -81,7 +81,7 @@ class _Fuser:
                 elif node.op_type == "Gather":
                     new = self._lookup(scope, node)
             if new is not None:
-                _replace(node, new)
+                replace_node(node, new)
                 fused += 1
         return fused
 
@@ -92,7 +92,7 @@ class _Fuser:
             for node in scope.nodes:
                 taken = self._place(scope, node) if is_take(node) else None
                 if taken is not None:
-                    _replace(node, _fused(taken.op_type, node, taken, (), {}))
+                    replace_node(node, _fused(taken.op_type, node, taken, (), {}))
 
     def _dequantize(self, scope: Scope, node: Node) -> onnx.NodeProto | None:
         attributes = node.attributes()
@@ -176,7 +176,7 @@ class _Fuser:
         return int(array_of_tensor(tensor, self._folder).reshape(-1)[0])
 
 
-def _replace(node: Node, new: onnx.NodeProto) -> None:
+def replace_node(node: Node, new: onnx.NodeProto) -> None:
     """Put another node in a node's place; its outputs are the same."""
     node.proto.CopyFrom(new)
     node.op_type, node.domain, node.inputs = new.op_type, new.domain, list(new.input)

@@ -30,6 +30,12 @@ LIBRARY_OPS = frozenset(
         "TakeTensor",
         "MatMulPacked",
         "MatMulPackedCodebook",
+        "DecodeMatMul",
+        "DecodeMatMulLookup",
+        "DecodeGemm",
+        "DecodeGemmLookup",
+        "DecodeConv",
+        "DecodeConvLookup",
     }
 )
 """The ops that the shared library registers."""

@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 import onnx
 import onnxruntime
 
-from runtime import graph_fuse, graph_pack, graph_rewrite, session_options
+from runtime import graph_fuse, graph_pack, graph_products, graph_rewrite, session_options
 from runtime.decode_weights import decode_weights
 from runtime.errors import ProviderError
 from runtime.graph_values import DOMAIN
@@ -87,7 +87,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
             _check_providers(wanted, onnxruntime.get_available_providers(), "available")
             _check_gpu(wanted, mode)
         self._toolkit_source = (path_or_bytes, sess_options, mode, dict(kwargs))
-        plan = _plan(path_or_bytes, sess_options, mode)
+        plan = _plan(path_or_bytes, sess_options, mode, _types_of_products(wanted))
         if plan.weights:
             session_options.add_initializers(plan.options, plan.weights)
         super().__init__(plan.model, plan.options, providers, provider_options, **kwargs)
@@ -151,7 +151,21 @@ class _Plan:
     weights: dict[str, Array] = dataclasses.field(default_factory=dict)
 
 
-def _plan(source: Source, sess_options: onnxruntime.SessionOptions | None, mode: Mode) -> _Plan:
+def _types_of_products(wanted: Sequence[str]) -> frozenset[int]:
+    """The types of weights that the providers' own products can be run with from an op."""
+    if set(wanted) <= {"CPUExecutionProvider"}:
+        return graph_products.CPU_TYPES
+    if wanted[0] == "CUDAExecutionProvider":
+        return graph_products.CUDA_TYPES
+    return frozenset()
+
+
+def _plan(
+    source: Source,
+    sess_options: onnxruntime.SessionOptions | None,
+    mode: Mode,
+    product_types: frozenset[int],
+) -> _Plan:
     """Read the model and rewrite it for the mode."""
     with _compressed(source) as content:
         if content is None:
@@ -167,7 +181,7 @@ def _plan(source: Source, sess_options: onnxruntime.SessionOptions | None, mode:
         model = _parse(content)
     if model is None or not _imports_toolkit(model):
         return _Plan(source, sess_options)
-    return _rewrite(model, _folder(source), sess_options, mode)
+    return _rewrite(model, _folder(source), sess_options, mode, product_types)
 
 
 def _rewrite(
@@ -175,6 +189,7 @@ def _rewrite(
     folder: str,
     sess_options: onnxruntime.SessionOptions | None,
     mode: Mode,
+    product_types: frozenset[int],
 ) -> _Plan:
     model = graph_rewrite.prepare(model)
     own = sess_options is None or session_options.can_copy(sess_options, model)
@@ -186,6 +201,7 @@ def _rewrite(
         graph_fuse.fuse(model, folder)
         if mode == "packed":
             graph_pack.pack(model, folder)
+        graph_products.fuse_products(model, product_types)
     else:
         parts = graph_rewrite.cut(model)
         weights = decode_weights(parts, folder, options) if parts is not None else {}

@@ -2,7 +2,8 @@
 """A stand-in for ONNX Runtime's C API, just enough to make and run one custom op of the library.
 
 It runs the kernels that the library registers for the CUDA provider where ONNX Runtime has none:
-tensors are addresses, in the host's or a device's memory, and outputs come from the caller.
+tensors are addresses, in the host's or a device's memory; outputs, scratch memory and the
+provider's own operators come from the caller.
 """
 
 from __future__ import annotations
@@ -46,20 +47,40 @@ class Tensor:
 
 @dataclasses.dataclass
 class Node:
-    """What a kernel is made of: attributes, and the inputs that are constant."""
+    """What a kernel is made of: attributes, the inputs that are constant, the types of the others;
+    and for scratch memory, how the provider allocates and frees."""
 
     attributes: Mapping[str, Any]
     constants: Mapping[int, Tensor]
+    types: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    free: Callable[[int], None] = lambda address: None
+
+    def type_of(self, index: int) -> int | None:
+        constant = self.constants.get(index)
+        return constant.element_type if constant is not None else self.types.get(index)
+
+
+@dataclasses.dataclass
+class Operator:
+    """An operator of the provider that a kernel made."""
+
+    name: str
+    version: int
+    element_type: int
+    attributes: dict[str, Any]
 
 
 @dataclasses.dataclass
 class Run:
-    """What a kernel runs on. `allocate(shape)` gives the address of the output."""
+    """What a kernel runs on. `allocate(shape)` gives the address of the output, `scratch(bytes)`
+    that of scratch memory; `invoke(operator, inputs, output)` runs an operator of the provider."""
 
     inputs: Sequence[Tensor | None]
     allocate: Callable[[tuple[int, ...]], int]
     stream: int = 0
     shape: tuple[int, ...] = ()
+    scratch: Callable[[int], int] | None = None
+    invoke: Callable[[Operator, list[Tensor], Tensor], None] | None = None
 
 
 class RefusedError(Exception):
@@ -194,7 +215,79 @@ class FakeRuntime:
             ctypes.memmove(out, (i64 * rank)(*self._objects[tensor].shape), 8 * rank)
 
         slot(99, None, _p)(done)
+        self._install_operators(slot, write, failed)
         slot(193, _p, _p, _p)(lambda run, out: write(out, _p, self._objects[run].stream))
+
+    def _install_operators(self, slot: Any, write: Any, failed: Any) -> None:
+        """Scratch memory, and operators of the provider."""
+        i32, i64, text = ctypes.c_int, ctypes.c_int64, ctypes.c_char_p
+        kinds = {1: i64, 2: i64, 3: ctypes.c_float}  # of attributes: integer, integers, float
+
+        slot(55, _p, _p, _p)(lambda info, out: write(out, _p, info))
+        for release in (98, 132, 212, 215):
+            slot(release, None, _p)(lambda *_: None)
+        slot(96, None, _p)(lambda value: self._objects.pop(value, None) and None)
+
+        @slot(234, _p, _p, _size, _p)
+        def _type(node: int, index: int, out: int) -> int | None:
+            element_type = self._objects[node].type_of(index)
+            if element_type is None:
+                return failed()
+            return write(out, _p, self.number(Tensor(element_type, (), 0)))
+
+        @slot(85, _p, _p, text, _p)
+        def _real(node: int, name: bytes, out: int) -> int | None:
+            value = self._objects[node].attributes.get(name.decode())
+            return write(out, ctypes.c_float, value) if isinstance(value, float) else failed()
+
+        @slot(87, _p, _p, text, _p, _p)
+        def _text(node: int, name: bytes, out: int | None, size: int) -> int | None:
+            value = self._objects[node].attributes.get(name.decode())
+            if not isinstance(value, str):
+                return failed()
+            if out:
+                ctypes.memmove(out, value.encode() + b"\0", len(value) + 1)
+            return write(size, _size, len(value) + 1)
+
+        slot(278, _p, _p, i32, _p)(lambda node, _, out: write(out, _p, node))
+        slot(77, _p, _p, _p)(lambda allocator, out: write(out, _p, allocator))
+        slot(76, _p, _p, _p)(lambda node, address: self._objects[node].free(address))
+
+        @slot(277, _p, _p, _p, _size, _p)
+        def _scratch(run: int, _memory: int, num_bytes: int, out: int) -> None:
+            write(out, _p, self._objects[run].scratch(num_bytes))
+
+        @slot(49, _p, _p, _p, _size, _p, _size, i32, _p)
+        def _tensor(
+            _memory: int, data: int, _bytes: int, dims: int, rank: int, kind: int, out: int
+        ) -> None:
+            shape = tuple((i64 * rank).from_address(dims))
+            write(out, _p, self.number(Tensor(kind, shape, data)))
+
+        @slot(211, _p, text, _p, i32, i32, _p)
+        def _attribute(name: bytes, data: int, size: int, kind: int, out: int) -> None:
+            if kind in kinds:
+                values = list((kinds[kind] * size).from_address(data))
+                value: Any = values if kind == 2 else values[0]
+            else:
+                value = ctypes.string_at(data, size).decode()
+            write(out, _p, self.number((name.decode(), value)))
+
+        @slot(213, _p, _p, text, text, i32, _p, _p, i32, _p, i32, i32, i32, _p)
+        def _create(
+            _node: int, name: bytes, _domain: bytes, version: int, _names: int, types: int,
+            _num: int, attributes: int, count: int, _inputs: int, _outputs: int, out: int,
+        ) -> None:  # fmt: skip
+            given = (_p * count).from_address(attributes) if count else ()
+            values = dict(self._objects[each] for each in given)
+            kind = i32.from_address(types).value
+            write(out, _p, self.number(Operator(name.decode(), version, kind, values)))
+
+        @slot(214, _p, _p, _p, _p, i32, _p, i32)
+        def _invoke(run: int, op: int, inputs: int, count: int, outputs: int, _: int) -> None:
+            given = [self._objects[each] for each in (_p * count).from_address(inputs)]
+            output = self._objects[_p.from_address(outputs).value]
+            self._objects[run].invoke(self._objects[op], given, output)
 
     @contextlib.contextmanager
     def kernel(self, name: str, provider: str, node: Node) -> Iterator[Callable[[Run], Run]]:

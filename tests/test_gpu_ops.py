@@ -59,12 +59,18 @@ def test_every_op_has_a_kernel_for_cuda() -> None:
         assert {name for name, provider in runtime.ops if provider == CUDA} >= LIBRARY_OPS
 
 
+DECODERS = ["DecodeWide", "DecodeTensor", "DecodeDequantize", "DecodeLookup"]
+PRODUCTS = [f"Decode{op}{kind}" for op in ("MatMul", "Gemm", "Conv") for kind in ("", "Lookup")]
+
+
 @needs_cuda_code
 @pytest.mark.skipif(examine().num_devices > 0, reason="there is a GPU")
-@pytest.mark.parametrize("op", ["DecodeWide", "DecodeTensor", "DecodeDequantize", "DecodeLookup"])
+@pytest.mark.parametrize("op", [*DECODERS, *PRODUCTS])
 def test_without_a_gpu_the_kernels_are_refused_with_a_reason(op: str) -> None:
     blob = np.array(encode_wide([laplace((1, 40, 24), 5)]))
     node = dequantise_node(blob, [40, 24])
+    if op in PRODUCTS:
+        node = Node(node.attributes, {1: node.constants[0]}, {0: FLOAT, 2: FLOAT})
     with (
         fake_runtime() as runtime,
         pytest.raises(RefusedError, match=r"driver|device"),

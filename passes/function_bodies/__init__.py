@@ -18,6 +18,7 @@ from passes.function_bodies.decode_dequantize import decode_dequantize
 from passes.function_bodies.decode_fixed import decode_fixed
 from passes.function_bodies.decode_huffman import decode_huffman
 from passes.function_bodies.decode_lookup import decode_lookup
+from passes.function_bodies.decode_product import decode_product
 from passes.function_bodies.decode_tensor import decode_tensor
 from passes.function_bodies.decode_wide import decode_wide
 from passes.function_bodies.join_float import join_float, join_half
@@ -48,7 +49,13 @@ _BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
     "WideHead": wide_head,
     "WideTensor": wide_tensor,
 }
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+for _name in _PRODUCTS:
+    _BODIES[f"Decode{_name}"] = partial(decode_product, operator=_name)
+    _BODIES[f"Decode{_name}Lookup"] = partial(decode_product, operator=_name, lookup=True)
 _CALLS: dict[str, tuple[str, ...]] = {
+    **{f"Decode{name}": ("DecodeDequantize",) for name in _PRODUCTS},
+    **{f"Decode{name}Lookup": ("DecodeLookup",) for name in _PRODUCTS},
     "DecodeDequantize": ("WideTensor",),
     "DecodeLookup": ("WideTensor",),
     "DecodeTensor": ("WideTensor",),
@@ -67,7 +74,8 @@ def function_bodies(
     Args:
         names: operators of the toolkit's domain.
         opset: the model's opset of the standard domain, 13 or more.
-        zero_points: DecodeDequantize nodes have a third input.
+        zero_points: nodes of DecodeDequantize, and of the products with such weights, have a zero
+            point.
         trellis: there are blobs with trellis sets (FORMAT.md 2.9).
 
     Raises:
@@ -87,6 +95,10 @@ def function_bodies(
             open_names += _CALLS.get(name, ())
     bodies: dict[str, Callable[[int], onnx.FunctionProto]] = _BODIES | {
         "DecodeDequantize": partial(decode_dequantize, zero_point=zero_points),
+        **{
+            f"Decode{name}": partial(decode_product, operator=name, zero_point=zero_points)
+            for name in _PRODUCTS
+        },
         "DecodeWide": partial(decode_wide, trellis=trellis),
         "DecodeWide16": partial(decode_wide, wide=True, trellis=trellis),
     }

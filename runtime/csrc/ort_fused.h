@@ -10,8 +10,11 @@ namespace toolkit::ort {
 // The blob, which tensor of it, and the shape it gets.
 class TensorOfBlob {
  public:
-  explicit TensorOfBlob(const KernelInfo& info)
-      : blob(info), tensor(info.integer("tensor")), shape(info.integers("shape")), count(element_count(shape)) {
+  explicit TensorOfBlob(const KernelInfo& info, size_t blob_input = 0)
+      : blob(info, blob_input),
+        tensor(info.integer("tensor")),
+        shape(info.integers("shape")),
+        count(element_count(shape)) {
     if (blob.constant() != nullptr) check(*blob.constant());
   }
 
@@ -51,6 +54,34 @@ inline void infer_floats(ShapeContext& shapes) {
   float_bytes(type);
   shapes.set_output(type, shapes.integers("shape"));
 }
+
+// The ops DecodeDequantize and DecodeLookup, by the weight that they decode:
+// blob uint16 [n], scale float32 or float16 [, zero_point int8 or int16 of scale's shape] -> scale's type, [shape],
+// where the attributes tensor, shape, axis (1) and block_size (0) mean what they mean in DequantizeLinear; and blob
+// uint16 [n], codebook float32 or float16 [entries] -> codebook[symbol + offset], codebook's type, [shape].
+//
+// A weight class W has
+//   kInputs                                                inputs from the blob on
+//   W(const KernelInfo&, size_t blob_input, int threads)   the blob is that input, what it is decoded by follows it
+//   const Shape& shape() const
+//   ElementType type(const KernelContext&) const           of its values
+//   void check(const KernelContext&) const                 throws where the inputs of the run do not fit
+//   void write(const KernelContext&, void* out) const      decodes it
+template <class Weight>
+class DecodeWeight {
+ public:
+  DecodeWeight(const KernelInfo& info, int threads) : weight_(info, 0, threads) {}
+
+  void compute(KernelContext& context) const {
+    weight_.check(context);
+    weight_.write(context, context.output(weight_.shape()));
+  }
+
+  static void infer(ShapeContext& shapes) { infer_floats(shapes); }
+
+ private:
+  Weight weight_;
+};
 
 // How a scale of DecodeDequantize lies along the tensor: scale j of `count` belongs to the flat indices i with
 // (i / inner) % count = j; where block > 0, blocks of the axis of this length have one scale each.

@@ -2,15 +2,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ort_kernel.h"
 
+#include <algorithm>
 #include <atomic>
 
 namespace toolkit::ort {
 namespace {
 
 std::atomic<const OrtApi*> g_api{nullptr};
+std::atomic<const OrtApiBase*> g_base{nullptr};
+std::atomic<uint64_t> g_next_symbol{0};  // of dimensions that have no name
+constexpr size_t kMaxText = 64;          // characters of an attribute
 
 struct InfoRelease {
   void operator()(OrtTensorTypeAndShapeInfo* info) const { ReleaseTensorTypeAndShape::call(api(), info); }
+};
+struct TypeRelease {
+  void operator()(OrtTypeInfo* info) const { ReleaseTypeInfo::call(api(), info); }
 };
 using InfoPointer = std::unique_ptr<OrtTensorTypeAndShapeInfo, InfoRelease>;
 
@@ -33,7 +40,12 @@ Shape dimensions(const OrtTensorTypeAndShapeInfo* info) {
 
 const OrtApi* api() { return g_api.load(std::memory_order_relaxed); }
 
-void set_api(const OrtApi* table) { g_api.store(table, std::memory_order_relaxed); }
+void set_api(const OrtApi* table, const OrtApiBase* base) {
+  g_api.store(table, std::memory_order_relaxed);
+  g_base.store(base, std::memory_order_relaxed);
+}
+
+bool has_version(uint32_t version) { return g_base.load(std::memory_order_relaxed)->GetApi(version) != nullptr; }
 
 void check(OrtStatus* status) {
   if (status == nullptr) return;
@@ -105,6 +117,37 @@ Shape KernelInfo::integers(const char* name) const {
   return values;
 }
 
+Shape KernelInfo::integers_or_none(const char* name) const {
+  size_t count = 0;
+  if (!succeeded(KernelInfoGetInt64Array::call(api(), info_, name, nullptr, &count)) || count == 0) return {};
+  return integers(name);
+}
+
+float KernelInfo::real(const char* name, float fallback) const {
+  float value = fallback;
+  return succeeded(KernelInfoGetFloat::call(api(), info_, name, &value)) ? value : fallback;
+}
+
+std::string KernelInfo::text(const char* name) const {
+  size_t size = 0;
+  if (!succeeded(KernelInfoGetString::call(api(), info_, name, nullptr, &size)) || size < 2) return "";
+  std::string value(size, '\0');
+  check(KernelInfoGetString::call(api(), info_, name, value.data(), &size));
+  value.resize(size - 1);
+  return value;
+}
+
+ElementType KernelInfo::input_type(size_t index) const {
+  OrtTypeInfo* raw = nullptr;
+  if (!succeeded(KernelInfoInputTypeInfo::call(api(), info_, index, &raw)) || raw == nullptr) return kUndefined;
+  const std::unique_ptr<OrtTypeInfo, TypeRelease> info(raw);
+  const OrtTensorTypeAndShapeInfo* tensor = nullptr;  // part of info
+  check(CastTypeInfoToTensorInfo::call(api(), raw, &tensor));
+  int type = kUndefined;
+  if (tensor != nullptr) check(GetTensorElementType::call(api(), tensor, &type));
+  return static_cast<ElementType>(type);
+}
+
 TensorView KernelInfo::constant_input(size_t index) const {
   int is_constant = 0;
   const OrtValue* value = nullptr;
@@ -126,11 +169,15 @@ TensorView KernelContext::input(size_t index) const {
   return view_of(value);
 }
 
-void* KernelContext::output(const Shape& shape) const {
+OrtValue* KernelContext::output_value(const Shape& shape) const {
   OrtValue* value = nullptr;
   check(KernelContextGetOutput::call(api(), context_, 0, shape.data(), shape.size(), &value));
+  return value;
+}
+
+void* KernelContext::output(const Shape& shape) const {
   void* data = nullptr;
-  check(GetTensorMutableData::call(api(), value, &data));
+  check(GetTensorMutableData::call(api(), output_value(shape), &data));
   return data;
 }
 
@@ -154,10 +201,42 @@ Shape ShapeContext::input_shape(size_t index) const {
   return dimensions(info);
 }
 
+std::vector<std::string> ShapeContext::input_symbols(size_t index) const {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  check(ShapeInferInputTypeShape::call(api(), context_, index, &info));
+  std::vector<const char*> names(dimensions(info).size(), "");
+  if (!names.empty()) check(GetSymbolicDimensions::call(api(), info, names.data(), names.size()));
+  return {names.begin(), names.end()};
+}
+
 const OrtOpAttr* ShapeContext::attribute(const char* name) const {
   const OrtOpAttr* attribute = nullptr;
   check(ShapeInferGetAttribute::call(api(), context_, name, &attribute));
   return attribute;
+}
+
+const OrtOpAttr* ShapeContext::attribute_or_none(const char* name) const {
+  const OrtOpAttr* attribute = nullptr;
+  return succeeded(ShapeInferGetAttribute::call(api(), context_, name, &attribute)) ? attribute : nullptr;
+}
+
+int64_t ShapeContext::integer(const char* name, int64_t fallback) const {
+  return attribute_or_none(name) == nullptr ? fallback : integer(name);
+}
+
+Shape ShapeContext::integers_or_none(const char* name) const {
+  return attribute_or_none(name) == nullptr ? Shape() : integers(name);
+}
+
+std::string ShapeContext::text(const char* name) const {
+  const OrtOpAttr* const found = attribute_or_none(name);
+  if (found == nullptr) return "";
+  std::string value(kMaxText, '\0');
+  size_t needed = 0;
+  check(ReadOpAttr::call(api(), found, kAttributeString, value.data(), value.size(), &needed));
+  value.resize(needed);
+  while (!value.empty() && value.back() == '\0') value.pop_back();
+  return value;
 }
 
 int64_t ShapeContext::integer(const char* name) const {
@@ -176,12 +255,26 @@ Shape ShapeContext::integers(const char* name) const {
   return values;
 }
 
-void ShapeContext::set_output(ElementType type, const Shape& shape) const {
+void ShapeContext::set_output(ElementType type, const Shape& shape) const { set_output(type, shape, {}); }
+
+void ShapeContext::set_output(ElementType type, const Shape& shape, const std::vector<int>& origins) const {
   OrtTensorTypeAndShapeInfo* raw = nullptr;
   check(CreateTensorTypeAndShape::call(api(), &raw));
   const InfoPointer info(raw);
   check(SetTensorElementType::call(api(), raw, type));
   check(SetDimensions::call(api(), raw, shape.data(), shape.size()));
+  if (std::find(shape.begin(), shape.end(), -1) != shape.end()) {
+    const std::vector<std::string> symbols = input_symbols(0);
+    std::vector<std::string> names(shape.size());
+    std::vector<const char*> pointers(shape.size(), "");
+    for (size_t i = 0; i < shape.size(); ++i) {
+      if (shape[i] != -1) continue;
+      if (i < origins.size() && origins[i] >= 0) names[i] = symbols[static_cast<size_t>(origins[i])];
+      if (names[i].empty()) names[i] = "toolkit_" + std::to_string(g_next_symbol.fetch_add(1));
+      pointers[i] = names[i].c_str();
+    }
+    check(SetSymbolicDimensions::call(api(), raw, pointers.data(), pointers.size()));
+  }
   check(ShapeInferSetOutput::call(api(), context_, 0, raw));
 }
 

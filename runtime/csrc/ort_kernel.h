@@ -24,7 +24,9 @@ namespace toolkit::ort {
 
 // The API of the runtime that loaded this library; set once by RegisterCustomOps before any op can run.
 const OrtApi* api();
-void set_api(const OrtApi* table);
+void set_api(const OrtApi* table, const OrtApiBase* base);
+// Whether that runtime has the slots of a version.
+bool has_version(uint32_t version);
 
 inline constexpr size_t kMaxRank = 32;
 
@@ -74,8 +76,13 @@ class KernelInfo {
   std::string node_name() const;
   int64_t integer(const char* name) const;                    // throws where absent
   int64_t integer(const char* name, int64_t fallback) const;  // fallback where absent
+  float real(const char* name, float fallback) const;         // fallback where absent
+  std::string text(const char* name) const;                   // empty where absent
   Shape integers(const char* name) const;                     // throws where absent
+  Shape integers_or_none(const char* name) const;             // empty where absent
   TensorView constant_input(size_t index) const;              // empty unless the input is a constant initializer
+  ElementType input_type(size_t index) const;                 // kUndefined where the node leaves it out
+  const OrtKernelInfo* get() const { return info_; }
 
  private:
   const OrtKernelInfo* info_;
@@ -87,7 +94,9 @@ class KernelContext {
   size_t input_count() const;
   TensorView input(size_t index) const;  // empty where an optional input is absent
   void* output(const Shape& shape) const;
+  OrtValue* output_value(const Shape& shape) const;
   void* stream() const;  // of an op on CUDA: a cudaStream_t
+  OrtKernelContext* get() const { return context_; }
 
  private:
   OrtKernelContext* context_;
@@ -97,18 +106,26 @@ class ShapeContext {
  public:
   explicit ShapeContext(OrtShapeInferContext* context) : context_(context) {}
   ElementType input_type(size_t index) const;
-  Shape input_shape(size_t index) const;  // -1 for an unknown dimension
+  Shape input_shape(size_t index) const;                       // -1 for an unknown dimension
+  std::vector<std::string> input_symbols(size_t index) const;  // names of unknown dimensions, else empty
   int64_t integer(const char* name) const;
+  int64_t integer(const char* name, int64_t fallback) const;  // fallback where absent
+  std::string text(const char* name) const;                   // empty where absent
   Shape integers(const char* name) const;
+  Shape integers_or_none(const char* name) const;  // empty where absent
   void set_output(ElementType type, const Shape& shape) const;
+  // ONNX Runtime takes two dimensions of -1 for equal, and would share the memory of tensors that differ. So each one
+  // must have a name: that of the dimension of input 0 that `origins` gives for it, or where that is -1 one of its own.
+  void set_output(ElementType type, const Shape& shape, const std::vector<int>& origins) const;
 
  private:
   const OrtOpAttr* attribute(const char* name) const;
+  const OrtOpAttr* attribute_or_none(const char* name) const;
   OrtShapeInferContext* context_;
 };
 
-// Where an op's kernel runs. On CUDA the blob, input 0 of a decoder, stays in the host's memory, from where the kernel
-// copies it to the device once; all other inputs and the output are the device's.
+// Where an op's kernel runs. On CUDA the blob of a decoder stays in the host's memory, from where the kernel copies it
+// to the device once; all other inputs and the output are the device's.
 enum class Provider { kCpu, kCuda };
 inline constexpr int kHostInput = -2, kDefaultMemory = 0;  // OrtMemType
 
@@ -119,7 +136,7 @@ struct Signature {
   std::vector<std::pair<ElementType, Characteristic>> inputs;
   ElementType output;
   Provider provider = Provider::kCpu;
-  bool blob_on_host = false;  // on CUDA: whether input 0 stays in the host's memory
+  int host_input = -1;  // on CUDA: which input stays in the host's memory
 };
 
 // An op of the domain: what ONNX Runtime sees, and behind it what the callbacks need.
@@ -152,7 +169,7 @@ std::unique_ptr<Op> make_op(Signature signature, int threads) {
   };
   op->GetOutputCharacteristic = [](const OrtCustomOp*, size_t) -> int { return kRequired; };
   op->GetInputMemoryType = [](const OrtCustomOp* base, size_t index) -> int {
-    return index == 0 && static_cast<const Op*>(base)->signature.blob_on_host ? kHostInput : kDefaultMemory;
+    return static_cast<int>(index) == static_cast<const Op*>(base)->signature.host_input ? kHostInput : kDefaultMemory;
   };
   op->GetVariadicInputMinArity = [](const OrtCustomOp*) { return 1; };
   op->GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 1; };
@@ -198,8 +215,10 @@ void add_small_ops(OpList& ops, int threads);
 void add_take_ops(OpList& ops, int threads);
 void add_join_ops(OpList& ops, int threads);
 void add_packed_ops(OpList& ops, int threads);
+void add_product_ops(OpList& ops, int threads);
 // The same ops for CUDA, where the library has CUDA code.
 void add_cuda_ops(OpList& ops, int threads);
+void add_cuda_product_ops(OpList& ops, int threads);
 
 }  // namespace toolkit::ort
 

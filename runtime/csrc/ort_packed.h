@@ -3,6 +3,8 @@
 #ifndef TOOLKIT_ORT_PACKED_H
 #define TOOLKIT_ORT_PACKED_H
 
+#include <numeric>
+
 #include "cuda/cuda_api.h"
 #include "ort_reader.h"
 
@@ -54,8 +56,10 @@ class PackedNode {
 
   static void infer(ShapeContext& shapes) {
     Shape shape = shapes.input_shape(0);
+    std::vector<int> origins(shape.size());
+    std::iota(origins.begin(), origins.end(), 0);
     if (!shape.empty()) shape.back() = shapes.integer("N");
-    shapes.set_output(kFloat16, shape);
+    shapes.set_output(kFloat16, shape, origins);
   }
 
  private:

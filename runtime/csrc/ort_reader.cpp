@@ -60,8 +60,8 @@ tk_wide_tensor_info Reader::tensor(int64_t index) const {
   return tensor;
 }
 
-BlobInput::BlobInput(const KernelInfo& info) {
-  const TensorView blob = info.constant_input(0);
+BlobInput::BlobInput(const KernelInfo& info, size_t input) : input_(input) {
+  const TensorView blob = info.constant_input(input);
   if (!blob) return;
   check_blob(blob);
   reader_ = shared_reader(blob.as<uint16_t>(), blob.count);
@@ -69,7 +69,7 @@ BlobInput::BlobInput(const KernelInfo& info) {
 
 ReaderPointer BlobInput::open(const KernelContext& context) const {
   if (reader_ != nullptr) return reader_;
-  const TensorView blob = context.input(0);
+  const TensorView blob = context.input(input_);
   check_blob(blob);
   return std::make_shared<const Reader>(blob.as<uint16_t>(), blob.count);
 }

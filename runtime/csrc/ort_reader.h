@@ -36,15 +36,17 @@ class Reader {
 
 using ReaderPointer = std::shared_ptr<const Reader>;
 
-// The reader of input 0 of a kernel. Where the blob is a constant initializer, it is checked and opened when the
-// kernel is made, so that a bad blob is refused at session creation; otherwise it is opened at each run.
+// The reader of the blob that is an input of a kernel. Where the blob is a constant initializer, it is checked and
+// opened when the kernel is made, so that a bad blob is refused at session creation; otherwise it is opened at each
+// run.
 class BlobInput {
  public:
-  explicit BlobInput(const KernelInfo& info);
+  explicit BlobInput(const KernelInfo& info, size_t input = 0);
   ReaderPointer open(const KernelContext& context) const;
   const Reader* constant() const { return reader_.get(); }  // null unless the blob is constant
 
  private:
+  size_t input_;
   ReaderPointer reader_;
 };
 

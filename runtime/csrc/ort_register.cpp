@@ -40,8 +40,10 @@ OrtCustomOpDomain* make_domain(int threads) {
   add_take_ops(ops, threads);
   add_join_ops(ops, threads);
   add_packed_ops(ops, threads);
+  add_product_ops(ops, threads);
 #if defined(TOOLKIT_HAS_CUDA)
   add_cuda_ops(ops, threads);
+  add_cuda_product_ops(ops, threads);
 #endif
   OrtCustomOpDomain* domain = nullptr;
   check(CreateCustomOpDomain::call(api(), kDomain, &domain));
@@ -80,6 +82,6 @@ extern "C" TK_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const
                   kFirstRelease, base->GetVersionString());
     return CreateStatus::call(oldest, kFail, text);
   }
-  set_api(table);
+  set_api(table, base);
   return guarded([&] { check(AddCustomOpDomain::call(api(), options, domain_for(wanted_threads(options)))); });
 }

@@ -37,6 +37,7 @@ class DeviceArray:
     Attributes:
         address: in the device's memory.
         nbytes: its size.
+        memory: torch's tensor of bytes.
     """
 
     def __init__(self, num_bytes: int, offset: int = 0) -> None:
@@ -45,6 +46,7 @@ class DeviceArray:
         self._memory = torch.full((num_bytes + offset,), 0xA5, dtype=torch.uint8, device="cuda")
         self._offset = offset
         self.address = self._memory.data_ptr() + offset
+        self.memory = self._memory[offset:]
         self.nbytes = num_bytes
 
     @classmethod

@@ -44,7 +44,8 @@ def run(
         outputs.append(DeviceArray(int(np.prod(shape)) * np.dtype(dtype).itemsize))
         return outputs[-1].address
 
-    node = Node(attributes, {0: tensors[0]} if blob else {})
+    types = {index: tensor.element_type for index, tensor in enumerate(tensors)}
+    node = Node(attributes, {0: tensors[0]} if blob else {}, types)
     with fake_runtime() as runtime, runtime.kernel(op, CUDA, node) as kernel:
         for _ in range(runs):
             done = kernel(Run(tensors, allocate))

@@ -7,9 +7,8 @@
 #include <algorithm>
 
 #include "blob_frame.h"
-#include "cuda_api.h"
 #include "device_memory.h"
-#include "ort_fused.h"
+#include "device_weights.h"
 #include "ort_packed.h"
 #include "ort_take.h"
 
@@ -17,61 +16,6 @@ namespace toolkit::ort {
 namespace {
 
 using cuda::DeviceBuffer;
-
-void check_device(int32_t status, const std::string& what) {
-  if (status == TK_ERR_NO_DEVICE || status == TK_ERR_DEVICE_MEMORY || status == TK_ERR_DEVICE)
-    throw std::runtime_error(what + ": " + tk_status_text(status) + " (" + tk_cuda_problem() + ")");
-  check_codec(status, what);
-}
-
-int current_device() {
-  int device = 0;
-  cuda::check(cudaGetDevice(&device), "asking for the current device");
-  return device;
-}
-
-// A decoder on the device that the session uses.
-class DeviceSource {
- public:
-  DeviceSource(const Reader* reader, int64_t tensor, const std::string& name) : name_(name) {
-    if (reader == nullptr) throw std::runtime_error("on CUDA the blob must be a constant initializer");
-    check_device(tk_cuda_open(reader->get(), tensor, current_device(), -1, &decoder_), name_);
-    try {
-      verify(*reader, tensor);
-    } catch (...) {
-      tk_cuda_close(decoder_);
-      throw;
-    }
-  }
-  ~DeviceSource() { tk_cuda_close(decoder_); }
-  DeviceSource(const DeviceSource&) = delete;
-  DeviceSource& operator=(const DeviceSource&) = delete;
-
-  // Also throws where a run before met a symbol outside the codebook.
-  void decode(const KernelContext& context, const tk_output& output, void* out, int64_t num_bytes) const {
-    check_device(tk_cuda_decoded(decoder_), name_ + " in an earlier run");
-    check_device(tk_cuda_decode(decoder_, &output, out, num_bytes, context.stream()), name_);
-  }
-
- private:
-  void verify(const Reader& reader, int64_t tensor) const {
-    const int64_t size = reader.info().wide ? 2 : 1;
-    tk_output output{};
-    output.inner = 1;
-    int64_t count = reader.info().num_lanes * reader.info().num_steps;
-    if (tensor >= 0) {
-      const tk_wide_tensor_info info = reader.tensor(tensor);
-      count = output.num_values = info.a * info.b * info.c;
-    }
-    const DeviceBuffer scratch(static_cast<size_t>(count * size));
-    check_device(tk_cuda_decode(decoder_, &output, scratch.as<void>(), count * size, nullptr), name_);
-    cuda::check(cudaStreamSynchronize(nullptr), "waiting for the device");
-    check_device(tk_cuda_decoded(decoder_), name_);
-  }
-
-  std::string name_;
-  tk_cuda_decoder* decoder_ = nullptr;
-};
 
 template <ElementType kSymbol>
 void check_width(const Reader* reader, const char* narrow, const char* wide) {
@@ -90,7 +34,7 @@ class DecodeWide {
     const int64_t bytes = info.num_lanes * info.num_steps * (kSymbol == kInt16 ? 2 : 1);
     tk_output output{};
     output.inner = 1;
-    source_.decode(context, output, context.output({info.num_lanes, info.num_steps}), bytes);
+    source_.decode(context.stream(), output, context.output({info.num_lanes, info.num_steps}), bytes);
   }
 
   static void infer(ShapeContext& /*shapes*/) {}
@@ -114,7 +58,7 @@ class DecodeTensor {
     tk_output output{};
     output.inner = 1;
     output.num_values = of_.count;
-    source_.decode(context, output, context.output(of_.shape), of_.count * (kSymbol == kInt16 ? 2 : 1));
+    source_.decode(context.stream(), output, context.output(of_.shape), of_.count * (kSymbol == kInt16 ? 2 : 1));
   }
 
   static void infer(ShapeContext& shapes) { shapes.set_output(kSymbol, shapes.integers("shape")); }
@@ -126,70 +70,6 @@ class DecodeTensor {
   }
 
   TensorOfBlob of_;
-  DeviceSource source_;
-};
-
-class DecodeDequantize {
- public:
-  DecodeDequantize(const KernelInfo& info, int /*threads*/)
-      : of_(info),
-        axis_(info.integer("axis", 1)),
-        block_(info.integer("block_size", 0)),
-        source_(of_.blob.constant(), of_.tensor, of_.name()) {
-    if (block_ < 0) throw std::runtime_error("block_size is negative");
-  }
-
-  void compute(KernelContext& context) const {
-    const TensorView scale = context.input(1), zero_point = context.input(2);
-    const int64_t bytes = of_.count * float_bytes(scale.type);
-    if (zero_point && zero_point.shape != scale.shape) throw std::runtime_error("zero_point and scale differ in shape");
-    if (zero_point && zero_point.type != kInt8 && zero_point.type != kInt16)
-      throw std::runtime_error("zero_point must be int8 or int16");
-    const ScalePlace place = place_scales(of_.shape, scale.shape, scale.count, axis_, block_);
-    tk_output output{};
-    output.kind = output.scale_type = scale.type;
-    output.scales = scale.data;
-    output.zero_type = zero_point ? zero_point.type : kUndefined;
-    output.zero_points = zero_point ? zero_point.data : nullptr;
-    output.num_scales = scale.count;
-    output.inner = place.inner;
-    output.length = place.length;
-    output.block = place.block;
-    output.num_values = of_.count;
-    source_.decode(context, output, context.output(of_.shape), bytes);
-  }
-
-  static void infer(ShapeContext& shapes) { infer_floats(shapes); }
-
- private:
-  TensorOfBlob of_;
-  int64_t axis_, block_;
-  DeviceSource source_;
-};
-
-class DecodeLookup {
- public:
-  DecodeLookup(const KernelInfo& info, int /*threads*/)
-      : of_(info), offset_(info.integer("offset", 0)), source_(of_.blob.constant(), of_.tensor, of_.name()) {}
-
-  void compute(KernelContext& context) const {
-    const TensorView codebook = context.input(1);
-    if (codebook.shape.size() != 1) throw std::runtime_error("codebook must have one dimension");
-    const int64_t size = float_bytes(codebook.type);
-    tk_output output{};
-    output.kind = size == 4 ? 33 : 32;
-    output.codebook = codebook.data;
-    output.num_entries = codebook.count;
-    output.offset = offset_;
-    output.num_values = of_.count;
-    source_.decode(context, output, context.output(of_.shape), of_.count * size);
-  }
-
-  static void infer(ShapeContext& shapes) { infer_floats(shapes); }
-
- private:
-  TensorOfBlob of_;
-  int64_t offset_;
   DeviceSource source_;
 };
 
@@ -317,27 +197,27 @@ using Inputs = std::vector<std::pair<ElementType, Characteristic>>;
 void add_cuda_ops(OpList& ops, int threads) {
   const std::pair<ElementType, Characteristic> blob{kUint16, kRequired}, any{kUndefined, kRequired};
   const auto decoder = [&](const char* name, Inputs inputs, ElementType output) {
-    return Signature{name, std::move(inputs), output, Provider::kCuda, true};
+    return Signature{name, std::move(inputs), output, Provider::kCuda, 0};
   };
   const auto on_device = [&](const char* name, Inputs inputs) {
-    return Signature{name, std::move(inputs), kUndefined, Provider::kCuda, false};
+    return Signature{name, std::move(inputs), kUndefined, Provider::kCuda};
   };
   ops.push_back(make_op<DecodeWide<kInt8>>(decoder("DecodeWide", {blob}, kInt8), threads));
   ops.push_back(make_op<DecodeWide<kInt16>>(decoder("DecodeWide16", {blob}, kInt16), threads));
   ops.push_back(make_op<DecodeTensor<kInt8>>(decoder("DecodeTensor", {blob}, kInt8), threads));
   ops.push_back(make_op<DecodeTensor<kInt16>>(decoder("DecodeTensor16", {blob}, kInt16), threads));
-  ops.push_back(make_op<DecodeDequantize>(decoder("DecodeDequantize", {blob, any, {kUndefined, kOptional}}, kUndefined),
-                                          threads));
-  ops.push_back(make_op<DecodeLookup>(decoder("DecodeLookup", {blob, any}, kUndefined), threads));
+  ops.push_back(make_op<DecodeWeight<DeviceDequantizedWeight>>(
+      decoder("DecodeDequantize", {blob, any, {kUndefined, kOptional}}, kUndefined), threads));
+  ops.push_back(make_op<DecodeWeight<DeviceLookedUpWeight>>(decoder("DecodeLookup", {blob, any}, kUndefined), threads));
   ops.push_back(make_op<DecodeSmall<kCoderAdaptive>>(decoder("DecodeAdaptive", {blob}, kInt16), threads));
   ops.push_back(make_op<DecodeSmall<kCoderHuffman>>(decoder("DecodeHuffman", {blob}, kInt16), threads));
   ops.push_back(make_op<DecodeSmall<kCoderFixed>>(decoder("DecodeFixed", {blob}, kInt16), threads));
   ops.push_back(make_op<TakeTensor<DeviceCopy>>(on_device("TakeTensor", {any}), threads));
   ops.push_back(make_op<TakeRange<DeviceCopy>>(on_device("TakeRange", {any}), threads));
-  ops.push_back(make_op<MatMulPacked<false>>(
-      Signature{"MatMulPacked", packed_inputs(), kFloat16, Provider::kCuda, false}, threads));
+  ops.push_back(
+      make_op<MatMulPacked<false>>(Signature{"MatMulPacked", packed_inputs(), kFloat16, Provider::kCuda}, threads));
   ops.push_back(make_op<MatMulPacked<true>>(
-      Signature{"MatMulPackedCodebook", packed_inputs(), kFloat16, Provider::kCuda, false}, threads));
+      Signature{"MatMulPackedCodebook", packed_inputs(), kFloat16, Provider::kCuda}, threads));
   const std::pair<ElementType, Characteristic> plane0{kInt8, kRequired}, plane{kUint8, kRequired};
   ops.push_back(make_op<JoinPlanes>(on_device("JoinFloat", {plane0, plane, plane, plane}), threads));
   ops.push_back(make_op<JoinPlanes>(on_device("JoinHalf", {plane0, plane}), threads));

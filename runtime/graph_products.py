@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stream mode: a product whose weight is decoded for it alone becomes one node that does both.
+
+Rewritten are, in a model that `graph_fuse` has fused,
+
+    MatMul(x, w)          -> DecodeMatMul, DecodeMatMulLookup    w [inputs, outputs]
+    Gemm(x, w[, bias])    -> DecodeGemm, DecodeGemmLookup
+    Conv(x, w[, bias])    -> DecodeConv, DecodeConvLookup        w of 3 dimensions or more
+
+with `w = DecodeDequantize(...)` or `DecodeLookup(...)` made in the same graph and read by nothing
+else, of a type that the provider multiplies. The weight then lives for the time of the product, in
+whatever order ONNX Runtime runs the nodes. All other weights keep their own node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import onnx
+from onnx import TensorProto
+
+from runtime.graph_fuse import replace_node
+from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, scan
+
+_SUFFIXES = {"DecodeDequantize": "", "DecodeLookup": "Lookup"}
+_NUM_TABLES = {"DecodeDequantize": 2, "DecodeLookup": 1}  # inputs behind the blob
+_SAME = (b"SAME_UPPER", b"SAME_LOWER")
+
+CPU_TYPES = frozenset({TensorProto.FLOAT})
+"""Types that the CPU provider multiplies without a cast."""
+CUDA_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
+"""Types that the CUDA provider multiplies."""
+
+
+def fuse_products(model: onnx.ModelProto, types: Collection[int]) -> int:
+    """Fuse decoding and products in the whole model.
+
+    Args:
+        model: a model that `graph_fuse.fuse` has fused, which is changed.
+        types: element types of weights whose products are rewritten.
+
+    Returns:
+        How many products were fused.
+    """
+    root = scan(model.graph, overridable=model.ir_version >= 4)
+    uses = count_uses(root)
+    fused = 0
+    for scope in root.walk():
+        for node in scope.nodes:
+            new = _fused(scope, node, uses, types)
+            if new is not None:
+                replace_node(node, new)
+                fused += 1
+    drop_unused(root)
+    return fused
+
+
+def _fused(
+    scope: Scope, node: Node, uses: Counter[str], types: Collection[int]
+) -> onnx.NodeProto | None:
+    """Return the node that takes the place of a product; None where it stays."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm", "Conv"):
+        return None
+    weight = node.inputs[1]
+    decode = scope.producers.get(weight)
+    if decode is None or uses[weight] != 1 or node.inputs[0] == weight:
+        return None
+    if decode.domain != DOMAIN or decode.op_type not in _SUFFIXES:
+        return None
+    rank = len(decode.attributes()["shape"])
+    if not (rank > 2 and _has_known_pads(node) if node.op_type == "Conv" else rank == 2):
+        return None
+    if _type_of(scope, decode.inputs[1]) not in types:
+        return None
+    inputs = [node.inputs[0], *decode.inputs]
+    bias = node.inputs[2] if len(node.inputs) > 2 else ""
+    if bias:
+        inputs += [""] * (2 + _NUM_TABLES[decode.op_type] - len(inputs)) + [bias]
+    made = onnx.NodeProto(
+        op_type=f"Decode{node.op_type}{_SUFFIXES[decode.op_type]}",
+        domain=DOMAIN,
+        name=node.label,
+        input=inputs,
+        output=node.outputs,
+    )
+    made.attribute.extend(decode.proto.attribute)
+    made.attribute.extend(node.proto.attribute)
+    return made
+
+
+def _has_known_pads(node: Node) -> bool:
+    """Whether the op knows the output's size: ONNX does not say it for dilated SAME pads."""
+    attributes = node.attributes()
+    dilated = any(size != 1 for size in attributes.get("dilations", ()))
+    return not (dilated and attributes.get("auto_pad") in _SAME)
+
+
+def _type_of(scope: Scope, name: str) -> int | None:
+    """The element type of a scale or codebook: a constant, or itself looked up in one."""
+    tensor, node = scope.initializer(name), scope.producer(name)
+    if tensor is None and node is not None and node.op_type in ("Gather", "DecodeLookup"):
+        tensor = scope.initializer(node.inputs[1 if node.op_type == "DecodeLookup" else 0])
+    return None if tensor is None else tensor.data_type

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ops that decode and run on a GPU, by a stand-in for ONNX Runtime whose products are torch's.
+
+What is tested is what the library does: which weight the provider's operator is given, where it
+lies, by which attributes, on which stream, and that its memory is given back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cuda.device_arrays import DeviceArray, needs_gpu
+from tests.fake_runtime import Node, Operator, Run, Tensor, fake_runtime
+from tests.product_samples import ProductSample, product_samples
+
+pytestmark = needs_gpu
+CUDA = "CUDAExecutionProvider"
+TYPES = {"float32": 1, "int8": 3, "uint16": 4, "float16": 10}
+
+
+class Device:
+    """The memory of a device by address, and what runs on it."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[int, DeviceArray] = {}
+        self.scratch: list[int] = []
+        self.operators: list[Operator] = []
+
+    def put(self, array: DeviceArray) -> int:
+        self.arrays[array.address] = array
+        return array.address
+
+    def take_scratch(self, num_bytes: int) -> int:
+        self.scratch.append(self.put(DeviceArray(num_bytes)))
+        return self.scratch[-1]
+
+    def free(self, address: int) -> None:
+        self.scratch.remove(address)
+        del self.arrays[address]
+
+    def tensor(self, of: Tensor) -> Any:
+        import torch
+
+        kind = {1: torch.float32, 10: torch.float16}[of.element_type]
+        return self.arrays[of.address].memory.view(kind).view(of.shape)
+
+    def invoke(self, operator: Operator, inputs: list[Tensor], output: Tensor) -> None:
+        import torch
+
+        self.operators.append(operator)
+        x, weight, *bias = (self.tensor(each) for each in inputs)
+        attributes = operator.attributes
+        if operator.name == "Conv":
+            pads = attributes.get("pads", [0, 0])
+            made = torch.nn.functional.conv2d(
+                x, weight, *bias, attributes.get("strides", 1), pads[:2],
+                groups=attributes["group"],
+            )  # fmt: skip
+        else:
+            if attributes.get("transA"):
+                x = x.T
+            made = x @ (weight.T if attributes.get("transB") else weight)
+            made = made + bias[0] if bias else made
+        self.arrays[output.address].memory.view(made.dtype).copy_(made.reshape(-1))
+
+
+def run(sample: ProductSample, runs: int = 2) -> np.ndarray:
+    """Run an op on the current stream of torch."""
+    import torch
+
+    device = Device()
+    tensors: list[Tensor | None] = []
+    for name, array in sample.inputs.items():
+        if array is None:
+            tensors.append(None)
+            continue
+        address = array.ctypes.data if name == "blob" else device.put(DeviceArray.of(array))
+        tensors.append(Tensor(TYPES[array.dtype.name], array.shape, address))
+    constants = {n: t for n, t in enumerate(tensors) if n > 0 and t is not None}
+    types = {n: t.element_type for n, t in enumerate(tensors) if t is not None}
+    node = Node(sample.attributes, constants, types, device.free)
+    outputs: list[DeviceArray] = []
+    kind = sample.expected.dtype
+
+    def allocate(shape: tuple[int, ...]) -> int:
+        outputs.append(DeviceArray(int(np.prod(shape)) * kind.itemsize))
+        return device.put(outputs[-1])
+
+    stream = torch.cuda.current_stream().cuda_stream
+    with fake_runtime() as runtime, runtime.kernel(sample.op, CUDA, node) as kernel:
+        for _ in range(runs):
+            what = Run(tensors, allocate, stream, (), device.take_scratch, device.invoke)
+            done = kernel(what)
+            assert device.scratch == []
+        found = outputs[-1].numpy(kind, done.shape)
+    assert {op.name for op in device.operators} == {sample.operator}
+    return found
+
+
+@pytest.mark.parametrize("sample", list(product_samples()), ids=lambda s: s.name)
+def test_products(sample: ProductSample) -> None:
+    found = run(sample)
+    assert found.shape == sample.expected.shape
+    np.testing.assert_allclose(
+        found.astype(np.float32), sample.expected.astype(np.float32), rtol=2e-2, atol=2e-2
+    )
+
+
+def test_products_on_a_stream_of_their_own() -> None:
+    import torch
+
+    sample = next(product_samples())
+    with torch.cuda.stream(torch.cuda.Stream()):
+        found = run(sample, runs=20)
+    np.testing.assert_allclose(found, sample.expected, rtol=2e-2, atol=2e-2)
