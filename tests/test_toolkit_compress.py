@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -144,6 +145,12 @@ def test_portable_runs_on_stock_onnxruntime(tmp_path: Path) -> None:
     feed = {"x": np.ones((2, 64), np.float32)}
     stock = outputs(tmp_path / "o.onnx", feed, False)[0]
     np.testing.assert_allclose(stock, outputs(tmp_path / "o.onnx", feed, True)[0], atol=1e-5)
+
+
+def test_portable_is_refused_before_any_work_where_it_is_no_choice(tmp_path: Path) -> None:
+    wrong: Any = True
+    with pytest.raises(InputError, match="portable: expected 'auto', .* found True"):
+        toolkit.compress(tmp_path / "no-such-model.onnx", tmp_path / "o.onnx", portable=wrong)
 
 
 def test_the_report_is_json_and_one_html_file(tmp_path: Path) -> None:

@@ -244,6 +244,12 @@ class FileLayout:
     portable: Portable = "auto"
     lane_steps: int = 0
 
+    def __post_init__(self) -> None:
+        if self.portable not in ("auto", "always", "never"):
+            raise InputError(
+                f"portable: expected 'auto', 'always' or 'never', found {self.portable!r}"
+            )
+
 
 GPU_LANE_STEPS = 512
 """Gives a block for each 16,384 symbols: large weights then have the thousands of blocks that fill
