@@ -9,20 +9,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from passes.errors import SchemeError, SettingsError
 from passes.recipe_text import line_of, parse_model, read_text
 from passes.schemes import Codebook, Lossless, Scheme, Trellis, Uniform
 from passes.select_weights import Role, Weight
 from passes.stages import check_joint, nested, scheme_of, shared_names, stages_schema
+from passes.written_values import WrittenModel
 
 SchemeName = Literal["uniform", "codebook", "lossless", "keep"]
 Coder = Literal["auto", "wide", "adaptive", "huffman", "fixed", "raw", "zero_run", "sparse"]
 StreamCoder = Literal["auto", "huffman", "fixed"]
 
 
-class Coding(BaseModel):
+class Coding(WrittenModel):
     """How integer symbols are stored.
 
     ``fixed`` gives each the same number of bits (vanilla indices), ``huffman`` codes by frequency.
@@ -31,8 +32,6 @@ class Coding(BaseModel):
     ``sparse`` keeps the decoded floats, with their indices, as an ONNX sparse initializer. ``auto``
     takes the smallest.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     coder: Coder = "auto"
     run_bits: int | None = Field(default=None, ge=1, le=12)
@@ -158,7 +157,7 @@ class WeightSettings(Coding):
         return Coding(**{name: getattr(self, name) for name in Coding.model_fields})
 
 
-class Rule(BaseModel):
+class Rule(WrittenModel):
     """Settings for the weights that fulfil every condition given.
 
     ``match`` is a glob and ``regex`` a regular expression on the weight's whole name, ``node`` and
@@ -166,8 +165,6 @@ class Rule(BaseModel):
     it, ``role`` what it is, ``min_size`` and ``max_size`` numbers of elements. A rule that applies
     to no weight is an error, unless it is ``optional``.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     match: str = "*"
     regex: str | None = None
@@ -215,14 +212,12 @@ class Rule(BaseModel):
         )
 
 
-class Recipe(BaseModel):
+class Recipe(WrittenModel):
     """An ordered list of rules; the first that applies decides.
 
     A weight that no rule names gets ``default``, an already quantised one (role ``integer``) is
     coded losslessly and a ``minor`` one gets ``minor``.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1]
     rules: tuple[Rule, ...] = ()

@@ -13,7 +13,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
 
 from passes.errors import SchemeError
 from passes.schemes import (
@@ -44,6 +44,7 @@ from passes.schemes import (
     factorize_jointly,
 )
 from passes.schemes.joint_fit import SHARED
+from passes.written_values import WrittenModel
 
 SCHEMES: dict[str, type] = {
     "uniform": Uniform,
@@ -160,8 +161,7 @@ def options_model(name: str) -> type[BaseModel]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         given[field.name] = (_written(hints[field.name]), default)
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    return create_model(name, __config__=config, __doc__=kind.__doc__, **given)
+    return create_model(name, __base__=WrittenModel, __doc__=kind.__doc__, **given)
 
 
 def _written(hint: Any) -> Any:
