@@ -37,7 +37,7 @@ part tests 120 "$python" -m pytest tests/cuda -q -rs -p no:cacheprovider
 # Memory accesses of every kernel over the golden blobs, then races in shared memory over a few.
 sanitize() {
   compute-sanitizer --tool memcheck --error-exitcode 9 "$python" -m pytest tests/cuda -q -x -p no:cacheprovider \
-    -k "samples or malformed or packed or products" &&
+    -k "samples or malformed or packed or (products and matmul)" &&
     compute-sanitizer --tool racecheck --error-exitcode 9 "$python" -m pytest tests/cuda -q -x -p no:cacheprovider \
       -k "samples and (paired or buckets) and (both or wide)"
 }

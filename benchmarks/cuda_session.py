@@ -3,7 +3,8 @@
 
     python -m benchmarks.cuda_session PLAIN.onnx COMPRESSED.onnx [--folder F]
 
-PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. Each way is
+PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. The last way is
+stream without decoding one weight ahead. Each is
 measured in a process of its own: session start from a warm file cache, device memory that the
 session takes, and the median latency at batch 1, 8 and 32, inputs bound on the device. Where there
 is no GPU or no CUDA provider, or without models, the table says "not measured".
@@ -26,7 +27,8 @@ from benchmarks.cuda_decode import NOT_MEASURED
 from benchmarks.cuda_packed import markdown
 from runtime import gpu
 
-WAYS = ("float16", "dense", "packed", "stream")
+ONE_AT_A_TIME = "stream, none ahead"
+WAYS = ("float16", "dense", "packed", "stream", ONE_AT_A_TIME)
 BATCHES = (1, 8, 32)
 HEAD = ("weights", "start s", "MB on the device", *(f"ms at batch {n}" for n in BATCHES))
 PROVIDER = "CUDAExecutionProvider"
@@ -74,7 +76,11 @@ def measure(way: str, plain: str, compressed: str) -> dict[str, Any]:
     if way == "float16":
         session = onnxruntime.InferenceSession(path, providers=[PROVIDER])
     else:
-        session = runtime.InferenceSession(path, providers=[PROVIDER], residency=way)
+        options = onnxruntime.SessionOptions()
+        if way == ONE_AT_A_TIME:
+            options.add_session_config_entry("toolkit.prefetch", "0")
+        residency: Any = "stream" if way == ONE_AT_A_TIME else way
+        session = runtime.InferenceSession(path, options, providers=[PROVIDER], residency=residency)
     found: dict[str, Any] = {"start": time.perf_counter() - start}
     if PROVIDER not in session.get_providers():
         raise SystemExit(f"{way}: the session runs without {PROVIDER}")

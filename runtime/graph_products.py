@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from runtime.graph_fuse import replace_node
 from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, scan
@@ -33,23 +33,29 @@ CUDA_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 """Types that the CUDA provider multiplies."""
 
 
-def fuse_products(model: onnx.ModelProto, types: Collection[int]) -> int:
+def fuse_products(model: onnx.ModelProto, types: Collection[int], session: int = 0) -> int:
     """Fuse decoding and products in the whole model.
 
     Args:
         model: a model that `graph_fuse.fuse` has fused, which is changed.
         types: element types of weights whose products are rewritten.
+        session: a number that no other session has, where weights are to be decoded one ahead of
+            their use: the nodes of the outermost graph then know it and their place among them.
 
     Returns:
         How many products were fused.
     """
     root = scan(model.graph, overridable=model.ir_version >= 4)
     uses = count_uses(root)
-    fused = 0
+    fused = place = 0
     for scope in root.walk():
         for node in scope.nodes:
             new = _fused(scope, node, uses, types)
             if new is not None:
+                if session and scope is root:
+                    for name, value in (("session", session), ("place", place)):
+                        new.attribute.append(helper.make_attribute(name, value))
+                    place += 1
                 replace_node(node, new)
                 fused += 1
     drop_unused(root)

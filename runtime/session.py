@@ -6,6 +6,7 @@ ordinary initializers before its optimisers run: the session then is that of the
 decoding uses every core for a moment, unless the entry `toolkit.threads` says otherwise.
 Stream mode keeps the weights compressed in memory and decodes each at every run; packed mode does
 so too, but float16 products whose weight has few bits read it packed (`graph_pack`).
+On CUDA one weight is decoded ahead on a second stream, unless the entry `toolkit.prefetch` is "0".
 A model without ops of the toolkit runs as it does in onnxruntime.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -34,6 +36,8 @@ from runtime.promises import Array
 Mode = Literal["load", "stream", "packed"]
 Residency = Literal["dense", "packed", "stream"]
 Source = str | bytes | os.PathLike[str]
+
+_session_numbers = itertools.count(1)
 
 _SMALL_BYTES = 1 << 12
 """Weights up to this size go into the model: describing them elsewhere takes longer."""
@@ -201,7 +205,11 @@ def _rewrite(
         graph_fuse.fuse(model, folder)
         if mode == "packed":
             graph_pack.pack(model, folder)
-        graph_products.fuse_products(model, product_types)
+        ahead = product_types == graph_products.CUDA_TYPES and session_options.wants_prefetch(
+            options
+        )
+        number = next(_session_numbers) if ahead else 0
+        graph_products.fuse_products(model, product_types, number)
     else:
         parts = graph_rewrite.cut(model)
         weights = decode_weights(parts, folder, options) if parts is not None else {}

@@ -18,6 +18,7 @@ from runtime.element_types import DTYPES, number_of
 from runtime.graph_values import DOMAIN, graphs_of
 
 _MARK_KEY = "toolkit.registered"
+_PREFETCH_KEY = "toolkit.prefetch"
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 _TYPE_NAMES = {
     "tensor(float)": TensorProto.FLOAT,
@@ -82,6 +83,15 @@ def set_folder(options: onnxruntime.SessionOptions, folder: str) -> None:
         options.get_session_config_entry(_FOLDER_KEY)
     except RuntimeError:
         options.add_session_config_entry(_FOLDER_KEY, folder)
+
+
+def wants_prefetch(options: onnxruntime.SessionOptions) -> bool:
+    """Tell whether weights are to be decoded ahead of their use, which they are unless an entry
+    says "0"."""
+    try:
+        return bool(options.get_session_config_entry(_PREFETCH_KEY) != "0")
+    except RuntimeError:
+        return True
 
 
 def mark(options: onnxruntime.SessionOptions) -> None:

@@ -339,3 +339,41 @@ def test_threads_run_one_session_at_once() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_only_sessions_on_cuda_decode_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime import session
+
+    given: list[int] = []
+
+    def note(model: onnx.ModelProto, types: Any, number: int) -> int:
+        given.append(number)
+        return 0
+
+    monkeypatch.setattr(session.graph_products, "fuse_products", note)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("toolkit.prefetch", "0")
+    content = network()[0].SerializeToString()
+    for types in (CPU_TYPES, CUDA_TYPES):
+        for sess_options in (None, options):
+            session._plan(content, sess_options, "stream", types)
+    session._plan(content, None, "stream", CUDA_TYPES)
+    assert given[:2] == [0, 0] and given[3] == 0
+    assert 0 < given[2] < given[4]
+
+
+def test_places_are_numbered_in_the_outermost_graph() -> None:
+    compressed, _ = network()
+    graph_fuse.fuse(compressed)
+    assert fuse_products(compressed, CUDA_TYPES, session=77) == 3
+    found = [
+        {a.name: a.i for a in made.attribute if a.name in ("session", "place")}
+        for made in compressed.graph.node
+        if made.domain == "toolkit"
+    ]
+    assert found == [{"session": 77, "place": place} for place in range(3)]
+    x = x_of(2, 3, 7, 7)
+    options = onnxruntime.SessionOptions()
+    runtime.register(options)
+    session = onnxruntime.InferenceSession(compressed.SerializeToString(), options, providers=CPU)
+    assert session.run(None, {"x": x})[0].shape == (2, 6)

@@ -134,6 +134,7 @@ def test_function_bodies_compute_the_same(sample: PackedSample, opset: int) -> N
     options = onnxruntime.SessionOptions()
     runtime.register(options)
     with_library = onnxruntime.InferenceSession(proto.SerializeToString(), options, CPU)
+    assert with_library.get_outputs()[0].shape == ["batch", product.outputs]
     sample.check(x, with_library.run(None, {"x": x})[0])
     proto.functions.extend(function_bodies({op}, opset))
     stock = onnxruntime.InferenceSession(proto.SerializeToString(), providers=CPU)

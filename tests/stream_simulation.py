@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CUDA streams and events as far as ordering goes, played in any order that they allow.
+
+Work is put on streams in the order of the host and begins when all work before it on its stream
+has ended. A decode writes a buffer and a use reads one from its beginning to its end; memory that
+is taken or given back may be written by whatever else runs on the main stream before or after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import deque
+from typing import Any, NamedTuple
+
+ALLOCATE, FREE, RECORD, WAIT, DECODE, USE = range(6)
+MAIN, SIDE = 0, 1
+BEGIN = 4
+
+
+class Step(NamedTuple):
+    """As `tk_prefetch_step`, with the number of its use."""
+
+    action: int
+    stream: int
+    index: int
+    value: int
+    use: int
+
+
+class HazardError(AssertionError):
+    """Something was read or written that must not be."""
+
+
+@dataclasses.dataclass
+class Buffer:
+    """What lies in a buffer: a place, or None for anything; and who is at it."""
+
+    place: int | None = None
+    writers: int = 0
+    readers: int = 0
+
+
+class Lane:
+    """A run's stream, the second stream beside it, and two buffers."""
+
+    def __init__(self) -> None:
+        self.queues: tuple[deque[tuple[Any, ...]], deque[tuple[Any, ...]]] = (deque(), deque())
+        self._buffers = [Buffer(), Buffer()]
+        self._owned = [False, False]
+        self._recorded: dict[int, int] = {}
+        self._done: set[int] = set()
+        self._count = 0
+        self._running: dict[int, tuple[Any, ...]] = {}
+
+    def put(self, step: Step) -> None:
+        """What the host does."""
+        queue = self.queues[step.stream]
+        if step.action == ALLOCATE:
+            assert not self._owned[step.index] and step.value > 0
+            self._owned[step.index] = True
+            queue.append((FREE, step.index))
+        elif step.action == FREE:
+            assert self._owned[step.index]
+            self._owned[step.index] = False
+            queue.append((FREE, step.index))
+        elif step.action == RECORD:
+            self._count += 1
+            self._recorded[step.index] = self._count
+            queue.append((RECORD, self._count))
+        elif step.action == WAIT:
+            if step.index not in self._recorded:
+                raise HazardError(f"event {step.index} was never recorded")
+            queue.append((WAIT, self._recorded[step.index]))
+        else:
+            if not self._owned[step.index]:
+                raise HazardError(f"buffer {step.index} belongs to nobody")
+            queue.append((step.action, step.index, step.value))
+
+    def holds(self) -> bool:
+        return any(self._owned)
+
+    def ready(self) -> list[int]:
+        """The streams that can go on: end what runs, or begin what is next."""
+        return [
+            stream
+            for stream, queue in enumerate(self.queues)
+            if stream in self._running
+            or (queue and (queue[0][0] != WAIT or queue[0][1] in self._done))
+        ]
+
+    def go_on(self, stream: int) -> None:
+        """End the work that runs on a stream, or begin the next."""
+        if stream in self._running:
+            self._end(*self._running.pop(stream))
+            return
+        work = self.queues[stream].popleft()
+        if work[0] == RECORD:
+            self._done.add(work[1])
+        elif work[0] != WAIT:
+            self._begin(*work)
+            self._running[stream] = work
+
+    def _begin(self, action: int, index: int, place: int | None = None) -> None:
+        buffer = self._buffers[index]
+        if buffer.writers or (action != USE and buffer.readers):
+            raise HazardError(f"buffer {index} is touched while it is used")
+        if action == USE:
+            if buffer.place != place:
+                raise HazardError(f"buffer {index} holds {buffer.place} where {place} is used")
+            buffer.readers += 1
+        else:
+            buffer.place = None
+            buffer.writers += 1
+
+    def _end(self, action: int, index: int, place: int | None = None) -> None:
+        buffer = self._buffers[index]
+        if action == USE:
+            buffer.readers -= 1
+        else:
+            buffer.writers -= 1
+            buffer.place = place if action == DECODE else None
+
+
+def play(steps: list[tuple[int, Step]], seed: int) -> None:
+    """Play the steps of lanes in one of the orders that the streams allow.
+
+    Args:
+        steps: number of the lane, and the step, in the order of the host.
+        seed: chooses the order; some run the side stream late, some early.
+
+    Raises:
+        HazardError: a buffer held the wrong weight, or was touched while it was used.
+    """
+    chance = random.Random(seed)
+    lanes: dict[int, Lane] = {}
+    eager = chance.choice([0.0, 0.2, 0.9])  # how far the device follows the host
+    for number, step in steps:
+        lane = lanes.setdefault(number, Lane())
+        lane.put(step)
+        while chance.random() < eager and (ready := lane.ready()):
+            lane.go_on(chance.choice(ready))
+    favoured = chance.choice([None, MAIN, SIDE])
+    for lane in lanes.values():
+        while ready := lane.ready():
+            lane.go_on(favoured if favoured in ready else chance.choice(ready))
+        assert not any(lane.queues), "a stream waits for ever"
+
+
+def check_joined(steps: list[Step]) -> None:
+    """Check that the side stream of a whole run hangs between two points of the main stream, as a
+    capture of the main stream needs it.
+
+    Raises:
+        HazardError: work on the side stream begins before the run, or does not end within it.
+    """
+    lane = Lane()
+    first = next((step for step in steps if step.stream == SIDE), None)
+    if first is not None and (first.action, first.index) != (WAIT, BEGIN):
+        raise HazardError("the side stream does not begin with the run")
+    for step in steps:
+        lane.put(step)
+    while ready := lane.ready():  # the side stream only where the main stream waits for it
+        lane.go_on(MAIN if MAIN in ready else SIDE)
+        if not lane.queues[MAIN] and MAIN not in lane.ready():
+            break
+    left = [work for work in lane.queues[SIDE] if work[0] != WAIT]
+    if left or SIDE in lane.ready():
+        raise HazardError(f"the run ends without {left} of the side stream")

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding one weight ahead on a second stream: what is put on which stream, played on a simulation
+of streams and events in many orders."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtime import library
+from tests.stream_simulation import (
+    ALLOCATE,
+    DECODE,
+    FREE,
+    MAIN,
+    RECORD,
+    SIDE,
+    USE,
+    WAIT,
+    HazardError,
+    Step,
+    check_joined,
+    play,
+)
+
+
+class _Use(ctypes.Structure):
+    _fields_ = [("place", ctypes.c_int64), ("lane", ctypes.c_int32), ("fails", ctypes.c_int32)]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("action", "stream", "index", "reserved")),
+        *((name, ctypes.c_int64) for name in ("value", "use")),
+    ]
+
+
+def trace(
+    uses: Sequence[tuple[int, int, int]],
+    num_places: int,
+    ahead: Sequence[bool] | None = None,
+    sizes: Sequence[int] | None = None,
+) -> list[Step]:
+    """The steps for uses (place, lane, whether it fails)."""
+    given_ahead = np.array([True] * num_places if ahead is None else ahead, np.uint8)
+    given_sizes = np.array(range(100, 100 + num_places) if sizes is None else sizes, np.int64)
+    steps, count = (_Step * (16 * len(uses) + 16))(), ctypes.c_int64()
+    held = (_Use * len(uses))(*uses)
+    status = library.load().tk_prefetch_trace(
+        given_sizes.ctypes.data, given_ahead.ctypes.data, num_places,
+        ctypes.addressof(held), len(uses),
+        ctypes.addressof(steps), len(steps), ctypes.byref(count),
+    )  # fmt: skip
+    library.check(status, "planning")
+    made = steps[: count.value]
+    return [Step(s.action, s.stream, s.index, s.value, s.use) for s in made]
+
+
+def run_of(places: Sequence[int], lane: int = 0) -> list[tuple[int, int, int]]:
+    return [(place, lane, 0) for place in places]
+
+
+def used_at(steps: list[Step]) -> dict[int, int]:
+    """The place of each use that has the plan's buffer."""
+    return {step.use: step.value for step in steps if step.action == USE}
+
+
+def check(uses: list[tuple[int, int, int]], steps: list[Step]) -> None:
+    for number, place in used_at(steps).items():
+        assert uses[number][0] == place
+    for seed in range(12):
+        play([(uses[step.use][1], step) for step in steps], seed)
+
+
+def test_each_weight_is_decoded_while_the_one_before_is_used() -> None:
+    steps = trace(run_of(range(3)), 3, sizes=[7, 9, 8])
+    assert [tuple(step) for step in steps] == [
+        (ALLOCATE, MAIN, 0, 8, 0),
+        (ALLOCATE, MAIN, 1, 9, 0),
+        (RECORD, MAIN, 4, 0, 0),
+        (WAIT, SIDE, 4, 0, 0),
+        (DECODE, MAIN, 0, 0, 0),
+        (DECODE, SIDE, 1, 1, 0),
+        (RECORD, SIDE, 1, 0, 0),
+        (USE, MAIN, 0, 0, 0),
+        (RECORD, MAIN, 2, 0, 0),
+        (WAIT, MAIN, 1, 0, 1),
+        (WAIT, SIDE, 2, 0, 1),
+        (DECODE, SIDE, 0, 2, 1),
+        (RECORD, SIDE, 0, 0, 1),
+        (USE, MAIN, 1, 1, 1),
+        (WAIT, MAIN, 0, 0, 2),
+        (USE, MAIN, 0, 2, 2),
+        (FREE, MAIN, 0, 0, 2),
+        (FREE, MAIN, 1, 0, 2),
+    ]
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 7, 20])
+def test_runs_are_without_hazard_and_joined(length: int) -> None:
+    uses = run_of([*range(length)] * 3)
+    steps = trace(uses, length)
+    assert len(used_at(steps)) == 3 * length
+    check(uses, steps)
+    for run in range(3):
+        check_joined([step for step in steps if step.use // length == run])
+    decoded = [step.value for step in steps if step.action == DECODE and step.stream == SIDE]
+    assert decoded == [*range(1, length)] * 3
+
+
+@pytest.mark.parametrize("kind", [WAIT, RECORD])
+def test_the_simulation_sees_a_missing_event(kind: int) -> None:
+    """Without any one of the waits, or with a record too early, some order has a hazard."""
+    uses = run_of([*range(6)] * 2)
+    steps = trace(uses, 6)
+    for number, step in enumerate(steps):
+        if step.action != kind or kind == RECORD and number == 0:
+            continue
+        if kind == WAIT:
+            changed = steps[:number] + steps[number + 1 :]
+        else:  # before the work that it is to follow
+            before = number - 1
+            while steps[before].stream != step.stream:
+                before -= 1
+            if steps[before].action not in (DECODE, USE):
+                continue
+            changed = [*steps[:before], step, *steps[before:number], *steps[number + 1 :]]
+        with pytest.raises((HazardError, AssertionError)):
+            for seed in range(400):
+                play([(0, each) for each in changed], seed)
+
+
+def test_weights_that_cannot_be_decoded_ahead_have_their_turn() -> None:
+    uses = run_of([0, 1, 2, 3, 4] * 2)
+    steps = trace(uses, 5, ahead=[True, False, True, False, False])
+    check(uses, steps)
+    assert [s.value for s in steps if s.action == DECODE and s.stream == SIDE] == [2, 2]
+    for run in range(2):
+        check_joined([step for step in steps if step.use // 5 == run])
+
+
+def test_an_order_of_its_own_is_learnt_from_one_whole_run() -> None:
+    order = [0, 3, 1, 2]
+    uses = run_of(order * 4)
+    steps = trace(uses, 4)
+    check(uses, steps)
+    assert {step.use for step in steps if step.use < 4} == {0, 1}  # the first run is given up
+    assert used_at(steps)[0] == 0
+    learnt = [s.value for s in steps if s.use >= 4 and s.action == DECODE and s.stream == SIDE]
+    assert learnt == [3, 1, 2] * 3
+
+
+def test_a_run_that_begins_elsewhere_is_learnt_as_it_is() -> None:
+    uses = run_of([2, 0, 1] * 4)
+    steps = trace(uses, 3)
+    check(uses, steps)
+    learnt = [s.value for s in steps if s.action == DECODE and s.stream == SIDE]
+    assert learnt == [0, 1] * 3
+    for run in range(1, 4):
+        check_joined([step for step in steps if step.use // 3 == run])
+
+
+def test_orders_that_change_are_given_up() -> None:
+    uses = run_of([0, 1, 2, 3, 0, 2, 1, 3] * 4)
+    steps = trace(uses, 4)
+    check(uses, steps)
+    assert max(step.use for step in steps) < 20
+
+
+def test_one_place_is_decoded_when_it_is_used() -> None:
+    assert trace(run_of([0, 0, 0]), 1) == []
+
+
+@pytest.mark.parametrize("fails_at", range(5))
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_run_that_fails_leaves_nothing_behind(fails_at: int, silent: bool) -> None:
+    """In the op itself, or silent: in another node, of which nobody tells."""
+    failed = run_of(range(fails_at + 1))
+    if not silent:
+        failed[-1] = (fails_at, 0, 1)
+    uses = [*run_of(range(5)), *failed, *run_of([*range(5)] * 2)]
+    steps = trace(uses, 5)
+    check(uses, steps)
+    last = len(uses) - 5
+    check_joined([step for step in steps if step.use >= last])
+    allocated = sum(step.action == ALLOCATE for step in steps)
+    assert allocated == sum(step.action == FREE for step in steps)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_runs_on_any_streams_are_without_hazard(data: Any) -> None:
+    num_places = data.draw(st.integers(2, 6))
+    lanes = data.draw(st.integers(1, 3))
+    orders = st.one_of(st.just(list(range(num_places))), st.permutations(range(num_places)))
+    runs = [
+        (data.draw(orders), data.draw(st.integers(0, lanes - 1)), data.draw(st.integers(0, 20)))
+        for _ in range(data.draw(st.integers(1, 8)))
+    ]
+    waiting = [
+        [(place, lane, int(n == fails)) for n, place in enumerate(order) if n <= max(fails, 2)]
+        for order, lane, fails in runs
+    ]
+    uses: list[tuple[int, int, int]] = []
+    random = data.draw(st.randoms(use_true_random=False))
+    while any(waiting):  # of each stream one run at a time
+        first = {run[0][1]: run for run in reversed([run for run in waiting if run])}
+        uses.append(first[random.choice(sorted(first))].pop(0))
+    ahead = [data.draw(st.booleans()) for _ in range(num_places)]
+    check(uses, trace(uses, num_places, ahead))
