@@ -74,9 +74,10 @@ TK_API int32_t tk_emulate_packed(const tk_packed* product);
 // The product on a device, on the stream; returns at once.
 TK_API int32_t tk_cuda_packed(const tk_packed* product, void* stream);
 
-// What decoding ahead on a second stream does (prefetch_plan.h), without a device: for weights of so many bytes, which may
-// be decoded ahead or not, used one after the other, on several streams (lanes), where some uses fail. Writes all steps in
-// the order in which a host thread takes them; *num_steps is their number also where the capacity is too small.
+// What decoding ahead on a second stream does (prefetch_plan.h), without a device: for weights of so many bytes, which
+// may be decoded ahead or not, used one after the other, on several streams (lanes), where some uses fail. Writes all
+// steps in the order in which a host thread takes them; *num_steps is their number also where the capacity is too
+// small.
 typedef struct {
   int64_t place;
   int32_t lane;
