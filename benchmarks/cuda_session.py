@@ -3,8 +3,8 @@
 
     python -m benchmarks.cuda_session PLAIN.onnx COMPRESSED.onnx [--folder F]
 
-PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. The last way is
-stream without decoding one weight ahead. Each is
+PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. Dense decodes on
+the device or on the host; stream decodes one weight ahead or none. Each is
 measured in a process of its own: session start from a warm file cache, device memory that the
 session takes, and the median latency at batch 1, 8 and 32, inputs bound on the device. Where there
 is no GPU or no CUDA provider, or without models, the table says "not measured".
@@ -27,8 +27,9 @@ from benchmarks.cuda_decode import NOT_MEASURED
 from benchmarks.cuda_packed import markdown
 from runtime import gpu
 
-ONE_AT_A_TIME = "stream, none ahead"
-WAYS = ("float16", "dense", "packed", "stream", ONE_AT_A_TIME)
+ONE_AT_A_TIME, FROM_HOST = "stream, none ahead", "dense, from the host"
+WAYS = ("float16", "dense", FROM_HOST, "packed", "stream", ONE_AT_A_TIME)
+ENTRIES = {ONE_AT_A_TIME: ("toolkit.prefetch", "0"), FROM_HOST: ("toolkit.unpack", "host")}
 BATCHES = (1, 8, 32)
 HEAD = ("weights", "start s", "MB on the device", *(f"ms at batch {n}" for n in BATCHES))
 PROVIDER = "CUDAExecutionProvider"
@@ -77,9 +78,9 @@ def measure(way: str, plain: str, compressed: str) -> dict[str, Any]:
         session = onnxruntime.InferenceSession(path, providers=[PROVIDER])
     else:
         options = onnxruntime.SessionOptions()
-        if way == ONE_AT_A_TIME:
-            options.add_session_config_entry("toolkit.prefetch", "0")
-        residency: Any = "stream" if way == ONE_AT_A_TIME else way
+        if way in ENTRIES:
+            options.add_session_config_entry(*ENTRIES[way])
+        residency: Any = way.split(",")[0]
         session = runtime.InferenceSession(path, options, providers=[PROVIDER], residency=residency)
     found: dict[str, Any] = {"start": time.perf_counter() - start}
     if PROVIDER not in session.get_providers():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnxruntime
 
 from runtime.chain_decoder import decode_chains
@@ -13,7 +15,10 @@ from runtime.promises import Array
 
 
 def decode_weights(
-    parts: Cut, folder: str, options: onnxruntime.SessionOptions
+    parts: Cut,
+    folder: str,
+    options: onnxruntime.SessionOptions,
+    but: Collection[str] = (),
 ) -> dict[str, Array]:
     """Decode all weights.
 
@@ -21,6 +26,7 @@ def decode_weights(
         parts: a cut model.
         folder: where its external data lies.
         options: the options of the session that the weights are for; their threads are used.
+        but: names of weights that are left out.
 
     Returns:
         Name -> weight, contiguous; bfloat16 as ml_dtypes has it.
@@ -28,8 +34,9 @@ def decode_weights(
     Raises:
         ModelError: a weight cannot be decoded; the message names the blob or node, and the cause.
     """
-    weights = decode_chains(parts.weights, folder, load_threads(options))
-    others = [name for name in parts.weights if name not in weights]
+    wanted = {name: source for name, source in parts.weights.items() if name not in but}
+    weights = decode_chains(wanted, folder, load_threads(options))
+    others = [name for name in wanted if name not in weights]
     if others:
         found = run_decoder(parts.decoder(others), folder, options)
         weights |= zip(others, found, strict=True)

@@ -3,7 +3,8 @@
 
 Load mode decodes all weights once, when the session is made, and hands them to ONNX Runtime as
 ordinary initializers before its optimisers run: the session then is that of the plain model. The
-decoding uses every core for a moment, unless the entry `toolkit.threads` says otherwise.
+decoding uses every core for a moment, unless the entry `toolkit.threads` says otherwise; on CUDA
+the device decodes the weights of products (`device_weights`), unless `toolkit.unpack` is "host".
 Stream mode keeps the weights compressed in memory and decodes each at every run; packed mode does
 so too, but float16 products whose weight has few bits read it packed (`graph_pack`).
 On CUDA one weight is decoded ahead on a second stream, unless the entry `toolkit.prefetch` is "0".
@@ -17,6 +18,7 @@ import dataclasses
 import itertools
 import mmap
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -24,8 +26,16 @@ from typing import Any, Literal, cast
 import onnx
 import onnxruntime
 
-from runtime import graph_fuse, graph_pack, graph_products, graph_rewrite, session_options
+from runtime import (
+    device_weights,
+    graph_fuse,
+    graph_pack,
+    graph_products,
+    graph_rewrite,
+    session_options,
+)
 from runtime.decode_weights import decode_weights
+from runtime.device_weights import Device, DeviceWeights, empty_data
 from runtime.errors import ProviderError
 from runtime.graph_values import DOMAIN
 from runtime.library import load_threads, register
@@ -91,15 +101,42 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
             _check_providers(wanted, onnxruntime.get_available_providers(), "available")
             _check_gpu(wanted, mode)
         self._toolkit_source = (path_or_bytes, sess_options, mode, dict(kwargs))
-        plan = _plan(path_or_bytes, sess_options, mode, _types_of_products(wanted))
-        if plan.weights:
-            session_options.add_initializers(plan.options, plan.weights)
-        super().__init__(plan.model, plan.options, providers, provider_options, **kwargs)
-        if plan.weights:  # the plan's options point to memory that is freed on return
-            given = plan.given_options or onnxruntime.SessionOptions()
-            self._sess_options = self._sess_options_initial = given
+
+        def start(device: Device | None) -> None:
+            types = _types_of_products(wanted)
+            plan = _plan(path_or_bytes, sess_options, mode, types, device)
+            with empty_data() if plan.unpacked else contextlib.nullcontext("") as folder:
+                if plan.unpacked:
+                    session_options.set_folder(plan.options, folder)
+                    plan.unpacked.hand_over(plan.options)
+                if plan.weights:
+                    session_options.add_initializers(plan.options, plan.weights)
+                super(InferenceSession, self).__init__(
+                    plan.model, plan.options, providers, provider_options, **kwargs
+                )
+            self._unpacked = plan.unpacked  # what owns the memory of the session's weights
+            if plan.weights or plan.unpacked:  # the plan's options point to memory that is freed
+                given = plan.given_options or onnxruntime.SessionOptions()
+                self._sess_options = self._sess_options_initial = given
+
+        device = None
+        if mode == "load" and not session_options.wants_host(sess_options):
+            device = _unpack_device(wanted, providers or (), provider_options or ())
+        try:
+            start(device)
+        except Exception as error:
+            if device is None:
+                raise
+            start(None)  # which raises what is not the device's fault
+            _say_host(str(error))
         if not fallback:
             _check_providers(wanted, self.get_providers(), "active in the session")
+
+    @property
+    def weights_on_device(self) -> tuple[str, ...]:
+        """The names of the weights that were decoded on the device when the session was made; all
+        others were decoded on the host, or are decoded at every run."""
+        return tuple(self._unpacked.values) if self._unpacked is not None else ()
 
     def set_providers(
         self,
@@ -138,6 +175,32 @@ def _check_gpu(wanted: Sequence[str], mode: Mode) -> None:
         raise ProviderError(f"CUDAExecutionProvider cannot decode weights: {problem}")
 
 
+def _unpack_device(
+    wanted: Sequence[str],
+    providers: Sequence[str | tuple[str, dict[Any, Any]]],
+    provider_options: Sequence[dict[Any, Any]],
+) -> Device | None:
+    """Where load mode decodes; None for the host."""
+    if not wanted or wanted[0] != "CUDAExecutionProvider":
+        return None
+    from runtime import gpu
+
+    given = providers[0]
+    settings = dict(given[1]) if not isinstance(given, str) else {}
+    settings |= dict(provider_options[0]) if provider_options else {}
+    settings.pop("enable_cuda_graph", None)  # the decoder runs once
+    number = int(settings.get("device_id", 0))
+    problem = gpu.why_not(number)
+    if problem:
+        _say_host(problem)
+        return None
+    return Device("cuda", number, (wanted[0], settings))
+
+
+def _say_host(reason: str) -> None:
+    warnings.warn(f"weights are decoded on the host: {reason}", RuntimeWarning, stacklevel=3)
+
+
 @dataclasses.dataclass
 class _Plan:
     """What a session is made of.
@@ -147,12 +210,14 @@ class _Plan:
         options: the options to run it with.
         given_options: the caller's.
         weights: decoded weights that the model lacks.
+        unpacked: weights that it has on the device.
     """
 
     model: Source
     options: onnxruntime.SessionOptions | None
     given_options: onnxruntime.SessionOptions | None = None
     weights: dict[str, Array] = dataclasses.field(default_factory=dict)
+    unpacked: DeviceWeights | None = None
 
 
 def _types_of_products(wanted: Sequence[str]) -> frozenset[int]:
@@ -169,12 +234,14 @@ def _plan(
     sess_options: onnxruntime.SessionOptions | None,
     mode: Mode,
     product_types: frozenset[int],
+    device: Device | None = None,
 ) -> _Plan:
     """Read the model and rewrite it for the mode."""
     with _compressed(source) as content:
         if content is None:
             return _Plan(source, sess_options)
-        if mode == "load" and (sess_options is None or not sess_options.has_providers()):
+        plainly = mode == "load" and device is None
+        if plainly and (sess_options is None or not sess_options.has_providers()):
             threads = load_threads(sess_options) if sess_options is not None else 0
             loaded = load_plainly(content, _SMALL_BYTES, threads)
             if loaded is not None:
@@ -185,7 +252,7 @@ def _plan(
         model = _parse(content)
     if model is None or not _imports_toolkit(model):
         return _Plan(source, sess_options)
-    return _rewrite(model, _folder(source), sess_options, mode, product_types)
+    return _rewrite(model, _folder(source), sess_options, mode, product_types, device)
 
 
 def _rewrite(
@@ -194,13 +261,13 @@ def _rewrite(
     sess_options: onnxruntime.SessionOptions | None,
     mode: Mode,
     product_types: frozenset[int],
+    device: Device | None,
 ) -> _Plan:
     model = graph_rewrite.prepare(model)
     own = sess_options is None or session_options.can_copy(sess_options, model)
     options = session_options.copy(sess_options) if own else sess_options
-    if own:
-        session_options.set_folder(options, folder)
     weights: dict[str, Array] = {}
+    unpacked = None
     if mode != "load":
         graph_fuse.fuse(model, folder)
         if mode == "packed":
@@ -212,23 +279,39 @@ def _rewrite(
         graph_products.fuse_products(model, product_types, number)
     else:
         parts = graph_rewrite.cut(model)
-        weights = decode_weights(parts, folder, options) if parts is not None else {}
+        if parts is not None:
+            unpacked = _unpack(parts, folder, options, device) if own and device else None
+            weights = decode_weights(parts, folder, options, unpacked.values if unpacked else ())
+    if own and not unpacked:
+        session_options.set_folder(options, folder)
     if _imports_toolkit(model) and not (
         options is sess_options and session_options.is_marked(options)
     ):
         register(options)
         session_options.mark(options)
-    plan = _Plan(b"", options, sess_options)
+    plan = _Plan(b"", options, sess_options, unpacked=unpacked)
+    if folder and (unpacked or not own):
+        onnx.load_external_data_for_model(model, folder)
+    if unpacked:
+        model.graph.initializer.extend(unpacked.describe())
     for name, value in weights.items():
         inside = not own or value.nbytes <= _SMALL_BYTES
         tensor = session_options.initializer_of(name, value, inside=inside)
         model.graph.initializer.append(tensor)
         if not inside:
             plan.weights[name] = value
-    if folder and not own:
-        onnx.load_external_data_for_model(model, folder)
     plan.model = serialize(model)
     return plan
+
+
+def _unpack(
+    parts: graph_rewrite.Cut, folder: str, options: onnxruntime.SessionOptions, device: Device
+) -> DeviceWeights | None:
+    """Decode on a device what is to be decoded there, if anything is."""
+    names = [] if session_options.has_folder(options) else device_weights.choose(parts, folder)
+    if not names:
+        return None
+    return device_weights.decode_on(device, parts, names, folder, options.log_severity_level)
 
 
 def _folder(source: Source) -> str:

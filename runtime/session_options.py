@@ -19,7 +19,11 @@ from runtime.graph_values import DOMAIN, graphs_of
 
 _MARK_KEY = "toolkit.registered"
 _PREFETCH_KEY = "toolkit.prefetch"
+_UNPACK_KEY = "toolkit.unpack"
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+DECODED_FILE = "decoded"
+"""Where a model says that data lies which is handed over in memory."""
+
 _TYPE_NAMES = {
     "tensor(float)": TensorProto.FLOAT,
     "tensor(float16)": TensorProto.FLOAT16,
@@ -77,21 +81,31 @@ def for_decoder(options: onnxruntime.SessionOptions) -> onnxruntime.SessionOptio
 
 def set_folder(options: onnxruntime.SessionOptions, folder: str) -> None:
     """Tell where the external data of a model lies that is handed over as bytes; "" for nowhere."""
-    if not folder:
-        return
-    try:
-        options.get_session_config_entry(_FOLDER_KEY)
-    except RuntimeError:
+    if folder and not has_folder(options):
         options.add_session_config_entry(_FOLDER_KEY, folder)
+
+
+def has_folder(options: onnxruntime.SessionOptions) -> bool:
+    """Tell whether the options say where external data lies."""
+    return bool(_entry(options, _FOLDER_KEY))
+
+
+def _entry(options: onnxruntime.SessionOptions, key: str) -> str:
+    try:
+        return str(options.get_session_config_entry(key))
+    except RuntimeError:
+        return ""
 
 
 def wants_prefetch(options: onnxruntime.SessionOptions) -> bool:
     """Tell whether weights are to be decoded ahead of their use, which they are unless an entry
     says "0"."""
-    try:
-        return bool(options.get_session_config_entry(_PREFETCH_KEY) != "0")
-    except RuntimeError:
-        return True
+    return _entry(options, _PREFETCH_KEY) != "0"
+
+
+def wants_host(options: onnxruntime.SessionOptions | None) -> bool:
+    """Tell whether an entry asks to decode on the host what a device could."""
+    return options is not None and _entry(options, _UNPACK_KEY) == "host"
 
 
 def mark(options: onnxruntime.SessionOptions) -> None:
@@ -144,7 +158,11 @@ def initializer_of(name: str, array: npt.NDArray[Any], *, inside: bool) -> Tenso
         tensor.raw_data = array.tobytes()
         return tensor
     tensor.data_location = TensorProto.EXTERNAL
-    for key, entry in (("location", "decoded"), ("offset", "0"), ("length", str(array.nbytes))):
+    for key, entry in (
+        ("location", DECODED_FILE),
+        ("offset", "0"),
+        ("length", str(array.nbytes)),
+    ):
         tensor.external_data.add(key=key, value=entry)
     return tensor
 

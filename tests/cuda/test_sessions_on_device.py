@@ -48,6 +48,7 @@ def test_every_residency_computes_what_the_plain_model_does() -> None:
             compressed.SerializeToString(), providers=[CUDA], residency=residency
         )
         assert session.get_providers()[0] == CUDA
+        assert len(session.weights_on_device) == (3 if residency == "dense" else 0)
         for batch in (1, 4, 2):
             wanted = reference.run(None, {"x": x_of(batch)})[0]
             found = session.run(None, {"x": x_of(batch)})[0]
