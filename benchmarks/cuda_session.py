@@ -3,11 +3,11 @@
 
     python -m benchmarks.cuda_session PLAIN.onnx COMPRESSED.onnx [--folder F]
 
-PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. Dense decodes on
-the device or on the host; stream decodes one weight ahead or none. Each is
-measured in a process of its own: session start from a warm file cache, device memory that the
-session takes, and the median latency at batch 1, 8 and 32, inputs bound on the device. Where there
-is no GPU or no CUDA provider, or without models, the table says "not measured".
+PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. Dense decodes
+on the device or on the host; stream decodes one weight ahead or none. Each way is measured in a
+process of its own: session start from a warm file cache, device memory that the session takes, and
+the median latency at batch 1, 8 and 32, inputs bound on the device. Where there is no GPU or no
+CUDA provider, or without models, the table says "not measured".
 """
 
 from __future__ import annotations
