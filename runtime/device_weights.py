@@ -5,8 +5,9 @@ The decoder of a cut model runs on the device into memory there, which the sessi
 initializers (`SessionOptions.add_initializer`). ONNX Runtime's optimisers work on the host: for
 them the data of such a weight is a file without content, so that one that wants to read it fails,
 and never works on other values. Therefore only weights are taken that no optimiser should want: of
-MatMul, Gemm and Conv, without normalisations or constant factors behind them to fold in, and
-without the three products of one input that make an attention. All others are decoded on the host.
+MatMul, Gemm and Conv, without normalisations or constant factors behind them to fold in; and in a
+second attempt, without the three products of one input that may be put together to an attention.
+All others are decoded on the host.
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ class Device:
         name: as ONNX Runtime's OrtValue names it, "cuda" or "cpu".
         number: of the device.
         provider: the execution provider and its options.
+        careful: leave out what may become an attention.
     """
 
     name: str
     number: int
     provider: tuple[str, dict[str, Any]]
+    careful: bool = False
 
 
 @dataclasses.dataclass
@@ -89,12 +92,13 @@ def empty_data() -> Iterator[str]:
         yield folder
 
 
-def choose(parts: Cut, folder: str = "") -> list[str]:
+def choose(parts: Cut, folder: str = "", *, careful: bool = False) -> list[str]:
     """The weights of a cut model that are to be decoded on the device.
 
     Args:
         parts: a cut model.
         folder: where its external data lies.
+        careful: leave out what may become an attention.
     """
     root = scan(parts.rest.graph, overridable=parts.rest.ir_version >= 4)
     uses = count_uses(root)
@@ -111,7 +115,7 @@ def choose(parts: Cut, folder: str = "") -> list[str]:
         and node.op_type in _PRODUCTS
         and node.inputs[1] in parts.weights
         and uses[node.inputs[1]] == 1
-        and products[node.inputs[0]] < _ATTENTION
+        and not (careful and products[node.inputs[0]] >= _ATTENTION)
         and not _folds(root, node, readers if uses[node.outputs[0]] == 1 else {}, parts)
     ]
     if not names:

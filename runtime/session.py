@@ -119,16 +119,22 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
                 given = plan.given_options or onnxruntime.SessionOptions()
                 self._sess_options = self._sess_options_initial = given
 
-        device = None
+        attempts: list[Device] = []
         if mode == "load" and not session_options.wants_host(sess_options):
             device = _unpack_device(wanted, providers or (), provider_options or ())
-        try:
-            start(device)
-        except Exception as error:
-            if device is None:
-                raise
+            if device is not None:
+                attempts = [device, dataclasses.replace(device, careful=True)]
+        reason = ""
+        for attempt in attempts:
+            try:
+                start(attempt)
+                break
+            except Exception as error:  # ONNX Runtime's errors share no other base
+                reason = str(error)
+        else:
             start(None)  # which raises what is not the device's fault
-            _say_host(str(error))
+            if reason:
+                _say_host(reason)
         if not fallback:
             _check_providers(wanted, self.get_providers(), "active in the session")
 
@@ -308,7 +314,9 @@ def _unpack(
     parts: graph_rewrite.Cut, folder: str, options: onnxruntime.SessionOptions, device: Device
 ) -> DeviceWeights | None:
     """Decode on a device what is to be decoded there, if anything is."""
-    names = [] if session_options.has_folder(options) else device_weights.choose(parts, folder)
+    if session_options.has_folder(options):
+        return None
+    names = device_weights.choose(parts, folder, careful=device.careful)
     if not names:
         return None
     return device_weights.decode_on(device, parts, names, folder, options.log_severity_level)

@@ -109,11 +109,12 @@ def test_weights_that_an_optimiser_wants_are_decoded_on_the_host(on_device: None
         std("BatchNormalization", ["v", "ones", "ones", "ones", "ones"], ["b"]),
         std("MatMul", ["b", "w5"], ["y"]),
     ]
-    proto = square_model(body, 6, {"ones": ones})
-    assert choose(cut(onnx.load_model_from_string(proto.SerializeToString()))) == ["w5"]
-    content = proto.SerializeToString()
+    content = square_model(body, 6, {"ones": ones}).SerializeToString()
+    parts = cut(onnx.load_model_from_string(content))
+    assert choose(parts) == ["w0", "w1", "w2", "w5"]
+    assert choose(parts, careful=True) == ["w5"]
     mixed = InferenceSession(content, providers=CPU)
-    assert mixed.weights_on_device == ("w5",)
+    assert mixed.weights_on_device == ("w0", "w1", "w2", "w5")
     plain = InferenceSession(content, providers=CPU, mode="stream")
     x = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
     np.testing.assert_allclose(
@@ -145,7 +146,7 @@ def test_an_optimiser_that_reads_a_weight_gets_no_other_values(
     proto = square_model(body, 1)
     whole = proto.SerializeToString()
     monkeypatch.setattr(graph_rewrite, "cut", _cut_before_transpose)
-    monkeypatch.setattr(device_weights, "choose", lambda *_: ["w0"])
+    monkeypatch.setattr(device_weights, "choose", lambda *_, careful: ["w0"])
     with pytest.warns(RuntimeWarning, match="decoded on the host"):
         session = InferenceSession(whole, providers=CPU)
     assert session.weights_on_device == ()
@@ -155,6 +156,17 @@ def test_an_optimiser_that_reads_a_weight_gets_no_other_values(
     np.testing.assert_allclose(
         session.run(None, {"x": x})[0], stream.run(None, {"x": x})[0], rtol=1e-4, atol=1e-4
     )
+
+
+def test_a_second_attempt_is_careful(on_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    compressed, plain = network()
+    without_filters = choose(cut(network()[0]))[1:]
+    choices = {False: ["k", *without_filters], True: without_filters}
+    monkeypatch.setattr(device_weights, "choose", lambda *_, careful: choices[careful])
+    made = InferenceSession(compressed.SerializeToString(), providers=CPU)
+    assert set(made.weights_on_device) == {"g", "m"}
+    wanted = plain_run(plain, {"x": x_of()})[0]
+    np.testing.assert_allclose(made.run(None, {"x": x_of()})[0], wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_session_that_cannot_take_them_gets_the_hosts(on_device: None) -> None:
