@@ -149,6 +149,16 @@ class CalibratedFitting:
         """What the weights are multiplied with."""
         return self._moments
 
+    @property
+    def knows_outputs(self) -> bool:
+        """Whether it was measured of any weight how much errors of each output count."""
+        from passes.schemes import Moments
+
+        return any(
+            isinstance(found, Moments) and found.outputs is not None
+            for found in self._moments.values()
+        )
+
     def settings(self, name: str, step: float) -> WeightSettings:
         from passes.settings import WeightSettings
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from toolkit.calibration import Feed
 from toolkit.capture_activations import CapturedActivations
@@ -26,9 +27,14 @@ if TYPE_CHECKING:
     from passes.schemes.moments import Moments, RowUse
     from toolkit.pipeline import Source
 
-VERSION = 1
+VERSION = 2
 """Of what is measured: another one does not find what an earlier one has kept."""
 MAX_KEPT_BYTES = 8 << 30
+
+GRADIENT_FEEDS = 64
+"""Of a few samples each, on which gradients are measured."""
+MAX_DIFFERENTIATED = 512 << 20
+"""Bytes of a model: gradients of larger ones are not measured, they need a weight twice."""
 
 Progress = Callable[[str], None]
 
@@ -51,7 +57,8 @@ class MomentStore(Mapping[str, "Moments | RowUse"]):
         if "axis" in entry:
             return RowUse(arrays[0], entry["axis"])
         layout = MatrixLayout(*(tuple(part) for part in entry["layout"]))
-        return Moments(arrays[0], arrays[1], entry["count"], layout)
+        outputs = arrays[2] if len(arrays) > 2 else None
+        return Moments(arrays[0], arrays[1], entry["count"], layout, outputs)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -98,8 +105,10 @@ def _measure(
     folder: Path,
 ) -> None:
     from passes.errors import ModelError
-    from passes.moments import measure_moments
+    from passes.moments import measure_moments, with_outputs
+    from passes.schemes import Moments
 
+    counted = _importance(source, feeds, names, threads, progress)
     activations = CapturedActivations(feeds, threads)
     entries: dict[str, Any] = {}
     missing: dict[str, str] = {}
@@ -113,12 +122,41 @@ def _measure(
         ):
             files.clear()  # arrays of one part are alive together, so their ids differ
             for name, found in part.found.items():
+                if isinstance(found, Moments) and name in counted:
+                    found = with_outputs(found, counted[name])
                 entries[name] = _kept(found, folder, len(entries), files)
             missing |= part.missing
     except ModelError as error:
         raise InputError(f"{source.path}: {error}") from error
     index = {"weights": entries, "missing": missing}
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+def _importance(
+    source: Source,
+    feeds: Sequence[Feed],
+    names: Sequence[str],
+    threads: int,
+    progress: Progress,
+) -> dict[str, npt.NDArray[Any]]:
+    """How much errors of each layer's outputs count, on some of the feeds; nothing for large models
+    and those that do not run with their gradients."""
+    from passes.moments import measure_output_importance
+    from toolkit.output_parts import judged_floats
+
+    if source.num_bytes > MAX_DIFFERENTIATED:
+        return {}
+    few = list(feeds)[:: -(-len(feeds) // GRADIENT_FEEDS)]
+    progress("gradients")
+    try:
+        return measure_output_importance(
+            CapturedActivations(few, threads),
+            source.model,
+            names,
+            judged_floats(source.model.graph),
+        )
+    except InputError:  # the same model without gradients says what is wrong, if anything is
+        return {}
 
 
 def _kept(
@@ -128,6 +166,8 @@ def _kept(
     from passes.schemes.moments import RowUse
 
     arrays = [found.counts] if isinstance(found, RowUse) else [found.inputs, found.means]
+    if not isinstance(found, RowUse) and found.outputs is not None:
+        arrays.append(found.outputs)
     names = []
     for part, array in enumerate(arrays):
         if id(array) not in files:

@@ -58,6 +58,34 @@ def output_parts(graph: ir.Graph) -> dict[str, list[Part]]:
     return found
 
 
+def judged_floats(graph: ir.Graph) -> list[str]:
+    """Names of the float32 values by which outputs are judged: their parts, what a Softmax makes
+    probabilities of, or the outputs themselves."""
+    import onnx_ir as ir
+
+    parts = output_parts(graph)
+    found: list[ir.Value] = []
+    for output in graph.outputs:
+        own = [part.value for part in parts.get(output.name or "", [])] or [output]
+        found += [_before_softmax(value) for value in own]
+    return [
+        str(value.name)
+        for value in dict.fromkeys(found)
+        if value.producer() is not None and value.dtype in (None, ir.DataType.FLOAT)
+    ]
+
+
+def _before_softmax(value: ir.Value) -> ir.Value:
+    node = value.producer()
+    while node is not None and not node.domain and node.inputs and node.inputs[0] is not None:
+        if node.op_type in ("Softmax", "LogSoftmax"):
+            return node.inputs[0]
+        if node.op_type not in _PASSED:
+            break
+        node = node.inputs[0].producer()
+    return value
+
+
 def _parts(value: ir.Value, squashed: bool) -> Iterator[tuple[ir.Value, bool]]:
     """The computed values behind ``value``, in the order of their Concats."""
     node = value.producer()

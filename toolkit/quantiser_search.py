@@ -54,6 +54,7 @@ OTHER_OPTIONS: tuple[dict[str, Any], ...] = (
     {"damping": 1.0},
     {"rate_weight": 0.0},
     {"adaptive": False},
+    {"adaptive": True, "by_output": True},
     {"trellis": True},
 )
 """Options of the fitting that are tried one after the other, each with those that were better."""
@@ -248,8 +249,9 @@ def _other_options(prepared: Prepared, found: SearchResult, measures: Measures) 
     Whether rates in the choice of symbols and steps by feature pay depends on the network: with
     rates all errors of a layer lean the same way, which some networks do not forgive. Damping as
     large as the inputs themselves helps where calibration has too few samples to tell features
-    apart: what is made up for on it is not on others. A trellis
-    takes 3 % fewer bytes where weights have many outputs, and three times as long to fit.
+    apart: what is made up for on it is not on others. Counting errors by what each output of a
+    layer does to the model's asks for data that shows all of them. A trellis takes 3 % fewer bytes
+    where weights have many outputs, and three times as long to fit.
     """
     fitting, steps = prepared.fitting, found.steps
     if not isinstance(fitting, CalibratedFitting) or steps is None or found.fidelity is None:
@@ -262,6 +264,8 @@ def _other_options(prepared: Prepared, found: SearchResult, measures: Measures) 
     first = best = worth(found.fidelity.sqnr_db)
     plain, chosen = fitting, dict[str, Any]()
     for options in OTHER_OPTIONS:
+        if options.get("by_output") and not plain.knows_outputs:
+            continue
         prepared.fitting = other = plain.with_options({**chosen, **options})
         value = worth(prepared.fidelity(steps).sqnr_db)
         text = ", ".join(f"{key} {setting}" for key, setting in options.items())

@@ -5,6 +5,7 @@ the compressed layers before it (E. Frantar et al., "GPTQ", ICLR 2023, section 4
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def refit_in_order(
     for number, group in enumerate(groups, 1):
         progress(f"layer {number} of {len(groups)}: {group[0]}")
         for part in measure_moments(activations, _with(source.model, values), group):
-            known |= part.found
+            known |= {name: _counted(new, known.get(name)) for name, new in part.found.items()}
         mine = {name: steps[name] for name in group}
         values |= fitting.values(prepared.arrays, mine, draft=False)
         for name in group:
@@ -93,6 +94,15 @@ def _with(model: ir.Model, values: Mapping[str, npt.NDArray[Any]]) -> ir.Model:
     return copy
 
 
+def _counted(moments: Moments | RowUse, before: Moments | RowUse | None) -> Moments | RowUse:
+    """New moments with what errors of the outputs counted before."""
+    from passes.schemes import Moments
+
+    if isinstance(moments, Moments) and isinstance(before, Moments):
+        return replace(moments, outputs=before.outputs)
+    return moments
+
+
 def _is_full(moments: Moments | RowUse | None) -> bool:
     from passes.schemes import Moments
 
@@ -106,4 +116,4 @@ def _narrowed(moments: Moments | RowUse) -> Moments | RowUse:
     if not isinstance(moments, Moments):
         return moments
     powers = moments.powers.astype(np.float32)
-    return Moments(powers, np.array(moments.means), moments.count, moments.layout)
+    return replace(moments, inputs=powers, means=np.array(moments.means))

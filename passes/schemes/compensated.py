@@ -20,7 +20,7 @@ from passes.errors import SchemeError
 from passes.schemes.adaptive_steps import steps_in_range
 from passes.schemes.base import FitContext
 from passes.schemes.coded_bits import coder_shape
-from passes.schemes.compensation import Compensation
+from passes.schemes.compensation import Compensation, output_importance
 from passes.schemes.feedback import Feedback, feedback_of_groups
 from passes.schemes.moments import MatrixLayout, Moments
 from passes.schemes.rate_distortion import (
@@ -33,7 +33,7 @@ from passes.schemes.rate_distortion import (
 )
 from passes.schemes.scaling import representable_scale
 from passes.schemes.uniform import UniformParameters
-from passes.schemes.weight_values import finite_float32, importance_of, mask_of
+from passes.schemes.weight_values import finite_float32, mask_of
 from runtime.rounding import SymbolRates, round_features
 
 _BLOCK = 64
@@ -68,16 +68,18 @@ class Compensated(Compensation):
         inputs = moments.covariances() if self.centred else moments.inputs
         groups = feedback_of_groups(inputs, self.damping)
         costs = np.stack([group.unordered(group.costs) for group in groups])
+        outputs = output_importance(values, context, layout, self.by_output)
         step = wanted_step(values, self.step, self.relative_step)
-        spread_costs = layout.array(
-            np.ascontiguousarray(np.broadcast_to(costs[:, :, None], layout.matrix_shape)),
-            values.shape,
-        )
-        varied = spread_costs if self.adaptive else np.ones([1] * values.ndim)
+        varied = np.ones([1] * values.ndim)
+        if self.adaptive:
+            counted = costs[:, :, None] * (1.0 if outputs is None else outputs[:, None, :])
+            varied = layout.array(
+                np.ascontiguousarray(np.broadcast_to(counted, layout.matrix_shape)), values.shape
+            )
         scale, axis = steps_in_range(values, varied, step, weight.dtype)
         spread = spread_along(scale, axis, values.ndim)
         check_range("compensated", values, spread, weight.dtype)
-        work = _Work(values, spread, layout, mask, _output_importance(values, context, layout))
+        work = _Work(values, spread, layout, mask, outputs)
         rate_weight = self.rate_weight * (step / work.unit) ** 2
         rates = None
         for _ in range(self.rounds + 1 if self.rate_weight else 1):
@@ -137,8 +139,13 @@ class _Work:
         self.shape, self.layout = values.shape, layout
         self.targets = np.ascontiguousarray(layout.matrix(values / spread), np.float32)
         self.unit = float(spread.max())
-        relative = np.broadcast_to(spread / np.float32(self.unit), values.shape)
-        self.steps = np.array(layout.matrix(relative)[:, :, 0], np.float32)
+        relative = layout.matrix(np.broadcast_to(spread / np.float32(self.unit), values.shape))
+        # Steps vary along one axis of the weight, so that they are products of these two.
+        self.steps = np.array(relative[:, :, 0], np.float32)
+        of_outputs = relative[:, 0, :] / relative[:, 0, :1]
+        if (of_outputs != 1).any():
+            squares = np.square(of_outputs, dtype=np.float32)
+            output_importance = squares * (1.0 if output_importance is None else output_importance)
         places = layout.matrix(np.arange(values.size).reshape(values.shape))
         strides = np.diff(places[:1, :1, :].reshape(-1))
         self.own_order = bool((strides == strides[:1]).all())
@@ -150,7 +157,11 @@ class _Work:
         rounded = np.clip(np.rint(values / spread), -MOST, MOST).astype(np.int16)
         self.symbols = self._ordered(rounded)
         self.kept = None if mask is None else self._ordered(mask)
-        self.output_importance = output_importance
+        self.output_importance = (
+            None
+            if output_importance is None
+            else np.ascontiguousarray(output_importance, np.float32)
+        )
 
     def _ordered(self, array: np.ndarray) -> np.ndarray:
         inside = array if self.own_order else self.layout.matrix(array)
@@ -243,14 +254,3 @@ def _check_layout(moments: Moments, shape: tuple[int, ...]) -> None:
             f"compensated: moments {moments.inputs.shape} of a weight {layout.split} do not belong "
             f"to one of {shape}"
         )
-
-
-def _output_importance(
-    values: np.ndarray, context: FitContext, layout: MatrixLayout
-) -> np.ndarray | None:
-    """float32 [groups, outputs], of mean 1."""
-    importance = importance_of(values, context)
-    if importance is None:
-        return None
-    found = layout.matrix(np.asarray(importance)).mean(1)
-    return np.ascontiguousarray(found / found.mean(), np.float32)

@@ -17,7 +17,7 @@ from passes.errors import SchemeError
 from passes.schemes.adaptive_steps import steps_in_range
 from passes.schemes.base import FitContext, Parameters
 from passes.schemes.compensated import Compensated
-from passes.schemes.compensation import Compensation
+from passes.schemes.compensation import Compensation, output_importance
 from passes.schemes.feedback import Feedback, feedback_of_groups
 from passes.schemes.moments import MatrixLayout, Moments
 from passes.schemes.rate_distortion import check_range, spread_along, wanted_step
@@ -63,18 +63,22 @@ class CompensatedTrellis(Compensation):
             return self._plain().fit(weight, context)
         inputs = moments.covariances() if self.centred else moments.inputs
         [group] = feedback_of_groups(inputs, self.damping)
-        costs = layout.array(
-            np.repeat(group.unordered(group.costs)[None, :, None], outputs, 2), values.shape
-        )
+        counted = output_importance(values, context, layout, self.by_output)
+        counted = np.ones((1, outputs), np.float32) if counted is None else counted
         step = wanted_step(values, self.step, self.relative_step) * _FINER
-        varied = costs if self.adaptive else np.ones([1] * values.ndim)
+        varied = np.ones([1] * values.ndim)
+        if self.adaptive:
+            costs = group.unordered(group.costs)[None, :, None] * counted[:, None, :]
+            varied = layout.array(costs, values.shape)
         scale, axis = steps_in_range(values, varied, step, weight.dtype)
         spread = spread_along(scale, axis, values.ndim)
         check_range("compensated_trellis", values, spread, weight.dtype)
         unit = float(spread.max())
+        relative = layout.matrix(np.broadcast_to(spread / unit, values.shape))[0]
         work = _Work(
             np.array(layout.matrix(values / spread)[0], np.float32),
-            np.array(layout.matrix(np.broadcast_to(spread / unit, values.shape))[0, :, 0]),
+            np.array(relative[:, 0]),
+            np.square(relative[0] / relative[0, 0]) * counted[0],
             group,
             self.rate_weight / _FINER**2 * (step / unit) ** 2,
             self.rounds,
@@ -117,17 +121,20 @@ def coded_order(layout: MatrixLayout) -> tuple[int, ...] | None:
 
 class _Work:
     """The state of one fit: ``weights`` [features, outputs] in steps, ``steps`` [features] as
-    multiples of one unit, ``symbols`` int16 and ``values``, the integers that they stand for."""
+    multiples of one unit, ``outputs`` what squared errors count in each output, in its steps,
+    ``symbols`` int16 and ``values``, the integers that they stand for."""
 
     def __init__(
         self,
         weights: np.ndarray,
         steps: np.ndarray,
+        outputs: np.ndarray,
         group: Feedback,
         rate_weight: float,
         rounds: int,
     ) -> None:
         self.weights, self.steps, self.group = weights, steps, group
+        self.outputs = outputs.astype(np.float32)
         self.rate_weight, self.rounds = rate_weight, rounds
         self.symbols = np.zeros(weights.shape, np.int16)
         self.values = np.zeros(weights.shape, np.float32)
@@ -177,7 +184,8 @@ class _Work:
             self._choose(places, targets, powers[block])
             new = self.values[places] - self.weights[places]
             change = new - old
-            gained = 2 * np.vdot(slope, change) + np.vdot(change, inputs[block, block] @ change)
+            counted = change * self.outputs
+            gained = 2 * np.vdot(slope, counted) + np.vdot(counted, inputs[block, block] @ change)
             dearer = self.rate_weight * (self.row_bits[places].sum() - before[2].sum())
             if gained + dearer > 0:
                 self.symbols[places], self.values[places], self.row_bits[places] = before
@@ -186,7 +194,7 @@ class _Work:
 
     def _choose(self, places: np.ndarray, targets: np.ndarray, costs: np.ndarray) -> None:
         """The symbols of the features at ``places`` by their own costs and rates."""
-        importance = np.repeat(np.asarray(costs, np.float32)[:, None], targets.shape[1], 1)
+        importance = np.outer(np.asarray(costs, np.float32), self.outputs)
         symbols, bits = search_symbols(
             np.ascontiguousarray(targets[None]),
             rate_weight=self.rate_weight,

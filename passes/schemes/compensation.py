@@ -9,7 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from passes.errors import SchemeError
+from passes.schemes.base import FitContext
+from passes.schemes.moments import MatrixLayout, Moments
 from passes.schemes.rate_distortion import check_options
+from passes.schemes.weight_values import importance_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Compensation:
         sweeps: How often symbols are chosen again at the end, all others given, 0 to 16.
         damping: Share of the inputs' mean square that is added to each one's.
         adaptive: Whether steps may differ along one axis.
+        by_output: Whether errors count by what the moments say of each output.
         centred: Whether the mean of what is missed in the layer's output costs nothing, since its
             bias takes it up (passes.bias_correction).
     """
@@ -37,6 +41,7 @@ class Compensation:
     damping: float = 0.01
     adaptive: bool = True
     centred: bool = False
+    by_output: bool = False
 
     scheme: ClassVar[str]
     """The name in recipes and errors."""
@@ -49,3 +54,21 @@ class Compensation:
             raise SchemeError(f"{self.scheme}: sweeps must be 0 to 16, not {self.sweeps}")
         if not (np.isfinite(self.damping) and 0 <= self.damping <= 1):
             raise SchemeError(f"{self.scheme}: damping must be 0 to 1, not {self.damping}")
+
+
+def output_importance(
+    values: np.ndarray, context: FitContext, layout: MatrixLayout, by_output: bool
+) -> np.ndarray | None:
+    """How much a squared error of each output of a layer counts by what of the context's importance
+    differs between outputs, and with ``by_output`` by the moments, float32 [groups, outputs] of
+    mean 1; None where they count alike."""
+    importance, moments = importance_of(values, context), context.moments
+    known = moments.outputs if isinstance(moments, Moments) and by_output else None
+    if importance is None and known is None:
+        return None
+    found = np.ones(1)
+    if importance is not None:
+        found = layout.matrix(np.asarray(importance)).mean(1)
+    if known is not None:
+        found = found * known
+    return np.ascontiguousarray(found / found.mean(), np.float32)

@@ -65,12 +65,15 @@ class Moments:
         means: Mean of x, float [groups, features].
         count: Rows that they are means of.
         layout: How the weight is the matrix that x is multiplied with.
+        outputs: How much a squared error of each of the layer's outputs counts, float [groups,
+            outputs]; None where they count alike.
     """
 
     inputs: np.ndarray
     means: np.ndarray
     count: float
     layout: MatrixLayout
+    outputs: np.ndarray | None = None
 
     @property
     def is_full(self) -> bool:
