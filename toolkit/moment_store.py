@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from passes.schemes.moments import Moments, RowUse
     from toolkit.pipeline import Source
 
-VERSION = 2
+VERSION = 3
 """Of what is measured: another one does not find what an earlier one has kept."""
 MAX_KEPT_BYTES = 8 << 30
 
@@ -166,14 +166,15 @@ def _kept(
     from passes.schemes.moments import RowUse
 
     arrays = [found.counts] if isinstance(found, RowUse) else [found.inputs, found.means]
-    if not isinstance(found, RowUse) and found.outputs is not None:
-        arrays.append(found.outputs)
     names = []
     for part, array in enumerate(arrays):
         if id(array) not in files:
             files[id(array)] = f"{number}_{part}.npy"
             np.save(folder / files[id(array)], array)
         names.append(files[id(array)])
+    if not isinstance(found, RowUse) and found.outputs is not None:  # of this weight alone
+        names.append(f"{number}_outputs.npy")
+        np.save(folder / names[-1], found.outputs)
     if isinstance(found, RowUse):
         return {"arrays": names, "axis": found.axis}
     layout = found.layout
