@@ -5,7 +5,10 @@ of streams and events in many orders."""
 from __future__ import annotations
 
 import ctypes
+import shutil
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -214,3 +217,85 @@ def test_any_runs_on_any_streams_are_without_hazard(data: Any) -> None:
         uses.append(first[random.choice(sorted(first))].pop(0))
     ahead = [data.draw(st.booleans()) for _ in range(num_places)]
     check(uses, trace(uses, num_places, ahead))
+
+
+ROOT = Path(__file__).resolve().parent.parent
+NVCC = shutil.which("nvcc")
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="there is no nvcc, which has CUDA's headers")
+
+
+def build_driver(folder: Path, *flags: str) -> Path:
+    """`runtime/csrc/cuda/prefetch.cu` with a CUDA runtime that writes down its calls."""
+    cuda, driver = ROOT / "runtime" / "csrc" / "cuda", folder / "driver"
+    command = [
+        *(str(NVCC), "-std=c++17", "-O1", "-x", "c++", "-cudart", "none", "-Xcompiler"),
+        ",".join(["-Wall,-Wextra,-Werror", *flags]),
+        *("-I", str(cuda.parent), "-I", str(cuda), str(cuda / "prefetch.cu")),
+        *(str(cuda / "prefetch_plan.cpp"), str(ROOT / "tests/sanitize/prefetch_driver.cpp")),
+        *("-o", str(driver), "-lpthread"),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if flags and result.returncode and "tsan" in result.stderr:
+        pytest.skip("there is no thread sanitizer")
+    assert result.returncode == 0, result.stderr[-2000:]
+    return driver
+
+
+def calls_of(text: str, uses: Sequence[tuple[int, int, int]]) -> list[Step]:
+    """What the driver wrote, as steps; events by the order in which a lane first names them."""
+    kinds = {"allocate": ALLOCATE, "free": FREE, "record": RECORD, "wait": WAIT,
+             "decode": DECODE, "use": USE}  # fmt: skip
+    steps, number = [], -1
+    buffers: dict[int, int] = {}
+    events: dict[tuple[int, int], int] = {}
+    for line in text.splitlines():
+        word, *rest = line.split()
+        stream, index, value = map(int, rest)
+        if word == "turn":
+            number = stream
+            continue
+        lane = uses[number][1]
+        if word == "allocate":
+            buffers[index] = len([step for step in steps if step[:1] == (ALLOCATE,)]) % 2
+        if word in ("record", "wait"):
+            index = events.setdefault((lane, index), len([e for e in events if e[0] == lane]))
+        else:
+            index = buffers[index]
+        main = stream == lane + 1
+        steps.append(Step(kinds[word], MAIN if main else SIDE, index, value, number))
+    return steps
+
+
+def in_order_of_events(steps: Sequence[Step], uses: Sequence[tuple[int, int, int]]) -> list[Step]:
+    """Steps with their events numbered as `calls_of` does."""
+    events: dict[tuple[int, int], int] = {}
+    numbered = []
+    for step in steps:
+        lane = uses[step.use][1]
+        if step.action in (RECORD, WAIT):
+            count = len([event for event in events if event[0] == lane])
+            step = step._replace(index=events.setdefault((lane, step.index), count))
+        numbered.append(step)
+    return numbered
+
+
+@needs_nvcc
+def test_the_device_is_told_what_is_planned(tmp_path: Path) -> None:
+    driver = build_driver(tmp_path)
+    other = run_of([3, 0, 1, 2], lane=1)
+    uses = [*run_of(range(4)), *run_of(range(4), lane=1), (0, 0, 0), (1, 0, 1), *run_of(range(4)),
+            *other, *run_of(range(4)), *other, *other, *run_of([1, 3])]  # fmt: skip
+    text = "\n".join(f"{place} {lane + 1} {fails}" for place, lane, fails in uses)
+    result = subprocess.run(
+        [str(driver), "4"], input=text, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert calls_of(result.stdout, uses) == in_order_of_events(trace(uses, 4), uses)
+
+
+@needs_nvcc
+def test_threads_do_not_race(tmp_path: Path) -> None:
+    driver = build_driver(tmp_path, "-fsanitize=thread")
+    result = subprocess.run(
+        [str(driver), "5", "3"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
