@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ class Tensor:
     element_type: int
     shape: tuple[int, ...]
     address: int
+    release: Callable[[int], None] | None = None  # of memory that is the tensor's own
 
 
 @dataclasses.dataclass
@@ -80,6 +82,7 @@ class Run:
     stream: int = 0
     shape: tuple[int, ...] = ()
     scratch: Callable[[int], int] | None = None
+    free: Callable[[int], None] | None = None  # on the CPU, where tensors own their memory
     invoke: Callable[[Operator, list[Tensor], Tensor], None] | None = None
 
 
@@ -226,7 +229,22 @@ class FakeRuntime:
         slot(55, _p, _p, _p)(lambda info, out: write(out, _p, info))
         for release in (98, 132, 212, 215):
             slot(release, None, _p)(lambda *_: None)
-        slot(96, None, _p)(lambda value: self._objects.pop(value, None) and None)
+        slot(69, _p, i32, i32, _p)(lambda _a, _m, out: write(out, _p, self.number("memory")))
+        slot(94, None, _p)(lambda memory: self._objects.pop(memory, None) and None)
+        slot(253, _p, _p, _p, _p)(lambda run, _, out: write(out, _p, run))
+
+        @slot(96, None, _p)
+        def _release(value: int) -> None:
+            tensor = self._objects.pop(value, None)
+            if tensor is not None and tensor.release is not None:
+                tensor.release(tensor.address)
+
+        @slot(48, _p, _p, _p, _size, i32, _p)
+        def _own_tensor(run: int, dims: int, rank: int, kind: int, out: int) -> None:
+            shape = tuple((i64 * rank).from_address(dims))
+            what = self._objects[run]
+            address = what.scratch(math.prod(shape) * {1: 4, 10: 2}[kind])
+            write(out, _p, self.number(Tensor(kind, shape, address, what.free)))
 
         @slot(234, _p, _p, _size, _p)
         def _type(node: int, index: int, out: int) -> int | None:
@@ -284,10 +302,14 @@ class FakeRuntime:
             write(out, _p, self.number(Operator(name.decode(), version, kind, values)))
 
         @slot(214, _p, _p, _p, _p, i32, _p, i32)
-        def _invoke(run: int, op: int, inputs: int, count: int, outputs: int, _: int) -> None:
+        def _invoke(run: int, op: int, inputs: int, count: int, outputs: int, _: int) -> int | None:
             given = [self._objects[each] for each in (_p * count).from_address(inputs)]
             output = self._objects[_p.from_address(outputs).value]
-            self._objects[run].invoke(self._objects[op], given, output)
+            try:
+                self._objects[run].invoke(self._objects[op], given, output)
+            except Exception as error:  # a callback's would be printed and forgotten
+                return self.number((1, ctypes.create_string_buffer(repr(error).encode())))
+            return None
 
     @contextlib.contextmanager
     def kernel(self, name: str, provider: str, node: Node) -> Iterator[Callable[[Run], Run]]:

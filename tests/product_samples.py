@@ -69,7 +69,7 @@ def _sample(operator: str, lookup: bool, has_bias: bool, kind: np.dtype[Any]) ->
     bias = random.normal(size=shape[0]).astype(kind) if has_bias else None
     if bias is not None:
         inputs["bias"] = bias
-    expected = _product(operator, x.astype(np.float32), weight, attributes)
+    expected = run_product(operator, x.astype(np.float32), weight, attributes)
     if bias is not None:
         expected += bias.astype(np.float32).reshape((-1, *[1] * (expected.ndim - 2)))
     name = "-".join(
@@ -79,7 +79,8 @@ def _sample(operator: str, lookup: bool, has_bias: bool, kind: np.dtype[Any]) ->
     return ProductSample(name, op, operator, inputs, attributes, expected.astype(kind))
 
 
-def _product(operator: str, x: Array, weight: Array, attributes: dict[str, Any]) -> Array:
+def run_product(operator: str, x: Array, weight: Array, attributes: dict[str, Any]) -> Array:
+    """What the operator makes of float32; its attributes are put to those given."""
     if operator == "MatMul":
         return np.asarray(x @ weight)
     if operator == "Gemm":

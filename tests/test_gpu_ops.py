@@ -15,7 +15,16 @@ import pytest
 from runtime import WideReader, encode_wide
 from runtime.gpu import examine
 from runtime.graph_values import LIBRARY_OPS
-from tests.fake_runtime import FakeRuntime, Node, RefusedError, Run, Tensor, fake_runtime
+from tests.fake_runtime import (
+    FakeRuntime,
+    Node,
+    Operator,
+    RefusedError,
+    Run,
+    Tensor,
+    fake_runtime,
+)
+from tests.product_samples import ProductSample, product_samples, run_product
 from tests.wide_samples import laplace
 
 CUDA = "CUDAExecutionProvider"
@@ -51,6 +60,49 @@ def test_the_stand_in_runs_the_ops_of_the_cpu() -> None:
         with pytest.raises(RefusedError, match="one value per index"):
             run_on_host(runtime, symbols, scales[1:].copy())
     np.testing.assert_array_equal(found, symbols[0].astype(np.float32) * scales)
+
+
+@pytest.mark.parametrize("sample", list(product_samples()), ids=lambda s: s.name)
+def test_the_stand_in_runs_the_products_of_the_cpu(sample: ProductSample) -> None:
+    """As `tests/cuda` does with those of a GPU."""
+    types = {"float32": FLOAT, "int8": 3, "uint16": UINT16, "float16": 10}
+    tensors = [
+        None if array is None else on_host(array, types[array.dtype.name])
+        for array in sample.inputs.values()
+    ]
+    node = Node(
+        sample.attributes,
+        {1: tensors[1]},
+        {n: tensor.element_type for n, tensor in enumerate(tensors) if tensor is not None},
+    )
+    out = np.empty_like(sample.expected)
+    scratch: dict[int, np.ndarray] = {}
+
+    def take(num_bytes: int) -> int:
+        made = np.empty(num_bytes, np.uint8)
+        scratch[made.ctypes.data] = made
+        return made.ctypes.data
+
+    def invoke(operator: Operator, inputs: list[Tensor], output: Tensor) -> None:
+        assert (operator.name, output.address) == (sample.operator, out.ctypes.data)
+        weight = scratch[inputs[1].address].view(out.dtype).reshape(inputs[1].shape)
+        x = sample.inputs["x"]
+        attributes: dict[str, Any] = {}
+        made = run_product(
+            operator.name, x.astype(np.float32), weight.astype(np.float32), attributes
+        )
+        assert attributes.items() <= operator.attributes.items()
+        if len(inputs) > 2:
+            bias = sample.inputs["bias"].astype(np.float32)
+            made = made + bias.reshape((-1, *[1] * (made.ndim - 2)))
+        out[...] = made
+
+    run = Run(tensors, lambda _: out.ctypes.data, scratch=take, free=scratch.pop, invoke=invoke)
+    with fake_runtime() as runtime, runtime.kernel(sample.op, "", node) as kernel:
+        done = kernel(run)
+    assert done.shape == sample.expected.shape
+    assert scratch == {}
+    np.testing.assert_array_equal(out, sample.expected)
 
 
 @needs_cuda_code

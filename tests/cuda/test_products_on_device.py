@@ -42,6 +42,11 @@ class Device:
         self.scratch.remove(address)
         del self.arrays[address]
 
+    def run_of(self, tensors: list[Tensor | None], allocate: Any, stream: int) -> Run:
+        return Run(
+            tensors, allocate, stream, scratch=self.take_scratch, free=self.free, invoke=self.invoke
+        )
+
     def tensor(self, of: Tensor) -> Any:
         import torch
 
@@ -55,11 +60,15 @@ class Device:
         x, weight, *bias = (self.tensor(each) for each in inputs)
         attributes = operator.attributes
         if operator.name == "Conv":
-            pads = attributes.get("pads", [0, 0])
+            begin = attributes.get("pads", [0, 0])[:2]  # the samples have as many at the end
             made = torch.nn.functional.conv2d(
-                x, weight, *bias, attributes.get("strides", 1), pads[:2],
+                x,
+                weight,
+                bias[0] if bias else None,
+                stride=attributes.get("strides", 1),
+                padding=begin,
                 groups=attributes["group"],
-            )  # fmt: skip
+            )
         else:
             if attributes.get("transA"):
                 x = x.T
@@ -98,8 +107,7 @@ def run(sample: ProductSample, runs: int = 2) -> np.ndarray:
     stream = torch.cuda.current_stream().cuda_stream
     with fake_runtime() as runtime, runtime.kernel(sample.op, CUDA, node) as kernel:
         for _ in range(runs):
-            what = Run(tensors, allocate, stream, (), device.take_scratch, device.invoke)
-            done = kernel(what)
+            done = kernel(device.run_of(tensors, allocate, stream))
             assert device.scratch == []
         found = outputs[-1].numpy(kind, done.shape)
     assert {op.name for op in device.operators} == {sample.operator}
@@ -146,7 +154,7 @@ class Network:
         for number in order if order is not None else range(len(self._ops)):
             kernel, tensors, address = self._ops[number]
             give = lambda _, address=address: address  # noqa: E731
-            kernel(Run(tensors, give, stream, (), self.device.take_scratch, self.device.invoke))
+            kernel(self.device.run_of(tensors, give, stream))
 
     def check(self) -> None:
         for sample, output in zip(self.samples, self.outputs, strict=True):
