@@ -5,7 +5,7 @@ are trained on CIFAR-10. Both are trained once for each seed and kept in the cac
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from models.architectures.layer_string import layer_string_net
 from models.data.augment import flip, shift
+from models.data.loaders import augmented_task
 from models.data.splits import Splits
 from models.fetch import cache_folder
 from models.recipe import Run
@@ -21,9 +22,7 @@ from toolkit.train import (
     OptimizerSettings,
     ScheduleSettings,
     Task,
-    TensorLoader,
     Trainer,
-    classification,
 )
 
 STUDENT = "16c3-mp-32c3*2-mp-64c3-mp-dp-128fc"
@@ -71,7 +70,6 @@ def fit(
     epochs: int,
     *,
     rate: float = _RATE,
-    rate_factors: Mapping[str, float] | None = None,
     folder: Path | None = None,
 ) -> None:
     """Trains ``model`` in place with shifts by up to four pixels and flips, in bfloat16.
@@ -83,7 +81,6 @@ def fit(
         callbacks: The method.
         epochs: Of training; the last state is taken.
         rate: Of Adam; falls by half a cosine.
-        rate_factors: Of some parameters, by glob pattern.
         folder: Of checkpoints; goes on with those that are there.
     """
     Trainer(
@@ -91,7 +88,7 @@ def fit(
         task(run, splits),
         callbacks,
         epochs=epochs,
-        optimizer=OptimizerSettings(name="adam", rate=rate, rate_factors=dict(rate_factors or {})),
+        optimizer=OptimizerSettings(name="adam", rate=rate),
         schedule=ScheduleSettings(name="cosine", last=0.01),
         seed=run.seed,
         select="last",
@@ -102,17 +99,7 @@ def fit(
 
 def task(run: Run, splits: Splits) -> Task:
     """Classification of the parts to train and to validate with."""
-    train_part = TensorLoader(
-        splits.train.inputs,
-        splits.train.labels,
-        batch_size=_BATCH,
-        shuffle=True,
-        drop_last=True,
-        seed=run.seed,
-        augment=_augmented,
-    )
-    validation = TensorLoader(splits.validation.inputs, splits.validation.labels, batch_size=500)
-    return classification(train_part, validation)
+    return augmented_task(splits, _BATCH, _augmented, run.seed)
 
 
 def _augmented(images: torch.Tensor, chance: torch.Generator) -> torch.Tensor:

@@ -52,6 +52,7 @@ def train(kind: str, run: Run, splits: Splits) -> nn.Module:
         None,
         model,
         [method],
+        stage="lc",
         epochs=epochs,
         batch_size=256,
         optimizer=LC_OPTIMIZER.model_copy(update={"rate": 0.05}),

@@ -64,6 +64,7 @@ def deep_compression(
         None,
         model,
         [method],
+        stage="deep compression",
         epochs=epochs,
         batch_size=batch_size,
         optimizer=OptimizerSettings(name="adam", rate=2e-3),

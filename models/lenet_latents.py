@@ -95,6 +95,7 @@ def train_latents(
         logits,
         model,
         [penalty],
+        stage="latents",
         epochs=epochs,
         batch_size=batch_size,
         optimizer=latent_optimizer(),

@@ -27,6 +27,7 @@ def lenet300_plain(run: Run, splits: Splits) -> nn.Module:
         None,
         model,
         [],
+        stage="start",
         epochs=2 if run.quick else 10,
         batch_size=256,
         optimizer=LC_OPTIMIZER,
@@ -44,6 +45,7 @@ def lenet300_for_latents(run: Run, splits: Splits) -> nn.Sequential:
         digits_logits(run, splits),
         model,
         [],
+        stage="start",
         epochs=1 if run.quick else 5,
         batch_size=512,
         optimizer=plain_optimizer(),
@@ -59,13 +61,14 @@ def lenet5_for_latents(run: Run, splits: Splits) -> nn.Sequential:
     start(model)
     logits = digits_logits(run, splits)
     model = model.to(memory_format=torch.channels_last)
-    for widths in (_LENET5_WIDTHS, {}):
+    for stage, widths in (("start", _LENET5_WIDTHS), ("narrow start", {})):
         train_digits(
             run,
             splits,
             logits,
             model,
             [],
+            stage=stage,
             epochs=1 if run.quick else 2,
             batch_size=256,
             optimizer=plain_optimizer(),

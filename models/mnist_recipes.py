@@ -45,6 +45,7 @@ def train_digits(
     model: nn.Module,
     callbacks: Sequence[Callback],
     *,
+    stage: str,
     epochs: int,
     batch_size: int,
     optimizer: OptimizerSettings,
@@ -60,6 +61,8 @@ def train_digits(
         logits: Of `digits_logits`; None to train without a teacher.
         model: Any of 28x28 digits.
         callbacks: The method.
+        stage: What this training is called among those of the run; it goes on where it was
+            interrupted.
         epochs: Of training.
         batch_size: Samples of a batch.
         optimizer: Its rate falls by half a cosine.
@@ -80,4 +83,5 @@ def train_digits(
         schedule=ScheduleSettings(name=schedule, last=0.02),
         seed=run.seed,
         select=select,
-    ).fit()
+        folder=run.checkpoints(stage),
+    ).fit(resume=True)

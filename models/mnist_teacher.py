@@ -59,23 +59,14 @@ def teacher_logits(splits: Splits, epochs: int = _EPOCHS, keep: bool = True) -> 
 
 
 def _trained(splits: Splits, epochs: int) -> Tensor:
-    from toolkit.train import OptimizerSettings, ScheduleSettings, Trainer, classification
-    from toolkit.train.tensor_loader import TensorLoader
+    from models.data.loaders import augmented_task
+    from toolkit.train import OptimizerSettings, ScheduleSettings, Trainer
 
     torch.manual_seed(0)
     model = teacher_net().to(memory_format=torch.channels_last)
-    train = TensorLoader(
-        splits.train.inputs,
-        splits.train.labels,
-        batch_size=_BATCH,
-        shuffle=True,
-        drop_last=True,
-        augment=functools.partial(_shifted, pixels=2),
-    )
-    validation = TensorLoader(splits.validation.inputs, splits.validation.labels, batch_size=500)
     Trainer(
         model,
-        classification(train, validation),
+        augmented_task(splits, _BATCH, functools.partial(_shifted, pixels=2)),
         epochs=epochs,
         optimizer=OptimizerSettings(name="adamw", rate=_RATE, weight_decay=1e-2),
         schedule=ScheduleSettings(name="cosine", warmup=0.2 * epochs),

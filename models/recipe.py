@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 from models.data.splits import Part, Splits
+from toolkit.errors import InputError, OutputError
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,17 @@ class Goal:
 @dataclass(frozen=True)
 class Run:
     """How a recipe is run: with ``seed``; ``quick`` on made-up data, for seconds; ``options`` are
-    the recipe's own."""
+    the recipe's own; ``folder`` holds the checkpoints from which it goes on after it was
+    interrupted, None for none."""
 
     seed: int
     quick: bool
     options: dict[str, Any]
+    folder: Path | None = None
+
+    def checkpoints(self, stage: str) -> Path | None:
+        """The folder of one training of the run."""
+        return None if self.folder is None else self.folder / stage
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,8 @@ def error_percent(session: Any, part: Part) -> float:
     return 100.0 * wrong / len(part)
 
 
+_OUT = "Folder of the file and its JSON; a run that was interrupted goes on from there."
+
 Train = Callable[[Run, Splits], nn.Module]
 
 
@@ -168,19 +178,23 @@ def recipe_command(
     @click.option("--quick", is_flag=True, help="Made-up data and a few steps: does it run?")
     @click.option("--seed", default=0, show_default=True)
     @click.option("--threads", default=1, show_default=True, help="Of torch.")
-    @click.option("--out", type=click.Path(path_type=Path), help="Folder of the file and its JSON.")
+    @click.option("--out", type=click.Path(path_type=Path), help=_OUT)
     def command(quick: bool, seed: int, threads: int, out: Path | None, **given: Any) -> None:
         from models.fetch import DataUnavailable
 
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
-        run = Run(seed, quick, given)
+        unfinished = None if out is None else out / f"seed{seed}.unfinished"
+        run = Run(seed, quick, given, unfinished)
         start = time.perf_counter()
         try:
             splits = load(run)
         except DataUnavailable as error:
             raise click.ClickException(str(error)) from error
-        model = train(run, splits)
+        try:
+            model = train(run, splits)
+        except (InputError, OutputError) as error:
+            raise click.ClickException(str(error)) from error
         with tempfile.TemporaryDirectory() as folder:
             target = out or Path(folder)
             target.mkdir(parents=True, exist_ok=True)
@@ -194,6 +208,8 @@ def recipe_command(
                 "ratio": outcome.ratio,
             }
             (target / f"seed{seed}.json").write_text(json.dumps(record, indent=1) + "\n")
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
         click.echo(f"{HEAD}\n{outcome.row()}")
 
     for option, default in (options or {}).items():

@@ -21,6 +21,7 @@ from models.recipe import Goal, Outcome, recipe_command  # noqa: E402
 from models.results_chart import Point, chart  # noqa: E402
 from models.results_page import page, read  # noqa: E402
 from models.shifted_digits import ShiftedDigits, logits_of_moves, moved  # noqa: E402
+from toolkit.train import Trainer  # noqa: E402
 
 RECIPES = {
     "cifar10_methods": "commands",
@@ -56,6 +57,43 @@ def test_a_quick_run_ends_in_a_measured_file(module: str, attribute: str, tmp_pa
         assert f"{record['parameter_bytes']:,}" in result.output
         if "smallest" in module or "deep" in module:
             assert record["test_error"] < 10
+
+
+def test_a_run_that_was_interrupted_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the last epoch of the training that it was in, to the result of an undisturbed run."""
+    command = commands("lenet300_lc", "commands")["keep"]
+    step, steps = Trainer._run_step, list[int]()
+    limit = 10**9
+
+    def counted(self: Trainer, batch: object, share: float) -> dict[str, torch.Tensor]:
+        if len(steps) == limit:
+            raise KeyboardInterrupt
+        steps.append(self.step)
+        return step(self, batch, share)
+
+    monkeypatch.setattr(Trainer, "_run_step", counted)
+
+    def ran(out: Path, exit_code: int) -> int:
+        steps.clear()
+        result = CliRunner().invoke(command, ["--quick", "--out", str(out)])
+        assert result.exit_code == exit_code, result.output
+        return len(steps)
+
+    whole = ran(tmp_path / "whole", 0)
+    limit = whole * 3 // 4
+    ran(tmp_path / "parts", 1)
+    assert (tmp_path / "parts" / "seed0.unfinished").is_dir()
+    limit = 10**9
+    assert 0 < ran(tmp_path / "parts", 0) < whole // 2
+    assert not (tmp_path / "parts" / "seed0.unfinished").exists()
+    records = [
+        json.loads((tmp_path / folder / "seed0.json").read_text()) for folder in ("whole", "parts")
+    ]
+    for record in records:
+        record.pop("seconds")
+    assert records[0] == records[1]
 
 
 def test_data_that_cannot_be_fetched_is_one_line() -> None:
