@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -69,11 +69,14 @@ class Work:
 @dataclass(frozen=True)
 class Method:
     """How a trained network is compressed: ``prepare`` gives it forms and makes the callbacks;
-    ``amounts`` are those of the curve."""
+    ``amounts`` are those of the curve; ``rate`` is
+    Adam's, with factors by pattern of parameter names."""
 
     prepare: Callable[[Work], Sequence[Callback]]
     amounts: tuple[float, ...]
     unit: str
+    rate: float = _RATE
+    rate_factors: dict[str, float] = field(default_factory=dict)
 
 
 def load(run: Run) -> Splits:
@@ -165,7 +168,9 @@ METHODS = {
     "quantized-distillation": Method(_quantized_distillation, (4, 3, 2), "bits"),
     "differentiable-quantization": Method(_learned_points, (16, 8, 4), "points"),
     "transform": Method(_transform, (0.8, 0.6, 0.4), "share of frequencies"),
-    "mix": Method(_mix, (3e-7, 1e-6, 3e-6, 1e-5), "nats per bit"),
+    "mix": Method(
+        _mix, (1e-7, 3e-7, 1e-6, 2e-6), "nats per bit", rate=4e-3, rate_factors={"*.log_step": 2.0}
+    ),
 }
 
 
@@ -176,7 +181,16 @@ def train(kind: str, run: Run, splits: Splits) -> nn.Module:
     model = trained("student", run, splits)
     work = Work(run, splits, model, float(run.options["amount"]), epochs)
     callbacks = method.prepare(work)
-    fit(run, splits, model, callbacks, epochs, rate=_RATE, folder=run.checkpoints(kind))
+    fit(
+        run,
+        splits,
+        model,
+        callbacks,
+        epochs,
+        rate=method.rate,
+        rate_factors=method.rate_factors,
+        folder=run.checkpoints(kind),
+    )
     for callback in callbacks:
         if isinstance(callback, LC | DeepCompression):
             attach_given(model, callback.parameters())

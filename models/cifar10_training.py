@@ -5,7 +5,7 @@ are trained on CIFAR-10. Both are trained once for each seed and kept in the cac
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -70,6 +70,7 @@ def fit(
     epochs: int,
     *,
     rate: float = _RATE,
+    rate_factors: Mapping[str, float] | None = None,
     folder: Path | None = None,
 ) -> None:
     """Trains ``model`` in place with shifts by up to four pixels and flips, in bfloat16.
@@ -81,6 +82,7 @@ def fit(
         callbacks: The method.
         epochs: Of training; the last state is taken.
         rate: Of Adam; falls by half a cosine.
+        rate_factors: Of some parameters, by glob pattern.
         folder: Of checkpoints; goes on with those that are there.
     """
     Trainer(
@@ -88,7 +90,7 @@ def fit(
         task(run, splits),
         callbacks,
         epochs=epochs,
-        optimizer=OptimizerSettings(name="adam", rate=rate),
+        optimizer=OptimizerSettings(name="adam", rate=rate, rate_factors=dict(rate_factors or {})),
         schedule=ScheduleSettings(name="cosine", last=0.01),
         seed=run.seed,
         select="last",
