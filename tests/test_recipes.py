@@ -182,6 +182,7 @@ def test_methods_with_an_amount_become_one_table_and_curves(tmp_path: Path) -> N
     ):
         options = {"amount": amount, "epochs": 3}
         outcome = Outcome("Net", method, 0, False, 22.0, error, 4000, size, size, 60.0, options)
+        outcome = dataclasses.replace(outcome, note="by night" if amount == 0.1 else "")
         record = {"command": f"python -m models.cifar10_methods {method} --amount {amount}"}
         file = tmp_path / f"net_{method}_{amount}" / "seed0.json"
         file.parent.mkdir()
@@ -193,6 +194,7 @@ def test_methods_with_an_amount_become_one_table_and_curves(tmp_path: Path) -> N
     assert len({line.count("|") for line in table}) == 1 and len(table) == 6
     assert [line.split("|")[2].strip() for line in table[2:]] == ["★", "", "", "★"]
     assert table[-1].startswith("| `mix --amount 1e-05` | ★ | Net | mix | 0 |")
+    assert text.count("by night") == 1 and "`lc --amount 0.1`: by night\n" in text
     points = [Point("lc", 900, 30.0, True), Point("lc", 1500, 25.0, True)]
     root = ElementTree.fromstring(chart("Net", points, are_curves=True))
     paths = [p.get("d") for p in root.iter("{http://www.w3.org/2000/svg}path")]
