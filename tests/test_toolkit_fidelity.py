@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit.fidelity import compare_outputs
+from toolkit.flat_outputs import blocks
 
 RNG = np.random.default_rng(0)
 
@@ -125,3 +126,47 @@ def test_outputs_that_do_not_repeat_are_left_out() -> None:
 def test_sequences_of_another_length_are_a_problem() -> None:
     found = compare_outputs([{"s": [np.ones(2), np.ones(2)]}], [{"s": [np.ones(2)]}])
     assert not found.healthy
+
+
+SHAPES = [(), (7,), (0, 4), (5, 9), (3, 1, 8), (4, 6, 5), (2, 3, 4, 5), (1, 300, 2)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("size", [1, 7, 40, 10_000])
+def test_blocks_cover_an_array_once_and_keep_its_rows_whole(
+    shape: tuple[int, ...], size: int
+) -> None:
+    seen = np.zeros(shape, int)
+    for place in blocks(shape, size):
+        seen[place] += 1
+        block = seen[place].shape
+        assert len(shape) < 2 or block[-1] == shape[-1]
+        row = math.prod(shape[2:]) if len(shape) > 2 else math.prod(shape[1:])
+        assert math.prod(block) <= max(size, row)
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if len(s) > 1 and s[0]], ids=str)
+def test_what_is_summed_up_in_blocks_is_what_the_whole_gives(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.output_sums.blocks", lambda shape: blocks(shape, 7))
+    runs = [RNG.standard_normal((2, *shape)).astype(np.float32) for _ in range(3)]
+    (output,) = compare_outputs([{"y": a} for a, _ in runs], [{"y": b} for _, b in runs]).outputs
+    a, b = (np.stack([run[part] for run in runs]).astype(np.float64) for part in range(2))
+    square, noise = a**2, (b - a) ** 2
+    assert output.sqnr_db == pytest.approx(10 * np.log10(square.sum() / noise.sum()))
+    assert output.max_relative_error == pytest.approx(np.abs(b - a).max() / np.abs(a).max())
+    assert output.cosine == pytest.approx((a * b).sum() / np.sqrt(square.sum() * (b**2).sum()))
+    ratios = {
+        (axis, index): 10
+        * np.log10(square.take(index, 1 + axis).sum() / noise.take(index, 1 + axis).sum())
+        for axis in {1, len(shape) - 1}
+        if shape[axis] > 1
+        for index in range(shape[axis])
+    }
+    assert output.dead_slices == sum(ratio < 3 for ratio in ratios.values())
+    expected = sorted(ratios, key=lambda key: ratios[key])[:5]
+    assert [(found.axis, found.index) for found in output.worst_slices] == expected
+    if len(shape) < 4:
+        assert output.top1_agreement == np.mean(a.argmax(-1) == b.argmax(-1))

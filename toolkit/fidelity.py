@@ -20,11 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.flat_outputs import Outputs, as_float, flatten
-from toolkit.slices import SLICE_FLOOR_DB, SliceFidelity, SliceSums, decibel, worst_slices
-
-MAX_TOP1_WIDTH = 200_000
-"""Longest last axis on which the largest value still counts as a predicted class."""
+from toolkit.flat_outputs import Outputs, flatten
+from toolkit.output_sums import OutputSums, add_floats
+from toolkit.slices import SLICE_FLOOR_DB, SliceFidelity, decibel
 
 AGREEMENT_FLOOR = 0.5
 """Least agreement of integer, boolean or string outputs beside float ones."""
@@ -80,7 +78,7 @@ class Fidelity:
     @property
     def worst_slice(self) -> SliceFidelity | None:
         """The slice with the lowest SQNR of all judged slices, None where all are exact."""
-        found = [s for output in self.outputs for s in output.worst_slices if s.judged]
+        found = [s for output in self.outputs for s in output.worst_slices]
         return min(found, key=lambda s: s.sqnr_db, default=None)
 
     @property
@@ -110,26 +108,6 @@ class Fidelity:
         return values
 
 
-@dataclass
-class _OutputSums:
-    """Running sums over the feeds of one output."""
-
-    kind: str
-    count: int = 0
-    equal: int = 0
-    signal: float = 0.0
-    noise: float = 0.0
-    dot: float = 0.0
-    other: float = 0.0
-    max_error: float = 0.0
-    peak: float = 0.0
-    top1_equal: int = 0
-    top1_count: int = 0
-    top1_possible: bool = True
-    problem: str = ""
-    slices: SliceSums = field(default_factory=SliceSums)
-
-
 def compare_outputs(
     original: Sequence[Mapping[str, Any]],
     found: Sequence[Mapping[str, Any]],
@@ -143,28 +121,28 @@ def compare_outputs(
     """
     if len(original) != len(found):
         raise ValueError(f"{len(found)} runs compared with {len(original)} runs")
-    sums: dict[str, _OutputSums] = {}
+    sums: dict[str, OutputSums] = {}
     for before, after in zip(original, found, strict=True):
         _add_run(sums, flatten(before), flatten(after))
     return _summary({name: _finish(name, entry) for name, entry in sums.items()}, ignored)
 
 
-def _add_run(sums: dict[str, _OutputSums], before: Outputs, after: Outputs) -> None:
+def _add_run(sums: dict[str, OutputSums], before: Outputs, after: Outputs) -> None:
     for name, value in before.items():
         kind = _kind(value)
-        entry = sums.setdefault(name, _OutputSums(kind))
+        entry = sums.setdefault(name, OutputSums(kind))
         if name not in after:
             entry.problem = "missing"
         elif after[name].shape != value.shape:
             entry.problem = f"shape {list(after[name].shape)}, expected {list(value.shape)}"
         elif kind == "float":
-            _add_float(entry, value, after[name])
+            add_floats(entry, value, after[name])
         else:
             entry.count += value.size
             entry.equal += int(np.count_nonzero(np.asarray(value == after[name])))
     for name, value in after.items():
         if name not in before:
-            sums.setdefault(name, _OutputSums(_kind(value))).problem = "not in the original"
+            sums.setdefault(name, OutputSums(_kind(value))).problem = "not in the original"
 
 
 def _kind(value: npt.NDArray[Any]) -> str:
@@ -173,38 +151,7 @@ def _kind(value: npt.NDArray[Any]) -> str:
     return {"b": "bool", "i": "int", "u": "int"}.get(value.dtype.kind, "text")
 
 
-def _add_float(entry: _OutputSums, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> None:
-    a, b = as_float(before), as_float(after)
-    finite = np.isfinite(a)
-    same_odd = (a == b) | (np.isnan(a) & np.isnan(b))
-    entry.count += a.size
-    entry.equal += int(np.count_nonzero(same_odd))
-    if not np.array_equal(finite, np.isfinite(b)) or not same_odd[~finite].all():
-        entry.problem = "NaN or infinity where the original has none, or the other way round"
-    good = finite & np.isfinite(b)
-    a, b = np.where(good, a, 0.0), np.where(good, b, 0.0)
-    error = b - a
-    entry.signal += float(np.vdot(a, a))
-    entry.noise += float(np.vdot(error, error))
-    entry.dot += float(np.vdot(a, b))
-    entry.other += float(np.vdot(b, b))
-    entry.max_error = max(entry.max_error, float(np.abs(error).max(initial=0.0)))
-    entry.peak = max(entry.peak, float(np.abs(a).max(initial=0.0)))
-    entry.slices.add(a, b)
-    _add_top1(entry, a, b)
-
-
-def _add_top1(entry: _OutputSums, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> None:
-    """Counts equal winners where the output looks like scores: [samples, classes]-like, rank 2 or
-    3, 2 to 200,000 wide, and not constant along that axis."""
-    if a.ndim not in (2, 3) or not 2 <= a.shape[-1] <= MAX_TOP1_WIDTH or a.size == 0:
-        entry.top1_possible = False
-        return
-    entry.top1_equal += int(np.count_nonzero(a.argmax(-1) == b.argmax(-1)))
-    entry.top1_count += a.size // a.shape[-1]
-
-
-def _finish(name: str, entry: _OutputSums) -> OutputFidelity:
+def _finish(name: str, entry: OutputSums) -> OutputFidelity:
     agreement = entry.equal / entry.count if entry.count else 1.0
     if entry.problem:
         sqnr = -math.inf
@@ -216,7 +163,8 @@ def _finish(name: str, entry: _OutputSums) -> OutputFidelity:
     cosine = min(entry.dot / norm, 1.0) if norm else float(entry.signal == entry.other)
     if entry.kind == "float" and not entry.noise and not entry.problem:
         cosine = 1.0
-    slices = entry.slices.judge(name) if not entry.problem and entry.kind == "float" else []
+    judged = not entry.problem and entry.kind == "float"
+    worst, dead = entry.slices.judge(name) if judged else ([], 0)
     top1 = None
     if entry.kind == "float" and entry.top1_possible and entry.top1_count:
         top1 = entry.top1_equal / entry.top1_count
@@ -234,8 +182,8 @@ def _finish(name: str, entry: _OutputSums) -> OutputFidelity:
         cosine,
         agreement,
         top1,
-        worst_slices(slices),
-        sum(s.dead for s in slices),
+        worst,
+        dead,
         entry.problem,
     )
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,8 +44,33 @@ def _flatten_into(flat: Outputs, name: str, value: Any) -> None:
         flat[name] = np.asarray(value)
 
 
-def as_float(value: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """float64 copy; complex numbers become a last axis of two, ml_dtypes floats are widened."""
+def as_real(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array itself; complex numbers become a last axis of two."""
     if value.dtype.kind == "c":
-        value = np.stack([value.real, value.imag], axis=-1)
-    return value.astype(np.float64)
+        return np.stack([value.real, value.imag], axis=-1)
+    return value
+
+
+BLOCK = 1 << 16
+"""Values that are compared at a time: what is computed from them stays in a core's cache."""
+
+
+def blocks(shape: tuple[int, ...], size: int = BLOCK) -> Iterator[tuple[slice, ...]]:
+    """Index of blocks that cover an array, of about `size` values where that can be had: the first
+    axis is cut, and the second where others follow it. Rows along the last of several axes stay
+    whole."""
+    if not shape:
+        yield ()
+        return
+    cut = shape[: max(1, min(2, len(shape) - 1))]
+    rest = math.prod(shape[len(cut) :])
+    lengths = [1] * len(cut)
+    for axis in reversed(range(len(cut))):
+        lengths[axis] = min(max(1, size // max(1, rest)), max(1, cut[axis]))
+        rest *= max(1, cut[axis])
+    starts = [range(0, full, length) for full, length in zip(cut, lengths, strict=True)]
+    for place in itertools.product(*starts):
+        yield tuple(
+            slice(start, min(start + length, full))
+            for start, length, full in zip(place, lengths, cut, strict=True)
+        )

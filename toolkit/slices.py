@@ -33,14 +33,14 @@ Array = npt.NDArray[np.float64]
 
 @dataclass
 class SliceFidelity:
-    """One slice `output[axis=index]` over all feeds. `rms` is of the original's values."""
+    """One slice `output[axis=index]` that carried signal, over all feeds; `rms` is the original's
+    values."""
 
     output: str
     axis: int
     index: int
     sqnr_db: float
     rms: float
-    judged: bool
     dead: bool
 
     @property
@@ -60,7 +60,6 @@ def decibel(signal: float, noise: float) -> float:
 class _AxisSums:
     signal: Array
     noise: Array
-    found: Array
     peak: Array
     count: int = 0
 
@@ -74,39 +73,46 @@ class SliceSums:
     low: float = 0.0
     high: float = 0.0
 
-    def add(self, original: Array, found: Array) -> None:
-        """Adds one run: float64 arrays of one shape. An axis that changes its length from feed to
-        feed is not judged: its entries are samples."""
-        self.low = min(self.low, float(original.min(initial=0.0)))
-        self.high = max(self.high, float(original.max(initial=0.0)))
-        for axis in {min(1, original.ndim - 1), original.ndim - 1} - self.skipped:
-            if axis < 1 or not 2 <= original.shape[axis] <= MAX_SLICES:
+    def begin(self, shape: tuple[int, ...]) -> None:
+        """Begins a run of that shape. An axis that changes its length from feed to feed is not
+        judged: its entries are samples."""
+        for axis in {min(1, len(shape) - 1), len(shape) - 1} - self.skipped:
+            if axis < 1 or not 2 <= shape[axis] <= MAX_SLICES:
                 continue
-            others = tuple(i for i in range(original.ndim) if i != axis)
-            square = np.square(original)
-            signal, peak = square.sum(others), square.max(others, initial=0.0)
-            noise = np.square(found - original).sum(others)
-            sums = self.axes.get(axis)
-            if sums is None:
-                length = original.shape[axis]
-                sums = _AxisSums(
-                    np.zeros(length), np.zeros(length), np.zeros(length), np.zeros(length)
-                )
-                self.axes[axis] = sums
-            if sums.signal.shape != signal.shape:
+            length = shape[axis]
+            nothing = np.zeros(length)
+            sums = self.axes.setdefault(axis, _AxisSums(nothing, nothing.copy(), nothing.copy()))
+            if sums.signal.size != length:
                 self.skipped.add(axis)
                 del self.axes[axis]
                 continue
-            sums.signal += signal
-            sums.noise += noise
-            sums.found += np.square(found).sum(others)
-            sums.peak = np.maximum(sums.peak, peak)
-            sums.count += original.size // max(original.shape[axis], 1)
+            sums.count += math.prod(shape) // length
 
-    def judge(self, output: str) -> list[SliceFidelity]:
-        """All slices with noise, each with its verdict."""
-        verdicts: list[SliceFidelity] = []
-        probabilities = self.low >= 0.0 and 0.0 < self.high <= 1.0 + 1e-6
+    def add(self, place: tuple[slice, ...], values: Array, signal: Array, noise: Array) -> None:
+        """Adds the block of a run that lies at `place`: the original's values, their squares, and
+        those of the errors, float64."""
+        self.low = min(self.low, float(values.min(initial=0.0)))
+        self.high = max(self.high, float(values.max(initial=0.0)))
+        for axis, sums in self.axes.items():
+            part = place[axis] if axis < len(place) else slice(None)
+            others = tuple(i for i in range(values.ndim) if i != axis)
+            sums.signal[part] += signal.sum(others)
+            sums.noise[part] += noise.sum(others)
+            if self.may_be_probabilities:
+                peaks = sums.peak[part]
+                np.maximum(peaks, signal.max(others, initial=0.0), out=peaks)
+
+    @property
+    def may_be_probabilities(self) -> bool:
+        """Whether all values so far lie between 0 and 1."""
+        return self.low >= 0.0 and self.high <= 1.0 + 1e-6
+
+    def judge(self, output: str, count: int = 5) -> tuple[list[SliceFidelity], int]:
+        """The `count` judged slices with noise that have the lowest SQNR, worst first, and the
+        number of all that are dead."""
+        worst: list[SliceFidelity] = []
+        all_dead = 0
+        probabilities = self.may_be_probabilities and self.high > 0.0
         for axis, sums in sorted(self.axes.items()):
             rms = np.sqrt(sums.signal / max(sums.count, 1))
             carrying = rms[rms > SILENT]
@@ -115,23 +121,14 @@ class SliceSums:
             judged = rms >= floor
             if probabilities:
                 judged &= np.sqrt(sums.peak) >= PROBABILITY_PEAK
-            for index in np.flatnonzero(sums.noise > 0):
-                ratio = decibel(float(sums.signal[index]), float(sums.noise[index]))
-                counts = bool(judged[index])
-                verdicts.append(
-                    SliceFidelity(
-                        output,
-                        axis,
-                        int(index),
-                        ratio,
-                        float(rms[index]),
-                        counts,
-                        counts and ratio < SLICE_FLOOR_DB,
-                    )
-                )
-        return verdicts
-
-
-def worst_slices(verdicts: list[SliceFidelity], count: int = 5) -> list[SliceFidelity]:
-    """The `count` judged slices with the lowest SQNR, worst first."""
-    return sorted((v for v in verdicts if v.judged), key=lambda v: v.sqnr_db)[:count]
+            judged &= sums.noise > 0
+            ratios = np.full(rms.size, math.inf)
+            np.divide(sums.signal, sums.noise, out=ratios, where=judged)
+            dead = ratios < 10.0 ** (SLICE_FLOOR_DB / 10)
+            all_dead += int(np.count_nonzero(dead))
+            for index in np.argsort(ratios, kind="stable")[:count]:
+                if judged[index]:
+                    ratio = decibel(float(sums.signal[index]), float(sums.noise[index]))
+                    scale, is_dead = float(rms[index]), bool(dead[index])
+                    worst.append(SliceFidelity(output, axis, int(index), ratio, scale, is_dead))
+        return sorted(worst, key=lambda found: found.sqnr_db)[:count], all_dead
