@@ -395,6 +395,7 @@ class _Job:
             notes += self._other_fidelities(path, choice, fidelity)
         stock = None
         if finished.functions:
+            del runs, parts  # the outputs of a language model are larger than the model
             release_memory()
             few = slice(STOCK_FEEDS)
             found = without_padding(run_stock(path, feeds[few], self.threads), feeds[few])
