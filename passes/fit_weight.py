@@ -33,6 +33,7 @@ def fit_weight(
     remarks: list[str] | None = None,
     positions: int | None = None,
     moments: Moments | RowUse | None = None,
+    mean_is_free: bool = True,
 ) -> Parameters | None:
     """Parameters of ``array`` under ``settings``; None for scheme ``keep``.
 
@@ -43,6 +44,7 @@ def fit_weight(
         remarks: Where schemes write what they have decided.
         positions: Output positions of the layer, for ranks by multiply-accumulates.
         moments: What the weight is multiplied with, for schemes that look at it.
+        mean_is_free: Whether a bias takes up the mean error of the layer's outputs.
 
     Raises:
         SchemeError: the array is empty, holds NaN or infinity (not for ``lossless``) or needs
@@ -55,7 +57,11 @@ def fit_weight(
     if positions is None and remarks is not None and _counts_flops(settings):
         remarks.append(_UNKNOWN)
     context = FitContext(
-        channel_axis=channel_axis, remarks=remarks, positions=positions, moments=moments
+        channel_axis=channel_axis,
+        remarks=remarks,
+        positions=positions,
+        moments=moments,
+        mean_is_free=mean_is_free,
     )
     return settings.built().fit(array, context)
 

@@ -15,7 +15,7 @@ import toolkit
 from passes.bias_correction import BiasPlace, bias_changes, bias_places
 from passes.schemes import Compensated, FitContext
 from passes.schemes.moments import MatrixLayout, Moments
-from tests.passes_models import normal
+from tests.passes_models import normal, proto_of
 from tests.toolkit_models import mlp
 
 GRAPH = """
@@ -133,3 +133,29 @@ def test_the_written_file_has_other_biases(tmp_path: Path, way: str) -> None:
     ]
     missed = np.asarray(runs[1]) - np.asarray(runs[0])
     assert np.abs(missed.mean(0)).max() < 0.35 * missed.std(0).max()
+
+
+def test_weights_without_a_bias_are_not_centred(tmp_path: Path) -> None:
+    """Asked of all weights, `centred` holds where a bias takes up the mean; elsewhere errors count
+    in full, and a note says so."""
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> net (float[n, 32] x) => (float[n, 24] y) '
+        "{ y = MatMul(x, w) }"
+    )
+    path, rng = tmp_path / "m.onnx", np.random.default_rng(0)
+    onnx.save(proto_of(text, {"w": normal(32, 24, seed=1)}), path)
+    x = rng.standard_normal((512, 32)) @ rng.standard_normal((32, 32)) / 6 + 2
+    np.savez(tmp_path / "x.npz", x=x.astype(np.float32))
+    found = {}
+    for centred in ("true", "false"):
+        (tmp_path / "r.yaml").write_text(
+            "version: 1\n"
+            f"default: {{stages: [{{compensated: {{relative_step: 0.5, centred: {centred}}}}}]}}\n"
+        )
+        report = toolkit.compress(
+            path, tmp_path / "o.onnx", recipe=tmp_path / "r.yaml", calibration=tmp_path / "x.npz"
+        )
+        found[centred] = report.fidelity.sqnr_db
+        said = [note for note in report.notes if "no bias of its own" in note]
+        assert len(said) == (centred == "true")
+    assert found["true"] == found["false"]

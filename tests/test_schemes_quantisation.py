@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -382,3 +382,33 @@ def test_scaled_weighs_errors_as_outside() -> None:
     plain = scheme.fit(weight).decode()
     even = scheme.fit(weight, FitContext(importance=np.ones((2, 64)))).decode()
     assert ((even - weight) ** 2).sum() < ((plain - weight) ** 2).sum()
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "row"])
+def test_dead_zone_makes_zeros_of_what_lies_near_zero(
+    granularity: Literal["tensor", "row"],
+) -> None:
+    weight = np.random.default_rng(0).standard_normal((8, 500)).astype(np.float32)
+    plain = Uniform(relative_step=1.0, granularity=granularity).fit(weight)
+    scheme = Uniform(relative_step=1.0, granularity=granularity, dead_zone=0.75)
+    found = scheme.fit(weight)
+    scale = found.scale.reshape(-1, 1)
+    np.testing.assert_array_equal(found.symbols == 0, np.abs(weight) < 0.75 * scale)
+    kept = np.abs(weight) >= 0.75 * scale
+    np.testing.assert_array_equal(found.symbols[kept], plain.symbols[kept])
+    assert found.bits() < plain.bits()
+    again = Uniform(step=float(scale[0, 0]), dead_zone=0.75).fit(found.decode()[:1])
+    np.testing.assert_array_equal(again.symbols, found.symbols[:1])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dead_zone": 0.4}, "dead_zone must be 0.5 to 1"),
+        ({"dead_zone": float("nan")}, "dead_zone must be 0.5 to 1"),
+        ({"dead_zone": 0.7, "symmetric": False}, "goes with symmetric"),
+    ],
+)
+def test_dead_zone_is_checked(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(SchemeError, match=said):
+        Uniform(bits=4, **options)

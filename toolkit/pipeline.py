@@ -164,6 +164,7 @@ def fit_all(
                     remarks[name],
                     positions.get(name),
                     None if moments is None else moments.get(name),
+                    name in places,
                 )
             except SchemeError as error:
                 raise InputError(f"{source.path}: weight {name}: {error}") from error

@@ -65,6 +65,8 @@ class FitContext:
         previous: Parameters of an earlier fit to a similar weight, to start from.
         positions: Output positions of the layer for one sample: multiply-accumulates per element.
         moments: What the weight is multiplied with, where that was measured.
+        mean_is_free: Whether a bias takes up the mean of what the layer's outputs miss, where a
+            scheme is asked to leave that to it.
         remarks: Where a scheme writes what it has decided, one line each.
     """
 
@@ -76,6 +78,7 @@ class FitContext:
     previous: Parameters | None = None
     positions: int | None = None
     moments: Moments | RowUse | None = None
+    mean_is_free: bool = True
     remarks: list[str] | None = None
 
 

@@ -65,7 +65,7 @@ class Compensated(Compensation):
         values, mask = finite_float32(weight), mask_of(weight, context)
         layout = moments.layout
         _check_layout(moments, values.shape)
-        inputs = moments.covariances() if self.centred else moments.inputs
+        inputs = self.counted_inputs(moments, context)
         groups = feedback_of_groups(inputs, self.damping)
         costs = np.stack([group.unordered(group.costs) for group in groups])
         outputs = output_importance(values, context, layout, self.by_output)

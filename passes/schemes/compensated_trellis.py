@@ -61,7 +61,7 @@ class CompensatedTrellis(Compensation):
         values, mask = finite_float32(weight), mask_of(weight, context)
         if outputs < _MIN_OUTPUTS or mask is not None or values.size != features * outputs:
             return self._plain().fit(weight, context)
-        inputs = moments.covariances() if self.centred else moments.inputs
+        inputs = self.counted_inputs(moments, context)
         [group] = feedback_of_groups(inputs, self.damping)
         counted = output_importance(values, context, layout, self.by_output)
         counted = np.ones((1, outputs), np.float32) if counted is None else counted

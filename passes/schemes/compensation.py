@@ -30,7 +30,7 @@ class Compensation:
         adaptive: Whether steps may differ along one axis.
         by_output: Whether errors count by what the moments say of each output.
         centred: Whether the mean of what is missed in the layer's output costs nothing, since its
-            bias takes it up (passes.bias_correction).
+            bias takes it up (passes.bias_correction); where the context knows of none it counts.
     """
 
     step: float | None = None
@@ -54,6 +54,14 @@ class Compensation:
             raise SchemeError(f"{self.scheme}: sweeps must be 0 to 16, not {self.sweeps}")
         if not (np.isfinite(self.damping) and 0 <= self.damping <= 1):
             raise SchemeError(f"{self.scheme}: damping must be 0 to 1, not {self.damping}")
+
+    def counted_inputs(self, moments: Moments, context: FitContext) -> np.ndarray:
+        """The moments by which errors count: about the mean, where a bias takes that up."""
+        if self.centred and not context.mean_is_free:
+            if context.remarks is not None:
+                context.remarks.append("no bias of its own takes up the mean: not centred")
+            return moments.inputs
+        return moments.covariances() if self.centred else moments.inputs
 
 
 def output_importance(

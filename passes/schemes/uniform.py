@@ -116,6 +116,9 @@ class Uniform:
             zero not being one of them unless elements are pruned, for which the grid is moved as
             without ``symmetric``; ``absnorm`` from minus to plus the Euclidean norm.
         rounding: To the nearest value, or up or down at random without bias.
+        dead_zone: What lies within so many steps of zero becomes zero, 0.5 (no more than rounding
+            does) to 1: more zeros for fewer bits (G. Sullivan, "Efficient scalar quantization of
+            exponential and Laplacian random variables", 1996).
     """
 
     bits: int | None = None
@@ -127,6 +130,7 @@ class Uniform:
     group_size: int | None = None
     scaling: Scaling = "absmax"
     rounding: Rounding = "nearest"
+    dead_zone: float = 0.5
 
     def __post_init__(self) -> None:
         given = [v for v in (self.bits, self.step, self.relative_step) if v is not None]
@@ -147,6 +151,10 @@ class Uniform:
             raise SchemeError(f"uniform: the step must be positive and finite, not {given[0]}")
         check_partition("uniform", self.granularity, self.group_size)
         check_rounding("uniform", self.rounding)
+        if not 0.5 <= self.dead_zone <= 1:
+            raise SchemeError(f"uniform: dead_zone must be 0.5 to 1, not {self.dead_zone}")
+        if self.dead_zone > 0.5 and not (self.symmetric and self.scaling != "linear"):
+            raise SchemeError("uniform: a dead_zone goes with symmetric, and not with linear")
 
     def fit(self, weight: np.ndarray, context: FitContext | None = None) -> UniformParameters:
         """Quantises a float32, float16 or bfloat16 array of any shape.
@@ -165,7 +173,11 @@ class Uniform:
         )
         folded, kept = part.fold(values), part.fold_kept(mask)
         grid = self._grid(folded, kept, weight.dtype)
-        symbols = part.unfold(grid.symbols(folded, self.rounding, context.seed))
+        chosen = grid.symbols(folded, self.rounding, context.seed)
+        if self.dead_zone > 0.5:
+            zone = np.float32(self.dead_zone) * grid.scale.astype(np.float32)
+            chosen = np.where(np.abs(folded) < zone[:, None], np.int64(0), chosen)
+        symbols = part.unfold(chosen)
         if mask is not None:
             zero = 0 if grid.zero is None else part.spread(grid.zero.reshape(part.scale_shape))
             symbols = np.where(mask, symbols, zero)
