@@ -33,14 +33,18 @@ CUDA_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 """Types that the CUDA provider multiplies."""
 
 
-def fuse_products(model: onnx.ModelProto, types: Collection[int], session: int = 0) -> int:
+def fuse_products(
+    model: onnx.ModelProto, types: Collection[int], session: int = 0, *, ahead: bool = False
+) -> int:
     """Fuse decoding and products in the whole model.
 
     Args:
         model: a model that `graph_fuse.fuse` has fused, which is changed.
         types: element types of weights whose products are rewritten.
-        session: a number that no other session has, where weights are to be decoded one ahead of
-            their use: the nodes of the outermost graph then know it and their place among them.
+        session: a number that no other session has, by which the nodes of this one share memory
+            for weights on a device; 0 for none.
+        ahead: number the places of the nodes in the outermost graph, so that weights are decoded
+            one ahead of their use.
 
     Returns:
         How many products were fused.
@@ -52,9 +56,10 @@ def fuse_products(model: onnx.ModelProto, types: Collection[int], session: int =
         for node in scope.nodes:
             new = _fused(scope, node, uses, types)
             if new is not None:
-                if session and scope is root:
-                    for name, value in (("session", session), ("place", place)):
-                        new.attribute.append(helper.make_attribute(name, value))
+                if session:
+                    new.attribute.append(helper.make_attribute("session", session))
+                if ahead and scope is root:
+                    new.attribute.append(helper.make_attribute("place", place))
                     place += 1
                 replace_node(node, new)
                 fused += 1

@@ -305,7 +305,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_cuda_packed": (_i32, [ctypes.POINTER(Packed), _pointer]),
     "tk_prefetch_trace": (
         _i32,
-        [_pointer, _pointer, _i64, _pointer, _i64, _pointer, _i64, ctypes.POINTER(_i64)],
+        [_pointer, _i64, _pointer, _i64, _pointer, _i64, ctypes.POINTER(_i64)],
     ),
     "tk_cuda_get_info": (_i32, [_i32, ctypes.POINTER(CudaInfo)]),
     "tk_cuda_problem": (ctypes.c_char_p, []),

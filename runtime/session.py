@@ -278,11 +278,10 @@ def _rewrite(
         graph_fuse.fuse(model, folder)
         if mode == "packed":
             graph_pack.pack(model, folder)
-        ahead = product_types == graph_products.CUDA_TYPES and session_options.wants_prefetch(
-            options
-        )
-        number = next(_session_numbers) if ahead else 0
-        graph_products.fuse_products(model, product_types, number)
+        on_cuda = product_types == graph_products.CUDA_TYPES
+        number = next(_session_numbers) if on_cuda else 0
+        ahead = on_cuda and session_options.wants_prefetch(options)
+        graph_products.fuse_products(model, product_types, number, ahead=ahead)
     else:
         parts = graph_rewrite.cut(model)
         if parts is not None:

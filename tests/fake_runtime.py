@@ -50,11 +50,12 @@ class Tensor:
 @dataclasses.dataclass
 class Node:
     """What a kernel is made of: attributes, the inputs that are constant, the types of the others;
-    and for scratch memory, how the provider allocates and frees."""
+    and the provider's allocator, which raises MemoryError where there is not enough."""
 
     attributes: Mapping[str, Any]
     constants: Mapping[int, Tensor]
     types: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    allocate: Callable[[int], int] = lambda num_bytes: 0
     free: Callable[[int], None] = lambda address: None
 
     def type_of(self, index: int) -> int | None:
@@ -75,7 +76,8 @@ class Operator:
 @dataclasses.dataclass
 class Run:
     """What a kernel runs on. `allocate(shape)` gives the address of the output, `scratch(bytes)`
-    that of scratch memory; `invoke(operator, inputs, output)` runs an operator of the provider."""
+    that of scratch memory on the CPU; `invoke(operator, inputs, output)` runs an operator of the
+    provider."""
 
     inputs: Sequence[Tensor | None]
     allocate: Callable[[tuple[int, ...]], int]
@@ -271,9 +273,12 @@ class FakeRuntime:
         slot(77, _p, _p, _p)(lambda allocator, out: write(out, _p, allocator))
         slot(76, _p, _p, _p)(lambda node, address: self._objects[node].free(address))
 
-        @slot(277, _p, _p, _p, _size, _p)
-        def _scratch(run: int, _memory: int, num_bytes: int, out: int) -> None:
-            write(out, _p, self._objects[run].scratch(num_bytes))
+        @slot(75, _p, _p, _size, _p)
+        def _allocate(node: int, num_bytes: int, out: int) -> int | None:
+            try:
+                return write(out, _p, self._objects[node].allocate(num_bytes))
+            except MemoryError:
+                return self.number((1, ctypes.create_string_buffer(b"not enough memory")))
 
         @slot(49, _p, _p, _p, _size, _p, _size, i32, _p)
         def _tensor(

@@ -2,8 +2,7 @@
 """CUDA streams and events as far as ordering goes, played in any order that they allow.
 
 Work is put on streams in the order of the host and begins when all work before it on its stream
-has ended. A decode writes a buffer and a use reads one from its beginning to its end; memory that
-is taken or given back may be written by whatever else runs on the main stream before or after.
+has ended. A decode writes a buffer and a use reads one from its beginning to its end.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import random
 from collections import deque
 from typing import Any, NamedTuple
 
-ALLOCATE, FREE, RECORD, WAIT, DECODE, USE = range(6)
+RECORD, WAIT, DECODE, USE = range(4)
 MAIN, SIDE = 0, 1
 BEGIN = 4
 
@@ -47,7 +46,6 @@ class Lane:
     def __init__(self) -> None:
         self.queues: tuple[deque[tuple[Any, ...]], deque[tuple[Any, ...]]] = (deque(), deque())
         self._buffers = [Buffer(), Buffer()]
-        self._owned = [False, False]
         self._recorded: dict[int, int] = {}
         self._done: set[int] = set()
         self._count = 0
@@ -56,15 +54,7 @@ class Lane:
     def put(self, step: Step) -> None:
         """What the host does."""
         queue = self.queues[step.stream]
-        if step.action == ALLOCATE:
-            assert not self._owned[step.index] and step.value > 0
-            self._owned[step.index] = True
-            queue.append((FREE, step.index))
-        elif step.action == FREE:
-            assert self._owned[step.index]
-            self._owned[step.index] = False
-            queue.append((FREE, step.index))
-        elif step.action == RECORD:
+        if step.action == RECORD:
             self._count += 1
             self._recorded[step.index] = self._count
             queue.append((RECORD, self._count))
@@ -73,12 +63,7 @@ class Lane:
                 raise HazardError(f"event {step.index} was never recorded")
             queue.append((WAIT, self._recorded[step.index]))
         else:
-            if not self._owned[step.index]:
-                raise HazardError(f"buffer {step.index} belongs to nobody")
             queue.append((step.action, step.index, step.value))
-
-    def holds(self) -> bool:
-        return any(self._owned)
 
     def ready(self) -> list[int]:
         """The streams that can go on: end what runs, or begin what is next."""
@@ -119,7 +104,7 @@ class Lane:
             buffer.readers -= 1
         else:
             buffer.writers -= 1
-            buffer.place = place if action == DECODE else None
+            buffer.place = place
 
 
 def play(steps: list[tuple[int, Step]], seed: int) -> None:

@@ -344,10 +344,10 @@ def test_threads_run_one_session_at_once() -> None:
 def test_only_sessions_on_cuda_decode_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     from runtime import session
 
-    given: list[int] = []
+    given: list[tuple[int, bool]] = []
 
-    def note(model: onnx.ModelProto, types: Any, number: int) -> int:
-        given.append(number)
+    def note(model: onnx.ModelProto, types: Any, number: int, *, ahead: bool) -> int:
+        given.append((number, ahead))
         return 0
 
     monkeypatch.setattr(session.graph_products, "fuse_products", note)
@@ -357,15 +357,15 @@ def test_only_sessions_on_cuda_decode_ahead(monkeypatch: pytest.MonkeyPatch) -> 
     for types in (CPU_TYPES, CUDA_TYPES):
         for sess_options in (None, options):
             session._plan(content, sess_options, "stream", types)
-    session._plan(content, None, "stream", CUDA_TYPES)
-    assert given[:2] == [0, 0] and given[3] == 0
-    assert 0 < given[2] < given[4]
+    assert given[:2] == [(0, False)] * 2
+    assert 0 < given[2][0] < given[3][0]
+    assert [ahead for _, ahead in given[2:]] == [True, False]
 
 
 def test_places_are_numbered_in_the_outermost_graph() -> None:
     compressed, _ = network()
     graph_fuse.fuse(compressed)
-    assert fuse_products(compressed, CUDA_TYPES, session=77) == 3
+    assert fuse_products(compressed, CUDA_TYPES, session=77, ahead=True) == 3
     found = [
         {a.name: a.i for a in made.attribute if a.name in ("session", "place")}
         for made in compressed.graph.node

@@ -3,7 +3,7 @@
 //
 // ONNX Runtime hands out its C API as a table of function pointers that is only ever appended to, so a slot never
 // moves. Every slot used here stands in the table below and exists since API version 17 (ONNX Runtime 1.17), but for
-// the two of version 18 that scratch memory on CUDA needs.
+// the one of version 18 that scratch memory on CUDA needs.
 #ifndef TOOLKIT_ORT_ABI_H
 #define TOOLKIT_ORT_ABI_H
 
@@ -73,7 +73,7 @@ namespace toolkit::ort {
 
 inline constexpr uint32_t kApiVersion = 17;           // the lowest with every slot below
 inline constexpr const char* kFirstRelease = "1.17";  // the ONNX Runtime release that brought it
-inline constexpr uint32_t kScratchVersion = 18;       // has KernelContextScratch and KernelInfoAllocator
+inline constexpr uint32_t kAllocatorVersion = 18;     // has KernelInfoAllocator
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
 enum Characteristic : int { kRequired = 0, kOptional = 1 };
@@ -120,6 +120,7 @@ using GetDimensions             = Slot<62, OrtStatus*(const OrtTensorTypeAndShap
 using GetSymbolicDimensions     = Slot<63, OrtStatus*(const OrtTensorTypeAndShapeInfo*, const char** names, size_t rank)>;
 using GetTensorTypeAndShape     = Slot<65, OrtStatus*(const OrtValue*, OrtTensorTypeAndShapeInfo**)>;
 using CreateCpuMemoryInfo       = Slot<69, OrtStatus*(int allocator_type, int memory_type, OrtMemoryInfo**)>;
+using AllocatorAlloc            = Slot<75, OrtStatus*(OrtAllocator*, size_t bytes, void**)>;
 using AllocatorFree             = Slot<76, OrtStatus*(OrtAllocator*, void*)>;
 using AllocatorGetInfo          = Slot<77, OrtStatus*(const OrtAllocator*, const OrtMemoryInfo**)>;
 using KernelInfoGetFloat        = Slot<85, OrtStatus*(const OrtKernelInfo*, const char* name, float* value)>;
@@ -153,8 +154,8 @@ using ShapeInferGetAttribute    = Slot<269, OrtStatus*(const OrtShapeInferContex
 using ShapeInferSetOutput       = Slot<270, OrtStatus*(const OrtShapeInferContext*, size_t index, const OrtTensorTypeAndShapeInfo*)>;
 using SetSymbolicDimensions     = Slot<271, OrtStatus*(OrtTensorTypeAndShapeInfo*, const char** names, size_t rank)>;
 using ReadOpAttr                = Slot<272, OrtStatus*(const OrtOpAttr*, int type, void* data, size_t size, size_t* needed)>;
-// Since version 18; has_version(kScratchVersion) says whether they are there.
-using KernelContextScratch      = Slot<277, OrtStatus*(const OrtKernelContext*, const OrtMemoryInfo*, size_t bytes, void**)>;
+// Since version 18; has_version(kAllocatorVersion) says whether it is there. KernelContext_GetScratchBuffer beside it ends
+// the process where there is not enough memory.
 using KernelInfoAllocator       = Slot<278, OrtStatus*(const OrtKernelInfo*, int memory_type, OrtAllocator**)>;
 // clang-format on
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cuda.device_arrays import DeviceArray, needs_gpu
-from tests.fake_runtime import Node, Operator, Run, Tensor, fake_runtime
+from tests.fake_runtime import Node, Operator, RefusedError, Run, Tensor, fake_runtime
 from tests.product_samples import ProductSample, product_samples
 
 pytestmark = needs_gpu
@@ -88,7 +88,9 @@ def node_of(sample: ProductSample, device: Device, **more: int) -> tuple[Node, l
         tensors.append(Tensor(TYPES[array.dtype.name], array.shape, address))
     constants = {n: t for n, t in enumerate(tensors) if n > 0 and t is not None}
     types = {n: t.element_type for n, t in enumerate(tensors) if t is not None}
-    return Node(sample.attributes | more, constants, types, device.free), tensors
+    return Node(
+        sample.attributes | more, constants, types, device.take_scratch, device.free
+    ), tensors
 
 
 def run(sample: ProductSample, runs: int = 2) -> np.ndarray:
@@ -108,7 +110,7 @@ def run(sample: ProductSample, runs: int = 2) -> np.ndarray:
     with fake_runtime() as runtime, runtime.kernel(sample.op, CUDA, node) as kernel:
         for _ in range(runs):
             done = kernel(device.run_of(tensors, allocate, stream))
-            assert device.scratch == []
+            assert len(device.scratch) == 1  # kept for the next run
         found = outputs[-1].numpy(kind, done.shape)
     assert {op.name for op in device.operators} == {sample.operator}
     return found
@@ -170,7 +172,7 @@ def test_weights_are_decoded_one_ahead() -> None:
         network = Network(runtime, stack, session=-1)
         for _ in range(10):
             network.run()
-            assert network.device.scratch == []
+            assert len(network.device.scratch) == 2
         network.check()
         last = len(network.samples) - 1
         for _ in range(4):  # another order is learnt, and a third gives up
@@ -195,3 +197,23 @@ def test_a_capture_takes_the_second_stream_along() -> None:
         for _ in range(3):
             graph.replay()
             network.check()
+
+
+def test_too_little_memory_is_an_error() -> None:
+    import torch
+
+    def refuse(num_bytes: int) -> int:
+        raise MemoryError
+
+    sample, device = next(product_samples()), Device()
+    node, tensors = node_of(sample, device)
+    node.allocate = refuse
+    out = DeviceArray(sample.expected.nbytes)
+    give = lambda _: device.put(out)  # noqa: E731
+    stream = torch.cuda.current_stream().cuda_stream
+    with (
+        fake_runtime() as runtime,
+        runtime.kernel(sample.op, CUDA, node) as kernel,
+        pytest.raises(RefusedError, match="not enough memory"),
+    ):
+        kernel(device.run_of(tensors, give, stream))

@@ -52,23 +52,27 @@ const char* cudaGetErrorString(cudaError_t) { return "an error"; }
 
 namespace {
 
-// One use of a place; false where the caller must decode the weight itself.
-bool use(toolkit::cuda::Prefetch& prefetch, int64_t place, uintptr_t stream, bool fails) {
+// Of one size, so that each buffer is taken once; where nothing is told, of several.
+int64_t bytes_of(int64_t place) { return silent ? 100 + place : 100; }
+
+toolkit::cuda::DeviceMemory device_memory() {
+  return {[](int64_t bytes) {
+            void* const made = reinterpret_cast<void*>(next_handle++);
+            tell("take", 0, number(made), bytes);
+            return made;
+          },
+          [](void*) {}};
+}
+
+void use(toolkit::cuda::Prefetch& prefetch, int64_t place, uintptr_t stream, bool fails) {
   const auto on = reinterpret_cast<cudaStream_t>(stream);
-  const toolkit::cuda::StreamMemory memory{[&](int64_t bytes) {
-                                             void* const made = reinterpret_cast<void*>(next_handle++);
-                                             tell("allocate", stream, number(made), bytes);
-                                             return made;
-                                           },
-                                           [&](void* buffer) { tell("free", stream, number(buffer), 0); }};
   const auto decode = [&](void* where, void* out) { tell("decode", number(where), number(out), place); };
   try {
-    return prefetch.run(place, on, memory, decode, [&](void* weight) {
+    prefetch.run(place, bytes_of(place), on, decode, [&](void* weight) {
       tell("use", stream, number(weight), place);
       if (fails) throw std::runtime_error("as asked");
     });
   } catch (const std::runtime_error&) {
-    return true;
   }
 }
 
@@ -77,15 +81,15 @@ bool use(toolkit::cuda::Prefetch& prefetch, int64_t place, uintptr_t stream, boo
 int main(int argc, char** argv) {
   if (argc < 2) return 2;
   const int64_t places = std::atoll(argv[1]);
+  silent = argc > 2;
   const auto prefetch = toolkit::cuda::Prefetch::of_session(7);
   if (prefetch != toolkit::cuda::Prefetch::of_session(7)) return 3;
   for (int64_t place = 0; place < places; ++place) {
     const auto decode = [place](void* where, void* out) { tell("decode", number(where), number(out), place); };
-    if (!prefetch->add(place, 100 + place, decode, [](void*) {})) return 4;
-    if (prefetch->add(place, 1, decode, [](void*) {})) return 5;
+    if (prefetch->add(place, bytes_of(place), decode, device_memory()) != place) return 4;
+    if (prefetch->add(place, 1, decode, device_memory()) != toolkit::cuda::kNoPlace) return 5;
   }
   if (argc > 2) {
-    silent = true;
     std::vector<std::thread> threads;
     for (int n = 0; n < std::atoi(argv[2]); ++n) {
       threads.emplace_back([&, n] {

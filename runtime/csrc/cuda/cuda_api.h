@@ -74,10 +74,9 @@ TK_API int32_t tk_emulate_packed(const tk_packed* product);
 // The product on a device, on the stream; returns at once.
 TK_API int32_t tk_cuda_packed(const tk_packed* product, void* stream);
 
-// What decoding ahead on a second stream does (prefetch_plan.h), without a device: for weights of so many bytes, which
-// may be decoded ahead or not, used one after the other, on several streams (lanes), where some uses fail. Writes all
-// steps in the order in which a host thread takes them; *num_steps is their number also where the capacity is too
-// small.
+// What decoding ahead on a second stream does (prefetch_plan.h), without a device: for weights that may be decoded
+// ahead or not, used one after the other, on several streams (lanes), where some uses fail. Writes all steps in the
+// order in which a host thread takes them; *num_steps is their number also where the capacity is too small.
 typedef struct {
   int64_t place;
   int32_t lane;
@@ -85,11 +84,10 @@ typedef struct {
 } tk_prefetch_use;
 typedef struct {
   int32_t action, stream, index, reserved;  // Action, Stream, buffer or event of prefetch_plan.h
-  int64_t value, use;                       // the place or the bytes; number of the use
+  int64_t value, use;                       // the place; number of the use
 } tk_prefetch_step;
-TK_API int32_t tk_prefetch_trace(const int64_t* bytes, const uint8_t* ahead, int64_t num_places,
-                                 const tk_prefetch_use* uses, int64_t num_uses, tk_prefetch_step* steps,
-                                 int64_t capacity, int64_t* num_steps);
+TK_API int32_t tk_prefetch_trace(const uint8_t* ahead, int64_t num_places, const tk_prefetch_use* uses,
+                                 int64_t num_uses, tk_prefetch_step* steps, int64_t capacity, int64_t* num_steps);
 
 // What the library and the machine offer. Numbers are 0 and texts empty where something is missing.
 typedef struct {

@@ -1,12 +1,18 @@
-// Decoding weights one ahead of their use, on a second stream of the device.
+// Memory for decoded weights, and decoding them one ahead of their use on a second stream of the device.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <iterator>
+
 #include "device_memory.h"
 #include "prefetch.h"
 
 namespace toolkit::cuda {
 
-// What a run's stream has beside it: a second stream, events, and while a run is under way two buffers. Streams live
-// longer than runs, so a lane is made once for each and kept.
+// Buffers 0 and 1 take turns; 2 is for weights without a place, which may come between any two others.
+constexpr int32_t kBuffers = 3, kBufferWithoutPlace = 2;
+
+// What a run's stream has beside it: a second stream, events and buffers. Streams live longer than runs, so a lane is
+// made once for each and kept.
 struct Prefetch::Lane {
   explicit Lane(PrefetchOrder* order) : plan(order) {
     check(cudaStreamCreateWithFlags(&side, cudaStreamNonBlocking), "making a second stream");
@@ -26,7 +32,9 @@ struct Prefetch::Lane {
   PrefetchLane plan;
   cudaStream_t side = nullptr;
   cudaEvent_t events[kEvents] = {};
-  void* buffers[2] = {};
+  void* buffers[kBuffers] = {};
+  int64_t bytes[kBuffers] = {};
+  std::vector<void*> outgrown;  // they may still be in use
 };
 
 std::shared_ptr<Prefetch> Prefetch::of_session(int64_t number) {
@@ -41,25 +49,32 @@ std::shared_ptr<Prefetch> Prefetch::of_session(int64_t number) {
   return found;
 }
 
+Prefetch::Prefetch() = default;
+
 Prefetch::~Prefetch() {
-  // Only a run that failed on its way leaves buffers; the session has ended, and with it all work.
-  for (auto& entry : lanes_) {
-    for (void* buffer : entry.second->buffers) {
-      if (buffer != nullptr) give_back_(buffer);
+  for (auto& entry : lanes_) {  // the session has ended, and with it all work
+    Lane& lane = *entry.second;
+    lane.outgrown.insert(lane.outgrown.end(), std::begin(lane.buffers), std::end(lane.buffers));
+    for (void* buffer : lane.outgrown) {
+      if (buffer != nullptr) memory_.give_back(buffer);
     }
   }
 }
 
-bool Prefetch::add(int64_t place, int64_t bytes, DecodeOn decode, std::function<void(void*)> give_back) {
+int64_t Prefetch::add(int64_t wanted, int64_t bytes, DecodeOn decode, DeviceMemory memory) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (!memory_.take) memory_ = std::move(memory);
   const bool ahead = static_cast<bool>(decode);
-  if (!order_.add(place, {true, ahead, bytes})) return false;
-  if (ahead) decoders_[place] = std::move(decode);
-  if (!give_back_) give_back_ = std::move(give_back);
-  return true;
+  if (wanted == kNoPlace || !order_.add(wanted, {true, ahead, bytes})) {
+    most_without_place_ = std::max(most_without_place_, bytes);
+    return kNoPlace;
+  }
+  if (ahead) decoders_[wanted] = std::move(decode);
+  return wanted;
 }
 
 void Prefetch::remove(int64_t place) {
+  if (place == kNoPlace) return;
   const std::lock_guard<std::mutex> lock(mutex_);
   order_.remove(place);
   decoders_.erase(place);
@@ -72,7 +87,17 @@ Prefetch::Lane& Prefetch::lane_of(cudaStream_t stream) {
   return *lane;
 }
 
-bool Prefetch::run(int64_t place, cudaStream_t stream, const StreamMemory& memory, const DecodeOn& decode_now,
+void* Prefetch::buffer_of(Lane& lane, int32_t index, int64_t bytes) {
+  if (lane.bytes[index] >= bytes) return lane.buffers[index];
+  const int64_t most = index == kBufferWithoutPlace ? most_without_place_ : order_.buffer_bytes(index);
+  void* const made = memory_.take(std::max(bytes, most));
+  if (lane.buffers[index] != nullptr) lane.outgrown.push_back(lane.buffers[index]);
+  lane.buffers[index] = made;
+  lane.bytes[index] = std::max(bytes, most);
+  return made;
+}
+
+void Prefetch::run(int64_t place, int64_t bytes, cudaStream_t stream, const DecodeOn& decode_now,
                    const std::function<void(void*)>& use) {
   Lane& lane = lane_of(stream);
   const std::lock_guard<std::mutex> lock(lane.mutex);
@@ -81,13 +106,6 @@ bool Prefetch::run(int64_t place, cudaStream_t stream, const StreamMemory& memor
     for (const PrefetchStep& step : steps) {
       cudaStream_t const on = step.stream == Stream::kMain ? stream : lane.side;
       switch (step.action) {
-        case Action::kAllocate:
-          lane.buffers[step.index] = memory.take(step.value);
-          break;
-        case Action::kFree:
-          if (lane.buffers[step.index] != nullptr) memory.give_back(lane.buffers[step.index]);
-          lane.buffers[step.index] = nullptr;
-          break;
         case Action::kRecord:
           check(cudaEventRecord(lane.events[step.index], on), "recording an event");
           break;
@@ -96,26 +114,35 @@ bool Prefetch::run(int64_t place, cudaStream_t stream, const StreamMemory& memor
           break;
         case Action::kDecode:
           if (step.value == place) {
-            decode_now(on, lane.buffers[step.index]);
+            decode_now(on, buffer_of(lane, step.index, bytes));
           } else {
             DecodeOn decode;
             {
               const std::lock_guard<std::mutex> places(mutex_);
               decode = decoders_.at(step.value);
             }
-            decode(on, lane.buffers[step.index]);
+            decode(on, buffer_of(lane, step.index, order_.place(step.value).bytes));
           }
           break;
         case Action::kUse:
-          use(lane.buffers[step.index]);
           used = true;
+          use(lane.buffers[step.index]);
           break;
       }
     }
   };
+  if (place == kNoPlace) {
+    void* const buffer = buffer_of(lane, kBufferWithoutPlace, bytes);
+    decode_now(stream, buffer);
+    use(buffer);
+    return;
+  }
   try {
     take(lane.plan.begin(place));
-    if (used) take(lane.plan.end());
+    if (used) {
+      take(lane.plan.end());
+      return;
+    }
   } catch (...) {
     try {
       take(lane.plan.abandon());
@@ -123,7 +150,10 @@ bool Prefetch::run(int64_t place, cudaStream_t stream, const StreamMemory& memor
     }
     throw;
   }
-  return used;
+  // Nothing is under way on the second stream.
+  void* const buffer = buffer_of(lane, lane.bytes[1] >= bytes && lane.bytes[0] < bytes ? 1 : 0, bytes);
+  decode_now(stream, buffer);
+  use(buffer);
 }
 
 }  // namespace toolkit::cuda

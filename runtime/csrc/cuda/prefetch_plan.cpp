@@ -69,14 +69,21 @@ PrefetchPlace PrefetchOrder::place(int64_t number) const {
   return at < places_.size() ? places_[at] : PrefetchPlace{};
 }
 
+int64_t PrefetchOrder::buffer_bytes(int32_t buffer) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  int64_t bytes = 0;
+  for (size_t i = 0; i < order_.size(); ++i) {
+    if (static_cast<int32_t>(i % 2) == buffer) bytes = std::max(bytes, places_[static_cast<size_t>(order_[i])].bytes);
+  }
+  if (order_.empty()) {
+    for (const PrefetchPlace& place : places_) bytes = std::max(bytes, place.bytes);
+  }
+  return bytes;
+}
+
 void PrefetchLane::join(std::vector<PrefetchStep>* steps) {
   if (ahead_ >= 0) steps->push_back({Action::kWait, Stream::kMain, kDecoded + static_cast<int32_t>(ahead_ % 2)});
   ahead_ = -1;
-}
-
-void PrefetchLane::free(std::vector<PrefetchStep>* steps) {
-  for (int32_t buffer = 0; held_ && buffer < 2; ++buffer) steps->push_back({Action::kFree, Stream::kMain, buffer});
-  held_ = false;
 }
 
 void PrefetchLane::decode(size_t position, Stream stream, std::vector<PrefetchStep>* steps) {
@@ -86,7 +93,6 @@ void PrefetchLane::decode(size_t position, Stream stream, std::vector<PrefetchSt
 std::vector<PrefetchStep> PrefetchLane::abandon() {
   std::vector<PrefetchStep> steps;
   join(&steps);
-  free(&steps);
   next_ = -1;
   run_.clear();
   return steps;
@@ -96,7 +102,7 @@ std::vector<PrefetchStep> PrefetchLane::begin(int64_t place) {
   const std::vector<int64_t> order = order_->places();
   if (order.empty() || (next_ >= 0 && order != known_)) {
     std::vector<PrefetchStep> steps;
-    if (held_) steps = abandon();
+    if (next_ >= 0 || ahead_ >= 0) steps = abandon();
     if (place == order_->first()) {
       order_->learn(run_);
       run_.clear();
@@ -113,19 +119,10 @@ std::vector<PrefetchStep> PrefetchLane::begin(int64_t place) {
   known_ = order;
   if (place == known_[0]) {
     run_.clear();
-    // The run before may have failed on its way: what it began is waited for, what it held is used again.
+    // The run before may have failed on its way: what it began is waited for.
     join(&steps);
     next_ = 0;
     used_[0] = used_[1] = false;
-    if (!held_) {
-      for (int32_t buffer = 0; buffer < 2; ++buffer) {
-        int64_t bytes = 0;
-        for (size_t i = static_cast<size_t>(buffer); i < known_.size(); i += 2)
-          bytes = std::max(bytes, order_->place(known_[i]).bytes);
-        steps.push_back({Action::kAllocate, Stream::kMain, buffer, bytes});
-      }
-      held_ = true;
-    }
     steps.push_back({Action::kRecord, Stream::kMain, kBegin});
     steps.push_back({Action::kWait, Stream::kSide, kBegin});
   }
@@ -164,22 +161,19 @@ std::vector<PrefetchStep> PrefetchLane::end() {
     steps.push_back({Action::kRecord, Stream::kMain, kUsed + buffer});
     used_[buffer] = true;
   }
-  if (++next_ == static_cast<int64_t>(known_.size())) {
-    free(&steps);
-    next_ = -1;
-  }
+  if (++next_ == static_cast<int64_t>(known_.size())) next_ = -1;
   return steps;
 }
 
 }  // namespace toolkit::cuda
 
-int32_t tk_prefetch_trace(const int64_t* bytes, const uint8_t* ahead, int64_t num_places, const tk_prefetch_use* uses,
-                          int64_t num_uses, tk_prefetch_step* steps, int64_t capacity, int64_t* num_steps) {
-  if (!bytes || !ahead || !uses || !num_steps || num_places < 1 || num_uses < 1 || (capacity > 0 && !steps))
+int32_t tk_prefetch_trace(const uint8_t* ahead, int64_t num_places, const tk_prefetch_use* uses, int64_t num_uses,
+                          tk_prefetch_step* steps, int64_t capacity, int64_t* num_steps) {
+  if (!ahead || !uses || !num_steps || num_places < 1 || num_uses < 1 || (capacity > 0 && !steps))
     return TK_ERR_ARGUMENT;
   return toolkit::guarded([&]() -> int32_t {
     toolkit::cuda::PrefetchOrder order;
-    for (int64_t i = 0; i < num_places; ++i) order.add(i, {true, ahead[i] != 0, bytes[i]});
+    for (int64_t i = 0; i < num_places; ++i) order.add(i, {true, ahead[i] != 0, 1});
     std::map<int32_t, toolkit::cuda::PrefetchLane> lanes;
     *num_steps = 0;
     const auto put = [&](int64_t use, const std::vector<toolkit::cuda::PrefetchStep>& made) {

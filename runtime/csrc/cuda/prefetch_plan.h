@@ -20,12 +20,10 @@ namespace toolkit::cuda {
 enum class Stream : int32_t { kMain = 0, kSide = 1 };
 
 enum class Action : int32_t {
-  kAllocate = 0,  // buffer, `value` bytes
-  kFree = 1,      // buffer
-  kRecord = 2,    // event, on the stream
-  kWait = 3,      // for the event, on the stream
-  kDecode = 4,    // the weight of place `value` into the buffer, on the stream
-  kUse = 5,       // the buffer holds the weight of place `value`: the product follows on the main stream
+  kRecord = 0,  // event, on the stream
+  kWait = 1,    // for the event, on the stream
+  kDecode = 2,  // the weight of place `value` into the buffer, on the stream
+  kUse = 3,     // the buffer holds the weight of place `value`: the product follows on the main stream
 };
 
 // Events: of a buffer that its weight is decoded, or used; and that the run begins.
@@ -62,6 +60,8 @@ class PrefetchOrder {
   // The order, empty while it is not known or there is only one place.
   std::vector<int64_t> places() const;
   PrefetchPlace place(int64_t number) const;
+  // Bytes that a buffer must have for the order; while it is not known, for any place.
+  int64_t buffer_bytes(int32_t buffer) const;
 
  private:
   mutable std::mutex mutex_;
@@ -77,16 +77,15 @@ class PrefetchLane {
  public:
   explicit PrefetchLane(PrefetchOrder* order) : order_(order) {}
   // What to do when a place has its turn, up to its use. Where there is no kUse in it, the caller decodes the weight
-  // itself, after these steps.
+  // itself, after these steps, and may do so in either buffer.
   std::vector<PrefetchStep> begin(int64_t place);
   // What to do behind its use.
   std::vector<PrefetchStep> end();
-  // What to do where something failed in between: afterwards nothing is under way or held.
+  // What to do where something failed in between: afterwards nothing is under way.
   std::vector<PrefetchStep> abandon();
 
  private:
   void join(std::vector<PrefetchStep>* steps);
-  void free(std::vector<PrefetchStep>* steps);
   void decode(size_t position, Stream stream, std::vector<PrefetchStep>* steps);
 
   PrefetchOrder* order_;
@@ -94,8 +93,7 @@ class PrefetchLane {
   std::vector<int64_t> known_;  // the order
   int64_t next_ = -1;           // position whose turn is next; -1: no run is under way
   int64_t ahead_ = -1;          // position that is decoded ahead and not waited for
-  bool held_ = false;           // the buffers
-  bool used_[2] = {};           // whether the buffer was used in this run
+  bool used_[2] = {};           // whether an event says that the buffer is used
 };
 
 }  // namespace toolkit::cuda
