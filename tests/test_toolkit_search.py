@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from toolkit.allocation import MAX_SYMBOL, Allocation, fill_sensitivity
 from toolkit.fidelity import Fidelity
+from toolkit.quantiser_search import _confirmed
 from toolkit.rate_curve import rate_curve
 from toolkit.search import Measures, search_fidelity, search_size
 from toolkit.sensitivity import measure_sensitivity
@@ -201,3 +204,21 @@ def test_dead_slices_do_not_count_where_only_the_metric_does() -> None:
     result = search_fidelity(allocation, target, exact, start=0.0)
     assert result.reached and abs(result.knob + 2) < 0.05
     assert len(knobs) <= 4
+
+
+def test_a_slice_lost_on_the_last_word_asks_for_finer_steps() -> None:
+    """The noise is low enough there, but a slice is dead until steps are 2^-1.5 as coarse."""
+    allocation, goal = Allocation(CURVES), Target("min_sqnr", 25.0)
+    first = search_fidelity(allocation, goal, measures(allocation))
+    assert first.steps is not None
+    limit = first.steps["a"] * 2**-1.5
+
+    def found(values: dict[str, float]) -> Fidelity:
+        return replace(outputs(values), sqnr_db=30.0, healthy=values["a"] <= limit)
+
+    same = SimpleNamespace(values=lambda arrays, steps, draft: steps)
+    checks = SimpleNamespace(fitting=same, arrays={}, fidelity_with=found)
+    last = _confirmed(first, allocation, measures(allocation), checks, (goal, goal))  # type: ignore[arg-type]
+    assert last.steps is not None
+    assert found(last.steps).healthy
+    assert last.knob > first.knob - 2.2

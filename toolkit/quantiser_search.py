@@ -18,6 +18,7 @@ from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.search import (
     DB_PER_KNOB,
     START_KNOB,
+    UNHEALTHY_DB,
     Measures,
     SearchResult,
     Steps,
@@ -117,7 +118,9 @@ def _confirmed(
         found = checks.fidelity_with(values)
         if last_word.meets_fidelity(found) or best.knob <= FINEST:
             break
-        lack = min(max(-last_word.excess(found) / DB_PER_KNOB, LEAST_FINER), MOST_FINER)
+        lost = UNHEALTHY_DB if last_word.needs_health and not found.healthy else 0.0
+        lack = max(lost, -last_word.excess(found)) / DB_PER_KNOB
+        lack = min(max(lack, LEAST_FINER), MOST_FINER)
         knob = max(best.knob - lack - LEAST_FINER, FINEST)
         steps = allocation.steps(knob)
         fidelity = measures.fidelity(steps)
