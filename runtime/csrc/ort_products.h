@@ -1,6 +1,6 @@
 // Ops that decode a weight and run the provider's own product with it: DecodeMatMul, DecodeGemm, DecodeConv, and the
-// same with weights from a codebook, DecodeMatMulLookup, DecodeGemmLookup, DecodeConvLookup. SPDX-License-Identifier:
-// Apache-2.0
+// same with weights from a codebook, DecodeMatMulLookup, DecodeGemmLookup, DecodeConvLookup.
+// SPDX-License-Identifier: Apache-2.0
 //
 // Inputs: x, then those of DecodeDequantize or DecodeLookup, then the bias of Gemm or Conv, which may be left out.
 // Attributes: those of the decoding op and those of the operator. The weight lives from its decoding to the end of the
