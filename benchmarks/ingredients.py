@@ -18,6 +18,7 @@ INGREDIENTS = (
     "no rate in the choice",
     "no steps by feature",
     "no rate, no steps by feature",
+    "no rate, errors by output",
     "and a trellis",
     "no second sweep",
     "no compensation",
@@ -70,6 +71,7 @@ def _changed(settings: WeightSettings, ingredient: str) -> WeightSettings:
         "no bias correction": {"centred": False},
         "no rate in the choice": {"rate_weight": 0.0},
         "no rate, no steps by feature": {"rate_weight": 0.0, "adaptive": False},
+        "no rate, errors by output": {"rate_weight": 0.0, "by_output": True},
         "no steps by feature": {"adaptive": False},
         "no second sweep": {"sweeps": 0},
     }
