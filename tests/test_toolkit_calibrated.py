@@ -284,6 +284,24 @@ def test_a_trellis_is_taken_where_it_pays(tmp_path: Path, monkeypatch: pytest.Mo
     assert found.compressed_bytes < 0.98 * without.compressed_bytes
 
 
+def test_options_that_cannot_be_fitted_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    monkeypatch.setattr("toolkit.quantiser_search.OTHER_OPTIONS", ({"damping": 2.0},))
+    data = tmp_path / "x.npz"
+    np.savez(data, x=inputs(400, 3))
+    report = toolkit.compress(
+        mlp(tmp_path / "m.onnx", width=64),
+        tmp_path / "o.onnx",
+        min_sqnr=20,
+        calibration=data,
+        progress=lambda stage, detail: tried.append(detail),
+    )
+    assert report.reached
+    assert any(text.startswith("damping 2.0: not possible") for text in tried), tried
+
+
 def test_the_fitting_by_trellis_is_what_its_settings_say(tmp_path: Path) -> None:
     model = mlp(tmp_path / "m.onnx", width=128)
     source = read_source(model)

@@ -256,6 +256,8 @@ def _other_options(prepared: Prepared, found: SearchResult, measures: Measures) 
     layer does to the model's asks for data that shows all of them. A trellis takes 3 % fewer bytes
     where weights have many outputs, and three times as long to fit.
     """
+    from passes.errors import SchemeError
+
     fitting, steps = prepared.fitting, found.steps
     if not isinstance(fitting, CalibratedFitting) or steps is None or found.fidelity is None:
         return 0.0
@@ -270,8 +272,12 @@ def _other_options(prepared: Prepared, found: SearchResult, measures: Measures) 
         if options.get("by_output") and not plain.knows_outputs:
             continue
         prepared.fitting = other = plain.with_options({**chosen, **options})
-        value = worth(prepared.fidelity(steps).sqnr_db)
         text = ", ".join(f"{key} {setting}" for key, setting in options.items())
+        try:
+            value = worth(prepared.fidelity(steps).sqnr_db)
+        except SchemeError as error:  # a bias that takes up too much, say
+            measures.progress(f"{text}: not possible ({error})")
+            continue
         measures.progress(f"{text}: {value - best:+.1f} dB at the same size")
         if value > best + LEAST_GAIN_DB:
             best, fitting, chosen = value, other, {**chosen, **options}
