@@ -22,6 +22,7 @@ from toolkit.search import (
     Measures,
     SearchResult,
     Steps,
+    TracePoint,
     curve_points,
     measured_point,
     search_fidelity,
@@ -66,7 +67,9 @@ DB_PER_BIT = DB_PER_KNOB
 MAX_FINER = 6
 """Times that steps are made finer because the data that has the last word asks for it ..."""
 LEAST_FINER, MOST_FINER = 1 / 64, 0.5
-"""... by so much of the knob."""
+"""... by so much of the knob; and after the last time ..."""
+MAX_BACK = 2
+"""... so many steps between that and the one before are tried."""
 
 MARGIN_DB = 0.02
 """The search aims this much higher, for the round-off between ways of running a model."""
@@ -109,25 +112,45 @@ def _confirmed(
     checks: Prepared,
     targets: tuple[Target, Target],
 ) -> SearchResult:
-    """`best`, or finer steps where those miss the target on the data that has the last word."""
+    """`best`, or finer steps where those miss the target on the data that has the last word: as
+    much finer as it lacks there, and then back again where that was more than it takes."""
     searched, last_word = targets
-    for _ in range(MAX_FINER):
-        if best.steps is None:
-            break
-        values = checks.fitting.values(checks.arrays, best.steps, draft=False)
-        found = checks.fidelity_with(values)
-        if last_word.meets_fidelity(found) or best.knob <= FINEST:
-            break
-        lost = UNHEALTHY_DB if last_word.needs_health and not found.healthy else 0.0
-        lack = max(lost, -last_word.excess(found)) / DB_PER_KNOB
-        lack = min(max(lack, LEAST_FINER), MOST_FINER)
-        knob = max(best.knob - lack - LEAST_FINER, FINEST)
+
+    def at(knob: float, trace: list[TracePoint]) -> SearchResult:
         steps = allocation.steps(knob)
         fidelity = measures.fidelity(steps)
         measures.progress(f"step 2^{knob:+.2f} RMS: {fidelity.sqnr_db:.1f} dB")
-        best.trace.append(measured_point(allocation.mode, knob, measures.estimate(steps), fidelity))
-        reached = searched.meets_fidelity(fidelity)
-        best = SearchResult(steps, knob, reached, fidelity, best.trace)
+        trace.append(measured_point(allocation.mode, knob, measures.estimate(steps), fidelity))
+        return SearchResult(steps, knob, searched.meets_fidelity(fidelity), fidelity, trace)
+
+    def lacking(found: SearchResult) -> float:
+        """By how much of the knob the steps are too coarse; 0 where they are not."""
+        values = checks.fitting.values(checks.arrays, found.steps or {}, draft=False)
+        fidelity = checks.fidelity_with(values)
+        if last_word.meets_fidelity(fidelity):
+            return 0.0
+        lost = UNHEALTHY_DB if last_word.needs_health and not fidelity.healthy else 0.0
+        lack = max(lost, -last_word.excess(fidelity)) / DB_PER_KNOB
+        return min(max(lack, LEAST_FINER), MOST_FINER) + LEAST_FINER
+
+    if best.steps is None:
+        return best
+    missed = best.knob
+    lack = lacking(best)
+    for _ in range(MAX_FINER):
+        if not lack or best.knob <= FINEST:
+            break
+        missed = best.knob
+        best = at(max(best.knob - lack, FINEST), best.trace)
+        lack = lacking(best)
+    for _ in range(MAX_BACK):
+        if lack or missed - best.knob <= MOST_FINER / 4:
+            break
+        between = at((missed + best.knob) / 2, best.trace)
+        if lacking(between):
+            missed = between.knob
+        else:
+            best = between
     return best
 
 
