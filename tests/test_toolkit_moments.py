@@ -100,7 +100,7 @@ def test_moments_are_measured_once(tmp_path: Path) -> None:
     first = moments_of(source, feeds_of(), names, 1, texts.append, home)
     again = moments_of(source, feeds_of(), names, 1, texts.append, home)
     assert (first.was_kept, again.was_kept) == (False, True)
-    assert texts == ["run 1 of 3", "run 2 of 3", "run 3 of 3"]
+    assert texts == ["gradients", "run 1 of 3", "run 2 of 3", "run 3 of 3"]
     assert set(again) == {"table", "W"} and len(again) == 2
     table, layer = again["table"], again["W"]
     assert isinstance(table, RowUse) and isinstance(layer, Moments)
