@@ -14,7 +14,15 @@ from tests.toolkit_models import embedding
 from toolkit.calibration import read_calibration
 from toolkit.errors import InputError
 from toolkit.index_bounds import index_bounds
-from toolkit.inputs import MAX_FEEDS, Sizes, make_feed, model_inputs, resolve_shapes, work_of_feed
+from toolkit.inputs import (
+    MAX_FEEDS,
+    TRIED_SAMPLES,
+    Sizes,
+    make_feed,
+    model_inputs,
+    resolve_shapes,
+    work_of_feed,
+)
 from toolkit.pipeline import read_source
 from toolkit.signature import InputSpec, model_signature
 
@@ -169,3 +177,14 @@ def test_a_scalar_input_stays_one(tmp_path: Path) -> None:
     [feed] = read_calibration(tmp_path / "x.npz", specs, 8)
     assert feed["flag"].shape == feed["size"].shape == ()
     assert feed["size"].dtype == np.float32
+
+
+def test_the_model_is_first_run_on_few_samples_of_the_data(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros((300, 4), np.float32))
+    tried: list[int] = []
+    specs = [InputSpec("x", "float", ("n", 4))]
+    found = model_inputs(
+        specs, tmp_path / "data.npz", {}, lambda feed: tried.append(len(feed["x"]))
+    )
+    assert tried == [TRIED_SAMPLES]
+    assert sum(len(feed["x"]) for feed in found.feeds) == 300

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.calibration import Feed, read_calibration
+from toolkit.calibration import Feed, read_calibration, split_feeds
 from toolkit.errors import InputError, one_line
 from toolkit.example_values import example_array
 from toolkit.signature import InputSpec
@@ -27,6 +27,8 @@ those limits. No time is measured: the result of a run is the same on every mach
 MACS_OF_ACTIVATION = 20
 """Multiply-accumulates in the time that one value of an activation takes; of thirty networks in
 ONNX Runtime on one core."""
+TRIED_SAMPLES = 8
+"""Of calibration data the model is first run on so many, not on all samples of a feed at once."""
 MAX_CALIBRATION_FEEDS = 64
 """To measure on."""
 MAX_FITTED_FEEDS = 4096
@@ -78,16 +80,16 @@ def model_inputs(
     """Feeds from `calibration`, at most `max_feeds`, or made from the signature where it is None.
 
     `bounds` are exclusive upper bounds of integer inputs (`index_bounds`). `attempt` runs the model
-    once and raises where it cannot; it is called on one feed, and for generated inputs again with
-    other sizes of the dynamic dimensions until one runs. `work` tells the multiply-accumulates of
-    one feed: the more, the fewer feeds are made.
+    once and raises where it cannot; it is called on the first samples, and for generated inputs
+    again with other sizes of the dynamic dimensions until one runs. `work` tells the
+    multiply-accumulates of one feed: the more, the fewer feeds are made.
 
     Raises `InputError` where the calibration does not match or no generated feed runs.
     """
     if calibration is not None:
         feeds = read_calibration(calibration, specs, max_feeds)
         try:
-            outputs = attempt(feeds[0])
+            outputs = attempt(next(split_feeds(feeds[:1], specs, TRIED_SAMPLES)))
         except Exception as error:
             raise InputError(
                 f"{calibration}: the model does not run on it ({one_line(error)})"
