@@ -69,8 +69,8 @@ class Work:
 @dataclass(frozen=True)
 class Method:
     """How a trained network is compressed: ``prepare`` gives it forms and makes the callbacks;
-    ``amounts`` are those of the curve; ``rate`` is
-    Adam's, with factors by pattern of parameter names."""
+    ``amounts`` are those of the curve; ``rate`` is Adam's, with factors by pattern of parameter
+    names."""
 
     prepare: Callable[[Work], Sequence[Callback]]
     amounts: tuple[float, ...]

@@ -12,11 +12,11 @@ import pytest
 
 from tests.toolkit_models import embedding
 from toolkit.calibration import read_calibration
+from toolkit.calibration_split import PIECE
 from toolkit.errors import InputError
 from toolkit.index_bounds import index_bounds
 from toolkit.inputs import (
     MAX_FEEDS,
-    TRIED_SAMPLES,
     Sizes,
     make_feed,
     model_inputs,
@@ -186,5 +186,5 @@ def test_the_model_is_first_run_on_few_samples_of_the_data(tmp_path: Path) -> No
     found = model_inputs(
         specs, tmp_path / "data.npz", {}, lambda feed: tried.append(len(feed["x"]))
     )
-    assert tried == [TRIED_SAMPLES]
+    assert tried == [PIECE]
     assert sum(len(feed["x"]) for feed in found.feeds) == 300

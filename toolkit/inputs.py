@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.calibration import Feed, read_calibration, split_feeds
+from toolkit.calibration_split import PIECE
 from toolkit.errors import InputError, one_line
 from toolkit.example_values import example_array
 from toolkit.signature import InputSpec
@@ -27,8 +28,6 @@ those limits. No time is measured: the result of a run is the same on every mach
 MACS_OF_ACTIVATION = 20
 """Multiply-accumulates in the time that one value of an activation takes; of thirty networks in
 ONNX Runtime on one core."""
-TRIED_SAMPLES = 8
-"""Of calibration data the model is first run on so many, not on all samples of a feed at once."""
 MAX_CALIBRATION_FEEDS = 64
 """To measure on."""
 MAX_FITTED_FEEDS = 4096
@@ -89,7 +88,7 @@ def model_inputs(
     if calibration is not None:
         feeds = read_calibration(calibration, specs, max_feeds)
         try:
-            outputs = attempt(next(split_feeds(feeds[:1], specs, TRIED_SAMPLES)))
+            outputs = attempt(next(split_feeds(feeds[:1], specs, PIECE)))
         except Exception as error:
             raise InputError(
                 f"{calibration}: the model does not run on it ({one_line(error)})"

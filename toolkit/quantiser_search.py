@@ -22,7 +22,6 @@ from toolkit.search import (
     Measures,
     SearchResult,
     Steps,
-    TracePoint,
     curve_points,
     measured_point,
     search_fidelity,
@@ -116,7 +115,7 @@ def _confirmed(
     much finer as it lacks there, and then back again where that was more than it takes."""
     searched, last_word = targets
 
-    def at(knob: float, trace: list[TracePoint]) -> SearchResult:
+    def at(knob: float) -> SearchResult:
         steps = allocation.steps(knob)
         fidelity = measures.fidelity(steps)
         measures.progress(f"step 2^{knob:+.2f} RMS: {fidelity.sqnr_db:.1f} dB")
@@ -135,18 +134,18 @@ def _confirmed(
 
     if best.steps is None:
         return best
-    missed = best.knob
+    missed, trace = best.knob, best.trace
     lack = lacking(best)
     for _ in range(MAX_FINER):
         if not lack or best.knob <= FINEST:
             break
         missed = best.knob
-        best = at(max(best.knob - lack, FINEST), best.trace)
+        best = at(max(best.knob - lack, FINEST))
         lack = lacking(best)
     for _ in range(MAX_BACK):
         if lack or missed - best.knob <= MOST_FINER / 4:
             break
-        between = at((missed + best.knob) / 2, best.trace)
+        between = at((missed + best.knob) / 2)
         if lacking(between):
             missed = between.knob
         else:
