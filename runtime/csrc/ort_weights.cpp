@@ -47,11 +47,7 @@ std::vector<T> expand(const std::vector<T>& values, int64_t count, const ScalePl
 }  // namespace
 
 DequantizedWeight::DequantizedWeight(const KernelInfo& info, size_t blob_input, int threads)
-    : source_(info, blob_input),
-      blob_input_(blob_input),
-      axis_(info.integer("axis", 1)),
-      block_(info.integer("block_size", 0)),
-      threads_(threads) {
+    : WeightOfBlob(info, blob_input, threads), axis_(info.integer("axis", 1)), block_(info.integer("block_size", 0)) {
   if (block_ < 0) throw std::runtime_error("block_size is negative");
 }
 
@@ -96,7 +92,7 @@ void DequantizedWeight::write(const KernelContext& context, void* out) const {
 }
 
 LookedUpWeight::LookedUpWeight(const KernelInfo& info, size_t blob_input, int threads)
-    : source_(info, blob_input), blob_input_(blob_input), offset_(info.integer("offset", 0)), threads_(threads) {}
+    : WeightOfBlob(info, blob_input, threads), offset_(info.integer("offset", 0)) {}
 
 void LookedUpWeight::check(const KernelContext& context) const {
   const TensorView codebook = context.input(blob_input_ + 1);
