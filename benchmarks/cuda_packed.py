@@ -32,7 +32,7 @@ from runtime.wide import short_rows
 
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008))  # outputs, inputs
 BATCHES = (1, 2, 4, 8, 16)
-KINDS = ((4, "uniform"), (8, "uniform"), (2, "uniform"), (4, "codebook"))
+KINDS = (*((bits, "uniform") for bits in (4, 8, 6, 3, 2)), (4, "codebook"))
 CACHE_BYTES = 200 << 20
 LAYERS = 6  # pairs of matrices: 1.08 GB in float16
 LAYER_BATCHES = (1, 8, 32)

@@ -8,9 +8,9 @@ that nothing else reads,
     MatMul(x, DecodeLookup(blob, codebook))                     -> MatMulPackedCodebook
     Gemm(x, one of these[, bias]){transA = 0, alpha = beta = 1} -> the same [and Add]
 
-where the symbols fit 8 bits, the scale is one, one for each output, or one for blocks of inputs
-that are multiples of 256 / bits, and the inputs are a multiple of 8. Symbols of 3 bits take 4,
-those of 5 to 7 take 8. All other weights stay as they are and are decoded at every run.
+where the symbols span at most 256 numbers, which are then stored in as few bits as they need, and
+the scale is one, one for each output, or one for blocks of inputs that are multiples of 32. All
+other weights stay as they are and are decoded at every run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from onnx import numpy_helper
 
 from runtime.element_types import array_of_tensor
 from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, scan
-from runtime.packed import BITS, chunk_inputs, pack_fields
+from runtime.packed import BITS, SPAN, pack_fields
 from runtime.wide import WideReader
 
 _DECODERS = {"DecodeDequantize": "MatMulPacked", "DecodeLookup": "MatMulPackedCodebook"}
-_MOST_ZERO = 1023  # 1024 plus a zero point is a float16 integer
+_MOST_ZERO = 1023  # 1024 plus or minus a zero point is a float16 integer
 
 
 @dataclasses.dataclass
@@ -109,8 +109,6 @@ class _Packer:
         table = self._constant(scope, decode.inputs[1])
         if len(shape) != 2 or table is None or table.dtype != np.float16:
             return None
-        if shape[1 if turned else 0] % 8:
-            return None
         symbols = self._symbols(scope, decode.inputs[0], attributes["tensor"], shape)
         if symbols is None:
             return None
@@ -177,9 +175,10 @@ class _Packer:
         node.op_type, node.domain, node.inputs = last.op_type, last.domain, list(last.input)
 
 
-def _width(lowest: int, highest: int) -> int | None:
-    """Bits of a field that holds these symbols, plus half its range."""
-    return next((b for b in BITS if -(1 << b) // 2 <= lowest and highest < (1 << b) // 2), None)
+def _width(span: int) -> int | None:
+    """Bits of a field that holds the numbers from 0 to `span`."""
+    bits = max(1, span.bit_length())
+    return bits if bits in BITS else None
 
 
 def _with_codebook(
@@ -189,7 +188,7 @@ def _with_codebook(
     if codebook.ndim != 1 or places.min() < 0 or places.max() >= codebook.size:
         return None
     first = int(places.min())
-    bits = next((b for b in BITS if int(places.max()) - first < 1 << b), None)
+    bits = _width(int(places.max()) - first)
     if bits is None:
         return None
     entries = np.zeros(1 << bits, np.float16)
@@ -209,7 +208,8 @@ def _with_scales(
     input_axis: int,
 ) -> _Weight | None:
     outputs, inputs = symbols.shape
-    bits = _width(int(symbols.min()), int(symbols.max()))
+    lowest = int(symbols.min())
+    bits = _width(int(symbols.max()) - lowest)
     if bits is None:
         return None
     group = inputs
@@ -224,7 +224,7 @@ def _with_scales(
 
     if block:
         group = min(block, inputs)
-        if group < inputs and group % chunk_inputs(bits):
+        if group < inputs and group % SPAN:
             return None
     wide = spread(scales)
     if wide is None:
@@ -235,9 +235,8 @@ def _with_scales(
         if given is None:
             return None
         zeros = zeros + given.astype(np.int32)
-    half = 1 << (bits - 1)
-    zeros += half
-    if zeros.min() < 0 or zeros.max() > _MOST_ZERO:
+    zeros -= lowest
+    if abs(zeros).max() > _MOST_ZERO:
         return None
-    fields = (symbols + half).astype(np.uint8)
+    fields = (symbols - lowest).astype(np.uint8)
     return _Weight(fields, bits, wide.astype(np.float16), zeros.astype(np.float16), group)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of 2, 4 or 8 bits packed for products on a GPU that read them as they are.
+"""Weights of 1 to 8 bits packed for products on a GPU that read them as they are.
 
 A weight [outputs, inputs] is fields, unsigned numbers; it stands for `scale * (field - zero)` or
 `scale * codebook[field]`. `runtime/csrc/cuda/packed_layout.h` says how fields lie in memory.
@@ -17,13 +17,16 @@ import numpy.typing as npt
 from runtime import library
 from runtime.errors import CodecError, Status
 
-BITS = (2, 4, 8)
+BITS = range(1, 9)
 """Widths of a field."""
+
+SPAN = 32
+"""Inputs that must share a scale: a group of inputs is a multiple of it, or all."""
 
 
 def chunk_inputs(bits: int) -> int:
-    """Inputs that a warp takes at once: groups of a scale are multiples of it."""
-    return 256 // bits
+    """Inputs that a warp takes at once, to a multiple of which a weight is filled up."""
+    return 256 >> (bits.bit_length() - 1)
 
 
 def pack_fields(fields: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint32]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.packed import PackedProduct, chunk_inputs, pack_fields
+from runtime.packed import BITS, SPAN, PackedProduct, chunk_inputs, pack_fields
 
 Array = np.ndarray[Any, Any]
 
@@ -36,13 +36,41 @@ class PackedSample:
         assert (off <= np.abs(exact) * 2.0**-11 + bound * 2.0**-20 + 2.0**-24).all(), off.max()
 
 
+def expected_words(fields: Array, bits: int) -> Array:
+    """The packed form of fields [outputs, inputs], bit by bit as packed_layout.h says it."""
+    outputs, inputs = fields.shape
+    widest = max(p for p in (1, 2, 4, 8) if bits & p)
+    chunk = 256 // widest
+    tiles, chunks = -(-outputs // 16), -(-inputs // chunk)
+    words = np.zeros((tiles, chunks, 128 * bits // widest), np.uint32)
+    for output, row in enumerate(fields):
+        for place, field in enumerate(row):
+            tile, m = divmod(output, 16)
+            number, inside = divmod(place, chunk)
+            # The lane of a warp, and which of its fields of the chunk this is: those of an input
+            # and the next are a pair, and pairs of the outputs m and m + 8 take turns.
+            lane = m % 8 * 4 + inside % 32 // 8
+            pair = (inside // 32 * 4 + inside % 8 // 2) * 2 + m // 8
+            bit = first = 0
+            for part in (8, 4, 2, 1):
+                if not bits & part:
+                    continue
+                word, at = divmod(pair, 16 // part)
+                value = int(field) >> bit & ((1 << part) - 1)
+                index = first + lane * (4 * part // widest) + word
+                words[tile, number, index] |= np.uint32(value << (at * part + 16 * (inside % 2)))
+                bit += part
+                first += 128 * part // widest
+    return words.reshape(-1)
+
+
 def make_sample(
-    outputs: int, inputs: int, bits: int, kind: str, groups: int = 1, seed: int = 0
+    outputs: int, inputs: int, bits: int, kind: str, group: int = 0, seed: int = 0
 ) -> PackedSample:
-    """A sample of a kind: "uniform", "zeros" or "codebook"."""
+    """A sample of a kind: "uniform", "zeros" or "codebook"; group 0 is one of all inputs."""
     random = np.random.default_rng(seed)
     fields = random.integers(0, 1 << bits, (outputs, inputs)).astype(np.uint8)
-    group = inputs if groups == 1 else inputs // groups
+    groups = -(-inputs // group) if group else 1
     scales = random.uniform(0.01, 0.1, (groups, outputs)).astype(np.float16)
     arrays = {"packed": pack_fields(fields, bits), "scales": scales}
     zero = 1 << (bits - 1)
@@ -50,21 +78,23 @@ def make_sample(
         arrays["codebook"] = np.sort(random.normal(size=1 << bits)).astype(np.float16)
         values = arrays["codebook"].astype(np.float64)[fields]
     elif kind == "zeros":
-        arrays["zeros"] = random.integers(0, 1 << bits, scales.shape).astype(np.float16)
-        zeros = np.repeat(arrays["zeros"].astype(np.float64), group, 0)[:inputs].T
+        arrays["zeros"] = random.integers(-1 << bits, 1 << bits, scales.shape).astype(np.float16)
+        zeros = np.repeat(arrays["zeros"].astype(np.float64), group or inputs, 0)[:inputs].T
         values = fields - zeros
     else:
         values = fields.astype(np.float64) - zero
-    weight = values * np.repeat(scales.astype(np.float64), group, 0)[:inputs].T
-    product = PackedProduct(outputs, inputs, bits, 0 if groups == 1 else group, zero)
-    name = f"{kind}{bits}_{outputs}x{inputs}_{groups}"
+    weight = values * np.repeat(scales.astype(np.float64), group or inputs, 0)[:inputs].T
+    product = PackedProduct(outputs, inputs, bits, group, zero)
+    name = f"{kind}{bits}_{outputs}x{inputs}_{group}"
     return PackedSample(name, product, arrays, weight)
 
 
 def packed_samples() -> Iterator[PackedSample]:
     """Every width and kind; sizes that fill tiles and chunks and sizes that do not."""
-    for bits in (2, 4, 8):
+    for bits in BITS:
         for kind in ("uniform", "zeros", "codebook"):
             yield make_sample(40, 264, bits, kind)
-            yield make_sample(16, 4 * chunk_inputs(bits), bits, kind, groups=2)
+            yield make_sample(16, 4 * chunk_inputs(bits), bits, kind, 2 * chunk_inputs(bits))
+            yield make_sample(21, 300, bits, kind, SPAN)
         yield make_sample(1, 8, bits, "uniform")
+        yield make_sample(17, 33, bits, "zeros", SPAN)

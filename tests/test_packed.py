@@ -8,7 +8,7 @@ import pytest
 
 from runtime import CodecError
 from runtime.packed import BITS, PackedProduct, pack_fields, unpack_fields
-from tests.packed_samples import PackedSample, make_sample, packed_samples
+from tests.packed_samples import PackedSample, expected_words, make_sample, packed_samples
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -16,9 +16,16 @@ from tests.packed_samples import PackedSample, make_sample, packed_samples
 def test_fields_come_back(outputs: int, inputs: int, bits: int) -> None:
     fields = np.random.default_rng(0).integers(0, 1 << bits, (outputs, inputs)).astype(np.uint8)
     packed = pack_fields(fields, bits)
-    tiles, chunks = -(-outputs // 16), -(-inputs * bits // 256)
-    assert packed.size == tiles * chunks * 128
+    np.testing.assert_array_equal(packed, expected_words(fields, bits))
     np.testing.assert_array_equal(unpack_fields(packed, outputs, inputs, bits), fields)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_field_takes_no_more_than_its_bits(bits: int) -> None:
+    outputs, inputs = 48, 3 * 256
+    assert pack_fields(np.zeros((outputs, inputs), np.uint8), bits).nbytes * 8 == (
+        outputs * inputs * bits
+    )
 
 
 @pytest.mark.parametrize("sample", list(packed_samples()), ids=lambda s: s.name)
@@ -28,11 +35,22 @@ def test_products_are_those_of_the_weight(sample: PackedSample, batch: int) -> N
     sample.check(x, sample.product.emulate(x, **sample.arrays))
 
 
+@pytest.mark.parametrize("inputs", [256, 130])
+def test_rows_of_x_may_begin_anywhere(inputs: int) -> None:
+    sample = make_sample(18, inputs, 3, "zeros", 64)
+    x = sample.x_of(9)
+    places = np.zeros(x.size + 8, np.float16)
+    for first in range(1, 8):
+        moved = places[first : first + x.size].reshape(x.shape)
+        moved[:] = x
+        sample.check(x, sample.product.emulate(moved, **sample.arrays))
+
+
 def test_what_cannot_be_packed_is_refused() -> None:
     with pytest.raises(CodecError):
         pack_fields(np.full((2, 8), 4, np.uint8), 2)
     with pytest.raises(CodecError):
-        pack_fields(np.zeros((2, 8), np.uint8), 3)
+        pack_fields(np.zeros((2, 8), np.uint8), 9)
     with pytest.raises(CodecError):
         unpack_fields(np.zeros(127, np.uint32), 16, 64, 4)
 
@@ -42,8 +60,8 @@ def test_products_that_contradict_themselves_are_refused() -> None:
     x = sample.x_of(2)
     sample.product.emulate(x, **sample.arrays)
     for wrong in (
-        PackedProduct(16, 127, 4, 0, 8),
-        PackedProduct(16, 128, 3, 0, 4),
+        PackedProduct(16, 128, 0, 0, 0),
+        PackedProduct(16, 128, 9, 0, 4),
         PackedProduct(16, 128, 4, 48, 8),
         PackedProduct(16, 128, 4, 0, 256),
     ):

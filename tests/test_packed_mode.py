@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper
 import runtime
 from passes.function_bodies import function_bodies
 from runtime import InferenceSession, ProviderError, gpu, graph_fuse, graph_pack
+from runtime.packed import BITS
 from tests.decode_models import CPU, Array, model, node, std, symbols, take
 from tests.packed_samples import PackedSample, packed_samples
 
@@ -105,7 +107,8 @@ def test_packed_products_are_those_of_the_model(
     assert not any(op.startswith("Decode") for op in ops)
     packed = next(n for n in fused.graph.node if n.op_type.startswith("MatMulPacked"))
     bits = next(a.i for a in packed.attribute if a.name == "bits")
-    assert bits == (4 if spread == 1.0 else 8)
+    span = int(values.max()) - int(values.min())
+    assert bits == span.bit_length()
     x = np.random.default_rng(1).normal(size=(5, weight.shape[0])).astype(HALF)
     exact = x.astype(np.float64) @ weight.astype(np.float64)
     if product == "Gemm":
@@ -114,6 +117,38 @@ def test_packed_products_are_those_of_the_model(
     session = InferenceSession(proto.SerializeToString(), providers=CPU, residency="packed")
     found = session.run(None, {"x": x})[0]
     assert found.dtype == HALF
+    np.testing.assert_allclose(found, exact, rtol=2e-3, atol=2e-3 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(
+    ("chain", "settings"),
+    [
+        ("columns", {}),
+        ("blocks", {"block": 32}),
+        ("blocks", {"block": 96, "zeros": True}),
+        ("codebook", {}),
+    ],
+)
+def test_weights_are_kept_in_their_own_width(
+    bits: int, chain: str, settings: dict[str, Any]
+) -> None:
+    """Also of inputs that fill no chunk, and are no multiple of eight."""
+    values = np.random.default_rng(bits).integers(0, 1 << bits, (2 * 256 - 5, 33))
+    values = (values - (1 << (bits - 1))).astype(np.int8)
+    values[:2, 0] = -1 << (bits - 1), (1 << (bits - 1)) - 1
+    proto, weight = product_model(values, chain, **settings)
+    fused = onnx.ModelProto()
+    fused.CopyFrom(proto)
+    graph_fuse.fuse(fused)
+    assert graph_pack.pack(fused) == 1
+    (words,) = (t for t in fused.graph.initializer if t.name.endswith("_packed"))
+    assert math.prod(words.dims) * 32 == 3 * 16 * 512 * bits
+    x = np.random.default_rng(1).normal(size=(3, len(values))).astype(HALF)
+    exact = x.astype(np.float64) @ weight.astype(np.float64)
+    found = InferenceSession(proto.SerializeToString(), providers=CPU, mode="packed").run(
+        None, {"x": x}
+    )[0]
     np.testing.assert_allclose(found, exact, rtol=2e-3, atol=2e-3 * np.abs(exact).max())
 
 
@@ -143,17 +178,17 @@ def test_function_bodies_compute_the_same(sample: PackedSample, opset: int) -> N
 
 def test_what_cannot_be_packed_is_decoded_at_every_run() -> None:
     wide = symbols((192, 40), 3, 90.0, np.int16)
-    odd = np.clip(symbols((191, 40), 3, 1.0), -8, 7)
-    for values in (wide, odd):
+    few = np.clip(symbols((192, 40), 3, 1.0), -8, 7)
+    for values, shape, block in ((wide, (40,), {}), (few, (12, 40), {"axis": 0, "block_size": 16})):
         blob = runtime.encode_wide([values[None]])
         op = "DecodeWide16" if values.dtype == np.int16 else "DecodeWide"
         nodes = [
             node(op, ["blob"], ["s"]),
             take(blob, 0, "s", "q", values.shape),
-            std("DequantizeLinear", ["q", "scale"], ["w"]),
+            std("DequantizeLinear", ["q", "scale"], ["w"], **block),
             std("MatMul", ["x", "w"], ["y"]),
         ]
-        constants = {"blob": blob, "scale": np.full(40, 0.01, HALF)}
+        constants = {"blob": blob, "scale": np.full(shape, 0.01, HALF)}
         inputs = [("x", TensorProto.FLOAT16, ["batch", len(values)])]
         proto = model(nodes, constants, ["y"], inputs)
         x = np.random.default_rng(1).normal(size=(2, len(values))).astype(HALF)

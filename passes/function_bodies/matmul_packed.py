@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`toolkit.MatMulPacked` and `toolkit.MatMulPackedCodebook`: products with packed weights.
 
-A word's fields are, from its lowest bits: 2 halves of the tile's outputs, 8 / bits pairs of inputs,
-2 inputs. Words are tiles of 16 outputs, chunks of 256 / bits inputs, 8 outputs, 4 groups of inputs,
-4 words (`runtime/csrc/cuda/packed_layout.h`). All sums are in float32.
+A field of `bits` bits is stored in parts of 8, 4, 2 and 1 bits, those that `bits` is the sum of;
+the place of a part is a number of its output plus a number of its input
+(`runtime/csrc/cuda/packed_layout.h`). All sums are in float32.
 """
 
 from __future__ import annotations
@@ -27,26 +27,12 @@ def matmul_packed(opset: int, codebook: bool = False) -> onnx.FunctionProto:
     b = BodyBuilder(opset, 4)
     x, packed, scales, more = b.inputs
     outputs, inputs, bits, group = (b.flat(b.attribute(name, "value_int")) for name in _ATTRIBUTES)
-    chunk = b.op("Div", b.ints(256), bits)
-    chunks = b.op("Div", b.op("Add", inputs, b.op("Sub", chunk, b.ints(1))), chunk)
-
-    # Fields of a word, one behind the other: shifted down, then what is above is dropped.
-    places = b.op("Mul", b.flat(b.range(b.op("Div", b.ints(32), bits))), bits)
-    shifted = b.op("BitShift", b.column(packed), b.cast(places, UINT32), direction="RIGHT")
-    span = b.op("BitShift", b.uint32(1), b.cast(bits, UINT32), direction="LEFT")
-    fields = b.op("Mod", b.cast(shifted, INT64), b.cast(span, INT64))
-    eight, four, two = b.ints(8), b.ints(4), b.ints(2)
-    pairs = b.op("Div", eight, bits)
-    cube = b.op("Concat", b.ints(-1), chunks, eight, four, four, two, pairs, two, axis=0)
-    order = b.op("Transpose", b.op("Reshape", fields, cube), perm=[0, 7, 2, 1, 3, 4, 6, 5])
-    matrix = b.op("Concat", b.ints(-1), b.op("Mul", chunks, chunk), axis=0)
-    rows = b.slice(b.op("Reshape", order, matrix), b.ints(0), outputs)
-    fields = b.slice(rows, b.ints(0), inputs, axis=1)
+    fields = _fields(b, packed, outputs, inputs, bits)
 
     def spread(values: str) -> str:
         """[groups, outputs] as float32 [outputs, inputs]."""
         turned = b.op("Transpose", b.cast(values, FLOAT), perm=[1, 0])
-        wide = b.op("Expand", b.op("Unsqueeze", turned, two), group)
+        wide = b.op("Expand", b.op("Unsqueeze", turned, b.ints(2)), group)
         flat = b.op("Reshape", wide, b.op("Concat", outputs, b.ints(-1), axis=0))
         return b.slice(flat, b.ints(0), inputs, axis=1)
 
@@ -58,3 +44,71 @@ def matmul_packed(opset: int, codebook: bool = False) -> onnx.FunctionProto:
     output = b.cast(b.op("MatMul", b.cast(x, FLOAT), weight), FLOAT16)
     name = "MatMulPackedCodebook" if codebook else "MatMulPacked"
     return b.function(name, [output], list(_ATTRIBUTES))
+
+
+def _fields(b: BodyBuilder, packed: str, outputs: str, inputs: str, bits: str) -> str:
+    """The fields of a weight, int64 [outputs, inputs]."""
+
+    def times(one: str, other: str) -> str:
+        return b.op("Mul", one, other)
+
+    def plus(*terms: str) -> str:
+        total = terms[0]
+        for term in terms[1:]:
+            total = b.op("Add", total, term)
+        return total
+
+    def over(one: str, other: str | int) -> str:
+        return b.op("Div", one, b.ints(other) if isinstance(other, int) else other)
+
+    def rest(one: str, other: str | int) -> str:
+        return b.op("Mod", one, b.ints(other) if isinstance(other, int) else other)
+
+    # The widest part is the highest power of two in bits.
+    widest = b.ints(1)
+    for power in (2, 4, 8):
+        widest = b.op(
+            "Max", widest, times(b.ints(power), b.op("Min", over(bits, power), b.ints(1)))
+        )
+    chunk = over(b.ints(256), widest)
+    chunks = over(plus(inputs, chunk, b.ints(-1)), chunk)
+    lane_words = over(times(b.ints(4), bits), widest)
+    row, column = b.flat(b.range(outputs)), b.flat(b.range(inputs))
+    inside = rest(column, chunk)
+    tile = times(over(row, 16), times(chunks, b.ints(32)))
+    at_chunk = times(over(column, chunk), b.ints(32))
+    # The lane is 4 * (row % 8) + input % 32 / 8. Of pairs in it, those of the outputs m and m + 8
+    # take turns.
+    lane_row, lane_column = times(rest(row, 8), b.ints(4)), over(rest(inside, 32), 8)
+    product = plus(times(over(inside, 32), b.ints(2)), over(rest(inside, 8), 4))
+    pair = plus(times(product, b.ints(4)), times(over(rest(inside, 4), 2), b.ints(2)))
+    second_row, second = over(rest(row, 16), 8), rest(inside, 2)
+    fields = ""
+    for part in (8, 4, 2, 1):
+        present = rest(over(bits, part), 2)
+        bit = b.op("Sub", bits, rest(bits, 2 * part))
+        before = times(over(times(b.ints(4), bit), widest), present)
+        words = times(over(b.ints(4 * part), widest), present)
+        word = plus(
+            b.op("Unsqueeze", plus(times(tile, lane_words), times(lane_row, words)), b.ints(1)),
+            plus(
+                times(at_chunk, lane_words),
+                times(before, b.ints(32)),
+                times(lane_column, words),
+                times(over(pair, 16 // part), present),
+            ),
+        )
+        shift = plus(
+            b.op("Unsqueeze", times(second_row, b.ints(part)), b.ints(1)),
+            plus(times(rest(pair, 16 // part), b.ints(part)), times(second, b.ints(16))),
+        )
+        value = b.op(
+            "BitShift", b.op("Gather", packed, word), b.cast(shift, UINT32), direction="RIGHT"
+        )
+        value = times(rest(b.cast(value, INT64), 1 << part), present)
+        value = times(
+            value,
+            b.cast(b.op("BitShift", b.uint32(1), b.cast(bit, UINT32), direction="LEFT"), INT64),
+        )
+        fields = b.op("Add", fields, value) if fields else value
+    return fields

@@ -27,9 +27,11 @@ def test_packed_products_are_those_of_the_weight(sample: PackedSample, batch: in
     sample.check(x, multiply(sample, x))
 
 
-@pytest.mark.parametrize("kind", ["uniform", "codebook"])
-def test_packed_products_of_real_size_are_the_same_each_time(kind: str) -> None:
-    sample = make_sample(4096, 4096, 4, kind, groups=32)
+@pytest.mark.parametrize(
+    ("bits", "kind"), [(4, "uniform"), (4, "codebook"), (3, "zeros"), (7, "zeros")]
+)
+def test_packed_products_of_real_size_are_the_same_each_time(bits: int, kind: str) -> None:
+    sample = make_sample(4096, 4096, bits, kind, 128)
     x = sample.x_of(16)
     found = multiply(sample, x)
     sample.check(x, found)

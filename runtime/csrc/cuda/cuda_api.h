@@ -49,16 +49,15 @@ TK_API int32_t tk_emulate_decode(const tk_wide_reader* reader, int64_t tensor, i
 // A product of few rows with a packed weight: out = x * weight, all float16, sums in float32. The weight of an output
 // and an input is scale * (field - zero), or scale * codebook[field].
 typedef struct {
-  const void* x;         // float16 [batch, inputs], at a multiple of 16 bytes
+  const void* x;         // float16 [batch, inputs]
   const void* packed;    // as tk_pack_fields writes it, at a multiple of 16 bytes
   const void* scales;    // float16 [ceil(inputs / group_inputs), outputs]
   const void* zeros;     // float16 of the scales' shape; null: `zero` everywhere
   const void* codebook;  // float16 [2^bits]; null: fields are numbers
   void* out;             // float16 [batch, outputs]
-  int64_t batch, outputs;
-  int64_t inputs;        // a multiple of 8
-  int64_t group_inputs;  // inputs that share a scale: all, or a multiple of 256 / bits
-  int32_t bits;          // of a field: 2, 4 or 8
+  int64_t batch, outputs, inputs;
+  int64_t group_inputs;  // inputs that share a scale: all, or a multiple of 32
+  int32_t bits;          // of a field: 1 to 8
   int32_t zero;          // 0 .. 255
 } tk_packed;
 

@@ -1,10 +1,15 @@
 // How packed weights lie in memory: in the order in which the tensor cores of a warp take them.
 // SPDX-License-Identifier: Apache-2.0
 //
-// A weight [outputs, inputs] of fields of 2, 4 or 8 bits is cut into tiles of 16 outputs and chunks of 256 / bits
-// inputs. A chunk of a tile is 512 bytes, 16 for each lane of a warp, so that one load feeds 16 / bits products of 16 x
-// 16 by 16 x 8 (mma.m16n8k16). Products may take inputs in any order, so a lane's are neighbours: with c = lane % 4 and
-// T = 16 / bits, product t of a chunk takes its inputs c * 4T + 4t + 0 .. 3, and of outputs lane / 4 and lane / 4 + 8.
+// A weight [outputs, inputs] of fields of 1 to 8 bits is cut into tiles of 16 outputs and chunks of 256 / h inputs,
+// where h is the highest power of two in the number of bits. A field is stored in parts of as many bits as the number
+// of bits has powers of two (7 = 4 + 2 + 1), its lowest bits in the widest part, so that it takes its own width and no
+// more. The parts of a chunk follow one another, each with 16, 8 or 4 bytes for each lane of a warp: every load of a
+// warp is of 512, 256 or 128 contiguous bytes, at a multiple of 128.
+//
+// A chunk feeds T = 16 / h products of 16 x 16 by 16 x 8 (mma.m16n8k16). Products may take inputs in any order: two of
+// them take 32 neighbours, of which lane % 4 = c has eight, the first four in the even product and the others in the
+// odd one. So a scale may change every 32 inputs. Of outputs a lane has lane / 4 and lane / 4 + 8.
 #ifndef TOOLKIT_CUDA_PACKED_LAYOUT_H
 #define TOOLKIT_CUDA_PACKED_LAYOUT_H
 
@@ -16,22 +21,107 @@ namespace toolkit::cuda {
 
 inline constexpr int kTileOutputs = 16, kTileBatch = 8;  // of one product
 inline constexpr int kPackedWarps = 8;                   // of a thread block, which share the inputs of one tile
+inline constexpr int kSpanInputs = 32;                   // of two products
+inline constexpr int kMostBits = 8;
 
-TK_HOST_DEVICE constexpr int products_of(int bits) { return 16 / bits; }
-TK_HOST_DEVICE constexpr int chunk_inputs(int bits) { return 256 / bits; }
+TK_HOST_DEVICE constexpr int widest_part(int bits) { return bits >= 8 ? 8 : bits >= 4 ? 4 : bits >= 2 ? 2 : 1; }
+TK_HOST_DEVICE constexpr int products_of(int bits) { return 16 / widest_part(bits); }
+TK_HOST_DEVICE constexpr int chunk_inputs(int bits) { return 16 * products_of(bits); }
+TK_HOST_DEVICE constexpr int lane_words(int bits) { return 4 * bits / widest_part(bits); }  // of a chunk
+TK_HOST_DEVICE constexpr int chunk_words(int bits) { return kWarpLanes * lane_words(bits); }
+// Of a part of so many bits: the lowest of a field's bits that it holds, the words that a lane has before it, and of
+// it.
+TK_HOST_DEVICE constexpr int part_bit(int bits, int part) { return bits & ~(2 * part - 1); }
+TK_HOST_DEVICE constexpr int part_first(int bits, int part) { return 4 * part_bit(bits, part) / widest_part(bits); }
+TK_HOST_DEVICE constexpr int part_words(int bits, int part) { return 4 * part / widest_part(bits); }
 
-// Pair i (0-3) of product t in a lane's 16 bytes, a field in each half of the result: the pairs of the registers of the
-// product's first factor. Pairs 0 and 2 belong to output lane / 4, 1 and 3 to lane / 4 + 8; pair i holds the lane's
-// inputs 2 * (i / 2) and 2 * (i / 2) + 1 of the product.
+// What a lane has of a chunk, part by part.
 template <int kBits>
-TK_WARP uint32_t field_pair(const Bytes16& bytes, int t, int i) {
-  if constexpr (kBits == 8) {
-    return bytes.word[2 * t + i / 2] >> (8 * (i % 2)) & 0x00ff00ff;
-  } else if constexpr (kBits == 4) {
-    return bytes.word[t] >> (4 * i) & 0x000f000f;
+struct LaneFields {
+  uint32_t word[lane_words(kBits)];
+};
+
+// Loads words that are read once, in one instruction.
+template <int kWords>
+TK_WARP void load_words(const uint32_t* from, uint32_t* to) {
+#if defined(__CUDACC__)
+  if constexpr (kWords == 4) {
+    const uint4 words = __ldcs(reinterpret_cast<const uint4*>(from));
+    to[0] = words.x, to[1] = words.y, to[2] = words.z, to[3] = words.w;
+  } else if constexpr (kWords == 2) {
+    const uint2 words = __ldcs(reinterpret_cast<const uint2*>(from));
+    to[0] = words.x, to[1] = words.y;
   } else {
-    return bytes.word[t / 2] >> (2 * (4 * (t % 2) + i)) & 0x00030003;
+    to[0] = __ldcs(from);
   }
+#else
+  memcpy(to, from, kWords * sizeof *to);
+#endif
+}
+
+template <int kBits, int kPart>
+TK_WARP void load_part(const uint32_t* chunk, int lane, LaneFields<kBits>* fields) {
+  if constexpr ((kBits & kPart) != 0) {
+    constexpr int kFirst = part_first(kBits, kPart), kWords = part_words(kBits, kPart);
+    load_words<kWords>(chunk + kWarpLanes * kFirst + lane * kWords, fields->word + kFirst);
+  }
+}
+
+// A lane's part of a chunk, which lies at a multiple of 16 bytes.
+template <int kBits>
+TK_WARP LaneFields<kBits> load_fields(const uint32_t* chunk, int lane) {
+  LaneFields<kBits> fields;
+  load_part<kBits, 8>(chunk, lane, &fields);
+  load_part<kBits, 4>(chunk, lane, &fields);
+  load_part<kBits, 2>(chunk, lane, &fields);
+  load_part<kBits, 1>(chunk, lane, &fields);
+  return fields;
+}
+
+// A part holds pairs of fields in the order of their numbers: a pair's first field in the lower half of a word, its
+// second at the same place in the upper half.
+template <int kBits, int kPart>
+TK_WARP uint32_t part_of_pair(const LaneFields<kBits>& fields, int pair) {
+  if constexpr ((kBits & kPart) == 0) {
+    return 0;
+  } else {
+    constexpr int kPairs = 16 / kPart, kBit = part_bit(kBits, kPart);
+    constexpr uint32_t kMask = ((1u << kPart) - 1) * 0x00010001u << kBit;
+    const uint32_t word = fields.word[part_first(kBits, kPart) + pair / kPairs];
+    const int shift = pair % kPairs * kPart - kBit;
+    return (shift >= 0 ? word >> shift : word << -shift) & kMask;
+  }
+}
+
+// Pair i (0-3) of product t of a lane, a field in each half of the result: the pairs of the registers of the product's
+// first factor. Pairs 0 and 2 belong to output lane / 4, 1 and 3 to lane / 4 + 8; pair i holds the lane's inputs
+// 2 * (i / 2) and 2 * (i / 2) + 1 of the product.
+template <int kBits>
+TK_WARP uint32_t field_pair(const LaneFields<kBits>& fields, int t, int i) {
+  const int pair = 4 * t + i;
+  return part_of_pair<kBits, 8>(fields, pair) | part_of_pair<kBits, 4>(fields, pair) |
+         part_of_pair<kBits, 2>(fields, pair) | part_of_pair<kBits, 1>(fields, pair);
+}
+
+// The first of a lane's eight inputs of two products.
+TK_HOST_DEVICE constexpr int lane_input(int lane) { return lane % 4 * 8; }
+
+// Eight float16 inputs of a row of x, those behind the last as zeros. Where rows do not begin at multiples of 16 bytes
+// (`aligned` is false) they come one by one.
+TK_WARP Bytes16 load_eight(const uint16_t* row, int input, int inputs, bool aligned) {
+  Bytes16 eight{{0, 0, 0, 0}};
+  if (aligned) {
+    if (input < inputs) eight = *reinterpret_cast<const Bytes16*>(row + input);
+    return eight;
+  }
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
+  for (int i = 0; i < 8; ++i) {
+    const uint32_t half = input + i < inputs ? row[input + i] : 0;
+    eight.word[i / 2] |= half << (i % 2 * 16);
+  }
+  return eight;
 }
 
 // Two fields as float16 numbers of 1024 + field: the exponent of 1024 leaves the low bits for units.
@@ -40,13 +130,13 @@ TK_WARP uint32_t biased_halves(uint32_t pair) { return pair | 0x64006400; }
 // Arguments of a product with packed weights; addresses are of the device's memory, or the host's for the executor.
 struct PackedJob {
   const uint16_t* x;         // float16 [batch, inputs]
-  const uint32_t* packed;    // tiles, chunks, lanes, 4
+  const uint32_t* packed;    // tiles, chunks, parts, lanes, words
   const uint16_t* scales;    // float16 [groups, outputs]
   const uint16_t* zeros;     // float16 [groups, outputs], of fields; null where all are `zero`
   const uint16_t* codebook;  // float16 [2^bits]; null where fields are numbers
   uint16_t* out;             // float16 [batch, outputs]
   int32_t batch, outputs, inputs, bits;
-  int32_t group_inputs;  // inputs that share a scale, a multiple of a chunk's, or all
+  int32_t group_inputs;  // inputs that share a scale, a multiple of kSpanInputs, or all
   int32_t zero;
 };
 
@@ -64,6 +154,22 @@ inline PackedJob packed_job(const tk_packed& p) {
           p.bits,
           static_cast<int32_t>(p.group_inputs),
           p.zero};
+}
+
+// Whether rows of x can be read 16 bytes at once.
+TK_WARP bool has_aligned_rows(const PackedJob& job) {
+  return job.inputs % 8 == 0 && reinterpret_cast<uintptr_t>(job.x) % 16 == 0;
+}
+
+// Whether the scale may change within a chunk; else one product of all of it is scaled.
+template <int kBits>
+TK_WARP bool has_fine_groups(const PackedJob& job) {
+  return job.group_inputs < job.inputs && job.group_inputs % chunk_inputs(kBits) != 0;
+}
+
+// Where the scales of a chunk's inputs from `input` on begin. Behind the last input are those of the last group.
+TK_WARP int64_t group_of(const PackedJob& job, int input) {
+  return static_cast<int64_t>((input < job.inputs ? input : job.inputs - 1) / job.group_inputs) * job.outputs;
 }
 
 inline int packed_tiles(int64_t outputs) { return static_cast<int>((outputs + kTileOutputs - 1) / kTileOutputs); }

@@ -10,7 +10,9 @@
 namespace toolkit::cuda {
 namespace {
 
-constexpr int kAhead = 4;  // chunks that a warp loads before it uses the first
+constexpr int kBlocksOfMultiprocessor = 3;
+// Chunks that a warp loads before it uses the first: about 16 words of each lane.
+TK_HOST_DEVICE constexpr int chunks_ahead(int bits) { return lane_words(bits) > 4 ? 3 : 4; }
 
 // d += a * b on float16 with float32 sums: a 16 x 16 (the outputs), b 16 x 8 (the batch).
 __device__ __forceinline__ void multiply_add(float* d, const uint32_t* a, const uint32_t* b) {
@@ -37,8 +39,9 @@ __device__ __forceinline__ uint32_t subtract_halves(uint32_t a, uint32_t b) {
 __device__ __forceinline__ uint32_t twice(uint16_t bits) { return bits | static_cast<uint32_t>(bits) << 16; }
 
 template <int kBits, bool kCodebook>
-__global__ void __launch_bounds__(kPackedWarps* kWarpLanes) multiply_packed(const __grid_constant__ PackedJob job) {
-  constexpr int kProducts = products_of(kBits), kInputs = chunk_inputs(kBits), kLaneInputs = 4 * kProducts;
+__global__ void __launch_bounds__(kPackedWarps* kWarpLanes, kBlocksOfMultiprocessor)
+    multiply_packed(const __grid_constant__ PackedJob job) {
+  constexpr int kSpans = products_of(kBits) / 2, kInputs = chunk_inputs(kBits), kAhead = chunks_ahead(kBits);
   __shared__ float sums[kPackedWarps][kTileOutputs * kTileBatch];
   __shared__ uint16_t book[kCodebook ? 1 << kBits : 1];
   if constexpr (kCodebook) {
@@ -50,63 +53,66 @@ __global__ void __launch_bounds__(kPackedWarps* kWarpLanes) multiply_packed(cons
   const int g = lane / 4, c = lane % 4;
   const int tile = static_cast<int>(blockIdx.x), first_row = static_cast<int>(blockIdx.y) * kTileBatch;
   const int chunks = (job.inputs + kInputs - 1) / kInputs;
-  const auto* const weights =
-      reinterpret_cast<const uint4*>(job.packed) + static_cast<int64_t>(tile) * chunks * 32 + lane;
+  const uint32_t* const weights = job.packed + static_cast<int64_t>(tile) * chunks * chunk_words(kBits);
   const bool has_row = first_row + g < job.batch;
   const uint16_t* const x = job.x + static_cast<int64_t>(has_row ? first_row + g : 0) * job.inputs;
+  const int x_inputs = has_row ? job.inputs : 0;
+  const bool aligned = has_aligned_rows(job), fine = has_fine_groups<kBits>(job);
   // Outputs behind the last are those of padding; their scales are read from the last.
   const int output0 = min(tile * kTileOutputs + g, job.outputs - 1);
   const int output1 = min(tile * kTileOutputs + g + 8, job.outputs - 1);
   float total[4] = {0, 0, 0, 0};
 
   for (int first = warp; first < chunks; first += kPackedWarps * kAhead) {
-    uint4 loaded[kAhead];
+    LaneFields<kBits> loaded[kAhead];
 #pragma unroll
     for (int n = 0; n < kAhead; ++n) {
       const int chunk = first + n * kPackedWarps;
-      if (chunk < chunks) loaded[n] = __ldcs(weights + static_cast<int64_t>(chunk) * 32);
+      if (chunk < chunks)
+        loaded[n] = load_fields<kBits>(weights + static_cast<int64_t>(chunk) * chunk_words(kBits), lane);
     }
 #pragma unroll
     for (int n = 0; n < kAhead; ++n) {
       const int chunk = first + n * kPackedWarps;
       if (chunk >= chunks) break;
-      const Bytes16 bytes{{loaded[n].x, loaded[n].y, loaded[n].z, loaded[n].w}};
-      const int64_t group = static_cast<int64_t>(chunk * kInputs / job.group_inputs) * job.outputs;
       uint32_t zero0 = 0, zero1 = 0;
-      if constexpr (!kCodebook) {
-        const float units0 = job.zeros ? from_float16(job.zeros[group + output0]) : static_cast<float>(job.zero);
-        const float units1 = job.zeros ? from_float16(job.zeros[group + output1]) : static_cast<float>(job.zero);
-        zero0 = twice(float16_bits(1024 + units0));
-        zero1 = twice(float16_bits(1024 + units1));
-      }
-      const float scale0 = from_float16(job.scales[group + output0]);
-      const float scale1 = from_float16(job.scales[group + output1]);
-      const int input = chunk * kInputs + c * kLaneInputs;
-      float d[4] = {0, 0, 0, 0};
+      float scale0 = 0, scale1 = 0, d[4] = {0, 0, 0, 0};
 #pragma unroll
-      for (int t = 0; t < kProducts; t += 2) {
-        // Eight inputs of x, those of two products.
-        uint4 eight{0, 0, 0, 0};
-        if (has_row && input + 4 * t < job.inputs) eight = *reinterpret_cast<const uint4*>(x + input + 4 * t);
-        const uint32_t b[4] = {eight.x, eight.y, eight.z, eight.w};
+      for (int span = 0; span < kSpans; ++span) {
+        const int input = chunk * kInputs + kSpanInputs * span;
+        if (span == 0 || fine) {
+          const int64_t group = group_of(job, input);
+          scale0 = from_float16(job.scales[group + output0]);
+          scale1 = from_float16(job.scales[group + output1]);
+          if constexpr (!kCodebook) {
+            const float units0 = job.zeros ? from_float16(job.zeros[group + output0]) : static_cast<float>(job.zero);
+            const float units1 = job.zeros ? from_float16(job.zeros[group + output1]) : static_cast<float>(job.zero);
+            zero0 = twice(float16_bits(1024 + units0));
+            zero1 = twice(float16_bits(1024 + units1));
+          }
+        }
+        const Bytes16 b = load_eight(x, input + lane_input(lane), x_inputs, aligned);
 #pragma unroll
         for (int s = 0; s < 2; ++s) {
           uint32_t a[4];
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const uint32_t pair = field_pair<kBits>(bytes, t + s, i);
+            const uint32_t pair = field_pair<kBits>(loaded[n], 2 * span + s, i);
             if constexpr (kCodebook)
               a[i] = book[pair & 0xff] | static_cast<uint32_t>(book[pair >> 16]) << 16;
             else
               a[i] = subtract_halves(biased_halves(pair), i % 2 ? zero1 : zero0);
           }
-          multiply_add(d, a, b + 2 * s);
+          multiply_add(d, a, b.word + 2 * s);
+        }
+        if (span == kSpans - 1 || fine) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            total[i] += (i < 2 ? scale0 : scale1) * d[i];
+            d[i] = 0;
+          }
         }
       }
-      total[0] += scale0 * d[0];
-      total[1] += scale0 * d[1];
-      total[2] += scale1 * d[2];
-      total[3] += scale1 * d[3];
     }
   }
 
@@ -130,10 +136,10 @@ __global__ void __launch_bounds__(kPackedWarps* kWarpLanes) multiply_packed(cons
 using Kernel = void (*)(PackedJob);
 
 template <bool kCodebook>
-Kernel kernel_of(int bits) {
-  if (bits == 8) return multiply_packed<8, kCodebook>;
-  return bits == 4 ? multiply_packed<4, kCodebook> : multiply_packed<2, kCodebook>;
-}
+constexpr Kernel kKernels[kMostBits] = {multiply_packed<1, kCodebook>, multiply_packed<2, kCodebook>,
+                                        multiply_packed<3, kCodebook>, multiply_packed<4, kCodebook>,
+                                        multiply_packed<5, kCodebook>, multiply_packed<6, kCodebook>,
+                                        multiply_packed<7, kCodebook>, multiply_packed<8, kCodebook>};
 
 }  // namespace
 }  // namespace toolkit::cuda
@@ -141,12 +147,11 @@ Kernel kernel_of(int bits) {
 int32_t tk_cuda_packed(const tk_packed* p, void* stream) {
   using namespace toolkit::cuda;
   if (const int32_t status = tk_packed_check(p)) return status;
-  if (reinterpret_cast<uintptr_t>(p->x) % 16 != 0 || reinterpret_cast<uintptr_t>(p->packed) % 16 != 0)
-    return TK_ERR_ARGUMENT;
+  if (reinterpret_cast<uintptr_t>(p->packed) % 16 != 0) return TK_ERR_ARGUMENT;
   const PackedJob job = packed_job(*p);
   const dim3 grid(static_cast<unsigned>(packed_tiles(p->outputs)),
                   static_cast<unsigned>((p->batch + kTileBatch - 1) / kTileBatch));
-  const Kernel kernel = p->codebook ? kernel_of<true>(p->bits) : kernel_of<false>(p->bits);
+  const Kernel kernel = p->codebook ? kKernels<true>[p->bits - 1] : kKernels<false>[p->bits - 1];
   kernel<<<grid, kPackedWarps * kWarpLanes, 0, static_cast<cudaStream_t>(stream)>>>(job);
   return remember(cudaGetLastError(), "starting the kernel");
 }
