@@ -46,36 +46,21 @@ std::vector<T> expand(const std::vector<T>& values, int64_t count, const ScalePl
 
 }  // namespace
 
-DequantizedWeight::DequantizedWeight(const KernelInfo& info, size_t blob_input, int threads)
-    : WeightOfBlob(info, blob_input, threads), axis_(info.integer("axis", 1)), block_(info.integer("block_size", 0)) {
-  if (block_ < 0) throw std::runtime_error("block_size is negative");
-}
-
-void DequantizedWeight::check(const KernelContext& context) const {
-  const TensorView scale = context.input(blob_input_ + 1), zero_point = context.input(blob_input_ + 2);
-  float_bytes(scale.type);
-  place_scales(source_.shape, scale.shape, scale.count, axis_, block_);
-  if (!zero_point) return;
-  if (zero_point.shape != scale.shape) throw std::runtime_error("zero_point and scale differ in shape");
-  if (zero_point.type != kInt8 && zero_point.type != kInt16)
-    throw std::runtime_error("zero_point must be int8 or int16");
-}
-
 void DequantizedWeight::write(const KernelContext& context, void* out) const {
-  const ReaderPointer reader = source_.open(context);
-  const TensorView scale = context.input(blob_input_ + 1), zero_point = context.input(blob_input_ + 2);
+  const ReaderPointer reader = of_.open(context);
+  const auto [scale, zero_point] = tables(context);
   std::vector<float> scales = floats_of(scale);
   std::vector<int32_t> zeros = zero_point ? integers_of(zero_point) : std::vector<int32_t>();
   // The codec's form: scale j belongs to the flat indices i with (i / inner) % count = j. Blocks that do not follow the
   // flat order are spread to one scale for each value.
-  const ScalePlace place = place_scales(source_.shape, scale.shape, scale.count, axis_, block_);
+  const ScalePlace place = this->place({scale, zero_point});
   int64_t inner = place.inner;
   if (place.block > 0) {
     if (place.inner == 1 && place.length % place.block == 0) {
       inner = place.block;
     } else {
-      scales = expand(scales, source_.count, place);
-      if (!zeros.empty()) zeros = expand(zeros, source_.count, place);
+      scales = expand(scales, of_.count, place);
+      if (!zeros.empty()) zeros = expand(zeros, of_.count, place);
       inner = 1;
     }
   }
@@ -84,30 +69,21 @@ void DequantizedWeight::write(const KernelContext& context, void* out) const {
   how.zero_points = zeros.empty() ? nullptr : zeros.data();
   how.num_scales = static_cast<int64_t>(scales.size());
   how.inner = inner;
-  how.num_values = source_.count;
+  how.num_values = of_.count;
   how.out_type = scale.type;
-  check_codec(tk_wide_decode_dequantize(reader->get(), source_.tensor, &how, out,
-                                        source_.count * float_bytes(scale.type), threads_, TK_ISA_AUTO),
-              source_.name());
-}
-
-LookedUpWeight::LookedUpWeight(const KernelInfo& info, size_t blob_input, int threads)
-    : WeightOfBlob(info, blob_input, threads), offset_(info.integer("offset", 0)) {}
-
-void LookedUpWeight::check(const KernelContext& context) const {
-  const TensorView codebook = context.input(blob_input_ + 1);
-  float_bytes(codebook.type);
-  if (codebook.shape.size() != 1) throw std::runtime_error("codebook must have one dimension");
+  check_codec(tk_wide_decode_dequantize(reader->get(), of_.tensor, &how, out, of_.count * float_bytes(scale.type),
+                                        threads_, TK_ISA_AUTO),
+              of_.name());
 }
 
 void LookedUpWeight::write(const KernelContext& context, void* out) const {
-  const ReaderPointer reader = source_.open(context);
-  const TensorView codebook = context.input(blob_input_ + 1);
+  const ReaderPointer reader = of_.open(context);
+  const TensorView codebook = tables(context).table;
   const int64_t size = float_bytes(codebook.type);
-  check_codec(tk_wide_decode_lookup(reader->get(), source_.tensor, codebook.data, codebook.count, offset_,
-                                    static_cast<int32_t>(size), source_.count, out, source_.count * size, threads_,
-                                    TK_ISA_AUTO),
-              source_.name());
+  check_codec(
+      tk_wide_decode_lookup(reader->get(), of_.tensor, codebook.data, codebook.count, offset_,
+                            static_cast<int32_t>(size), of_.count, out, of_.count * size, threads_, TK_ISA_AUTO),
+      of_.name());
 }
 
 }  // namespace toolkit::ort

@@ -4,7 +4,7 @@
 #define TOOLKIT_CUDA_DEVICE_WEIGHTS_H
 
 #include "cuda_api.h"
-#include "ort_fused.h"
+#include "ort_blob_weights.h"
 
 namespace toolkit::ort {
 
@@ -29,54 +29,31 @@ class DeviceSource {
   tk_cuda_decoder* decoder_ = nullptr;
 };
 
-// The tensors that a weight is decoded by: those of a run, or the constants that a node has for them.
-struct WeightTables {
-  TensorView table, zero_point;  // scale or codebook; empty where there is none
-};
-
-// A weight class as in ort_fused.h, that can also be decoded on another stream, by tables that are constant.
-class DeviceWeight {
+// A weight class as in ort_fused.h of the form ScaledWeight or CodebookWeight, that can also be decoded on another
+// stream, by tables that are constant.
+template <class Form>
+class DeviceWeight : public Form {
  public:
-  DeviceWeight(const KernelInfo& info, size_t blob_input, bool zero_points);
-  const Shape& shape() const { return of_.shape; }
-  ElementType type(const KernelContext& context) const { return context.input(blob_input_ + 1).type; }
-  WeightTables tables(const KernelContext& context) const;
+  DeviceWeight(const KernelInfo& info, size_t blob_input, int /*threads*/)
+      : Form(info, blob_input),
+        constant_(Form::constant_tables(info)),
+        source_(this->of_.blob.constant(), this->of_.tensor, this->of_.name()) {}
+
+  using Form::tables;
   // Empty unless all of them are constant.
   const WeightTables& constant_tables() const { return constant_; }
+  void write(const KernelContext& context, void* out) const { write_on(context.stream(), tables(context), out); }
+  void write_on(void* stream, const WeightTables& tables, void* out) const {
+    source_.decode(stream, Form::output(tables), out, this->of_.count * float_bytes(tables.table.type));
+  }
 
- protected:
-  TensorOfBlob of_;
-  size_t blob_input_;
-  bool zero_points_;
+ private:
   WeightTables constant_;
   DeviceSource source_;
 };
 
-class DeviceDequantizedWeight : public DeviceWeight {
- public:
-  static constexpr size_t kInputs = 3;  // blob, scale, zero point
-  DeviceDequantizedWeight(const KernelInfo& info, size_t blob_input, int threads);
-  void check(const KernelContext& context) const { output(tables(context)); }
-  void write(const KernelContext& context, void* out) const { write_on(context.stream(), tables(context), out); }
-  void write_on(void* stream, const WeightTables& tables, void* out) const;
-
- private:
-  tk_output output(const WeightTables& tables) const;
-  int64_t axis_, block_;
-};
-
-class DeviceLookedUpWeight : public DeviceWeight {
- public:
-  static constexpr size_t kInputs = 2;  // blob, codebook
-  DeviceLookedUpWeight(const KernelInfo& info, size_t blob_input, int threads);
-  void check(const KernelContext& context) const { output(tables(context)); }
-  void write(const KernelContext& context, void* out) const { write_on(context.stream(), tables(context), out); }
-  void write_on(void* stream, const WeightTables& tables, void* out) const;
-
- private:
-  tk_output output(const WeightTables& tables) const;
-  int64_t offset_;
-};
+using DeviceScaledWeight = DeviceWeight<ScaledWeight>;
+using DeviceCodebookWeight = DeviceWeight<CodebookWeight>;
 
 }  // namespace toolkit::ort
 

@@ -206,9 +206,9 @@ void add_cuda_ops(OpList& ops, int threads) {
   ops.push_back(make_op<DecodeWide<kInt16>>(decoder("DecodeWide16", {blob}, kInt16), threads));
   ops.push_back(make_op<DecodeTensor<kInt8>>(decoder("DecodeTensor", {blob}, kInt8), threads));
   ops.push_back(make_op<DecodeTensor<kInt16>>(decoder("DecodeTensor16", {blob}, kInt16), threads));
-  ops.push_back(make_op<DecodeWeight<DeviceDequantizedWeight>>(
+  ops.push_back(make_op<DecodeWeight<DeviceScaledWeight>>(
       decoder("DecodeDequantize", {blob, any, {kUndefined, kOptional}}, kUndefined), threads));
-  ops.push_back(make_op<DecodeWeight<DeviceLookedUpWeight>>(decoder("DecodeLookup", {blob, any}, kUndefined), threads));
+  ops.push_back(make_op<DecodeWeight<DeviceCodebookWeight>>(decoder("DecodeLookup", {blob, any}, kUndefined), threads));
   ops.push_back(make_op<DecodeSmall<kCoderAdaptive>>(decoder("DecodeAdaptive", {blob}, kInt16), threads));
   ops.push_back(make_op<DecodeSmall<kCoderHuffman>>(decoder("DecodeHuffman", {blob}, kInt16), threads));
   ops.push_back(make_op<DecodeSmall<kCoderFixed>>(decoder("DecodeFixed", {blob}, kInt16), threads));

@@ -74,7 +74,7 @@ class DeviceScratch {
 }  // namespace
 
 void add_cuda_product_ops(OpList& ops, int threads) {
-  add_products<DeviceDequantizedWeight, DeviceLookedUpWeight, DeviceScratch>(ops, threads, Provider::kCuda);
+  add_products<DeviceScaledWeight, DeviceCodebookWeight, DeviceScratch>(ops, threads, Provider::kCuda);
 }
 
 }  // namespace toolkit::ort
