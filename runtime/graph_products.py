@@ -3,13 +3,19 @@
 
 Rewritten are, in a model that `graph_fuse` has fused,
 
-    MatMul(x, w)          -> DecodeMatMul, DecodeMatMulLookup    w [inputs, outputs]
+    MatMul(x, w)          -> DecodeMatMul, DecodeMatMulLookup          w [inputs, outputs]
+    MatMul(w, x)          -> DecodeLeftMatMul, DecodeLeftMatMulLookup  w [outputs, inputs]
     Gemm(x, w[, bias])    -> DecodeGemm, DecodeGemmLookup
-    Conv(x, w[, bias])    -> DecodeConv, DecodeConvLookup        w of 3 dimensions or more
+    Conv(x, w[, bias])    -> DecodeConv, DecodeConvLookup              w of 3 dimensions or more
 
-with `w = DecodeDequantize(...)` or `DecodeLookup(...)` made in the same graph and read by nothing
-else, of a type that the provider multiplies. The weight then lives for the time of the product, in
-whatever order ONNX Runtime runs the nodes. All other weights keep their own node.
+with `w = DecodeDequantize(...)` or `DecodeLookup(...)` read by nothing else, of a type that the
+provider multiplies, and made in the product's graph; on the CPU also around it, where the product
+is in a branch of an If: a branch that is not taken then decodes nothing. The weight lives for the
+time of the product, in whatever order ONNX Runtime runs the nodes.
+
+All other weights keep their own node: those that a body of Loop or Scan reads from outside, which
+would be decoded in every turn; of MatMul with more dimensions; of Gemm on the left; and of Conv
+with dilated SAME pads, which ONNX Runtime refuses to run in any form.
 """
 
 from __future__ import annotations
@@ -34,7 +40,12 @@ CUDA_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 
 
 def fuse_products(
-    model: onnx.ModelProto, types: Collection[int], session: int = 0, *, ahead: bool = False
+    model: onnx.ModelProto,
+    types: Collection[int],
+    session: int = 0,
+    *,
+    ahead: bool = False,
+    branches: bool = True,
 ) -> int:
     """Fuse decoding and products in the whole model.
 
@@ -45,6 +56,8 @@ def fuse_products(
             for weights on a device; 0 for none.
         ahead: number the places of the nodes in the outermost graph, so that weights are decoded
             one ahead of their use.
+        branches: decode in a branch of an If what only the branch reads. Blobs are then constants
+            of another graph than the node's.
 
     Returns:
         How many products were fused.
@@ -54,7 +67,7 @@ def fuse_products(
     fused = place = 0
     for scope in root.walk():
         for node in scope.nodes:
-            new = _fused(scope, node, uses, types)
+            new = _fused(scope, node, uses, types, branches)
             if new is not None:
                 if session:
                     new.attribute.append(helper.make_attribute("session", session))
@@ -68,28 +81,31 @@ def fuse_products(
 
 
 def _fused(
-    scope: Scope, node: Node, uses: Counter[str], types: Collection[int]
+    scope: Scope,
+    node: Node,
+    uses: Counter[str],
+    types: Collection[int],
+    branches: bool,
 ) -> onnx.NodeProto | None:
     """Return the node that takes the place of a product; None where it stays."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm", "Conv"):
         return None
-    weight = node.inputs[1]
-    decode = scope.producers.get(weight)
-    if decode is None or uses[weight] != 1 or node.inputs[0] == weight:
-        return None
-    if decode.domain != DOMAIN or decode.op_type not in _SUFFIXES:
+    left, decode = False, _decoder(scope, node.inputs[1], uses, branches)
+    if decode is None and node.op_type == "MatMul":
+        left, decode = True, _decoder(scope, node.inputs[0], uses, branches)
+    if decode is None:
         return None
     rank = len(decode.attributes()["shape"])
     if not (rank > 2 and _has_known_pads(node) if node.op_type == "Conv" else rank == 2):
         return None
     if _type_of(scope, decode.inputs[1]) not in types:
         return None
-    inputs = [node.inputs[0], *decode.inputs]
+    inputs = [node.inputs[1 if left else 0], *decode.inputs]
     bias = node.inputs[2] if len(node.inputs) > 2 else ""
     if bias:
         inputs += [""] * (2 + _NUM_TABLES[decode.op_type] - len(inputs)) + [bias]
     made = onnx.NodeProto(
-        op_type=f"Decode{node.op_type}{_SUFFIXES[decode.op_type]}",
+        op_type=f"Decode{'Left' if left else ''}{node.op_type}{_SUFFIXES[decode.op_type]}",
         domain=DOMAIN,
         name=node.label,
         input=inputs,
@@ -100,8 +116,28 @@ def _fused(
     return made
 
 
+def _decoder(scope: Scope, weight: str, uses: Counter[str], branches: bool) -> Node | None:
+    """The node that decodes the weight, where it may move to its only reader in the scope."""
+    home, decode = scope.home(weight), scope.producer(weight)
+    if home is None or decode is None or uses[weight] != 1:
+        return None
+    if decode.domain != DOMAIN or decode.op_type not in _SUFFIXES:
+        return None
+    inner = scope
+    while inner is not home:
+        owner, parent = inner.owner, inner.parent
+        branch = owner is not None and owner.op_type == "If" and owner.domain in ("", "ai.onnx")
+        if not (branches and branch) or parent is None:
+            return None
+        inner = parent
+    # A name of the inner graph may hide one of the outer.
+    if any(scope.home(name) is not home.home(name) for name in decode.inputs if name):
+        return None
+    return decode
+
+
 def _has_known_pads(node: Node) -> bool:
-    """Whether the op knows the output's size: ONNX does not say it for dilated SAME pads."""
+    """Whether the op knows the output's size: of dilated SAME pads ONNX Runtime knows none."""
     attributes = node.attributes()
     dilated = any(size != 1 for size in attributes.get("dilations", ()))
     return not (dilated and attributes.get("auto_pad") in _SAME)

@@ -32,6 +32,8 @@ LIBRARY_OPS = frozenset(
         "MatMulPackedCodebook",
         "DecodeMatMul",
         "DecodeMatMulLookup",
+        "DecodeLeftMatMul",
+        "DecodeLeftMatMulLookup",
         "DecodeGemm",
         "DecodeGemmLookup",
         "DecodeConv",
@@ -109,6 +111,7 @@ class Scope:
     Attributes:
         graph: the graph.
         parent: the scope of the graph that encloses it, or None.
+        owner: the node of that graph that has this one in an attribute, or None.
         nodes: the nodes of the graph, in its order.
         stored: the initializers by name.
         constants: names of constant values made here: initializers and outputs of pure nodes.
@@ -120,6 +123,7 @@ class Scope:
 
     graph: onnx.GraphProto
     parent: Scope | None
+    owner: Node | None = None
     nodes: list[Node] = dataclasses.field(default_factory=list)
     stored: dict[str, Stored] = dataclasses.field(default_factory=dict)
     constants: set[str] = dataclasses.field(default_factory=set)
@@ -192,6 +196,7 @@ def scan(
     overridable: bool,
     blocked: Set[str] = frozenset(),
     parent: Scope | None = None,
+    owner: Node | None = None,
 ) -> Scope:
     """Find the constants of a graph and of all graphs inside it.
 
@@ -201,8 +206,9 @@ def scan(
             caller (ONNX: from IR version 4 on), so that it is no constant.
         blocked: values that count as changing although they are constant.
         parent: the scope around it.
+        owner: the node there that has the graph.
     """
-    scope = Scope(graph, parent)
+    scope = Scope(graph, parent, owner)
     inputs = {value.name for value in graph.input}
     for tensors in (graph.initializer, graph.sparse_initializer):
         scope.stored.update((name_of(tensor), tensor) for tensor in tensors)
@@ -216,7 +222,7 @@ def scan(
         for name in outputs:
             scope.producers[name] = node
         if node.graphs:
-            scope.inner += [scan(inner, overridable, blocked, scope) for inner in node.graphs]
+            scope.inner += [scan(inner, overridable, blocked, scope, node) for inner in node.graphs]
         elif _is_pure(scope, node) and blocked.isdisjoint(outputs):
             scope.constants.update(outputs)
             if is_toolkit_node(node) or any(scope.is_decoded(name) for name in node.inputs if name):

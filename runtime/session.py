@@ -281,7 +281,9 @@ def _rewrite(
         on_cuda = product_types == graph_products.CUDA_TYPES
         number = next(_session_numbers) if on_cuda else 0
         ahead = on_cuda and session_options.wants_prefetch(options)
-        graph_products.fuse_products(model, product_types, number, ahead=ahead)
+        graph_products.fuse_products(
+            model, product_types, number, ahead=ahead, branches=not on_cuda
+        )
     else:
         parts = graph_rewrite.cut(model)
         if parts is not None:

@@ -37,19 +37,20 @@ def product_samples() -> Iterator[ProductSample]:
     """Every op, with scales, zero points and codebooks, in both types, with and without bias."""
     for kind in (np.float32, np.float16):
         for lookup in (False, True):
-            for operator in ("MatMul", "Gemm", "Conv"):
-                for bias in (False, True)[: 1 if operator == "MatMul" else 2]:
+            for operator in ("MatMul", "LeftMatMul", "Gemm", "Conv"):
+                for bias in (False, True)[: 2 if operator in ("Gemm", "Conv") else 1]:
                     yield _sample(operator, lookup, bias, np.dtype(kind))
 
 
 def _sample(operator: str, lookup: bool, has_bias: bool, kind: np.dtype[Any]) -> ProductSample:
     random = np.random.default_rng(7)
-    shape = {"MatMul": (48, 40), "Gemm": (40, 48), "Conv": (16, 8, 3, 3)}[operator]
+    shapes = {"MatMul": (48, 40), "LeftMatMul": (40, 48), "Gemm": (40, 48), "Conv": (16, 8, 3, 3)}
+    shape = shapes[operator]
     coded = (shape[0], int(np.prod(shape[1:-1])), shape[-1])
     symbols = laplace(coded, 4, 3).reshape(shape)
     blob = np.array(encode_wide([laplace((1, 9, 9), 2), symbols.reshape(coded)], steps=96))
     attributes: dict[str, Any] = {"tensor": 1, "shape": list(shape)}
-    sizes = {"MatMul": (2, 3, 48), "Gemm": (5, 48), "Conv": (2, 8, 9, 7)}
+    sizes = {"MatMul": (2, 3, 48), "LeftMatMul": (2, 48, 3), "Gemm": (5, 48), "Conv": (2, 8, 9, 7)}
     x = random.normal(size=sizes[operator]).astype(kind)
     inputs: dict[str, Array | None] = {"x": x, "blob": blob}
     if lookup:
@@ -76,13 +77,17 @@ def _sample(operator: str, lookup: bool, has_bias: bool, kind: np.dtype[Any]) ->
         [operator, "lookup" if lookup else "scales", *["bias"] * has_bias, kind.name]
     ).lower()
     op = f"Decode{operator}{'Lookup' if lookup else ''}"
-    return ProductSample(name, op, operator, inputs, attributes, expected.astype(kind))
+    return ProductSample(
+        name, op, operator.removeprefix("Left"), inputs, attributes, expected.astype(kind)
+    )
 
 
 def run_product(operator: str, x: Array, weight: Array, attributes: dict[str, Any]) -> Array:
     """What the operator makes of float32; its attributes are put to those given."""
     if operator == "MatMul":
         return np.asarray(x @ weight)
+    if operator == "LeftMatMul":
+        return np.asarray(weight @ x)
     if operator == "Gemm":
         attributes["transB"] = 1
         return np.asarray(x @ weight.T)

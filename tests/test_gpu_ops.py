@@ -85,11 +85,17 @@ def test_the_stand_in_runs_the_products_of_the_cpu(sample: ProductSample) -> Non
 
     def invoke(operator: Operator, inputs: list[Tensor], output: Tensor) -> None:
         assert (operator.name, output.address) == (sample.operator, out.ctypes.data)
-        weight = scratch[inputs[1].address].view(out.dtype).reshape(inputs[1].shape)
+        left = sample.op.startswith("DecodeLeft")
+        decoded = inputs[0 if left else 1]
+        weight = scratch[decoded.address].view(out.dtype).reshape(decoded.shape)
         x = sample.inputs["x"]
+        assert inputs[1 if left else 0].address == x.ctypes.data
         attributes: dict[str, Any] = {}
         made = run_product(
-            operator.name, x.astype(np.float32), weight.astype(np.float32), attributes
+            f"{'Left' * left}{operator.name}",
+            x.astype(np.float32),
+            weight.astype(np.float32),
+            attributes,
         )
         assert attributes.items() <= operator.attributes.items()
         if len(inputs) > 2:
@@ -112,7 +118,11 @@ def test_every_op_has_a_kernel_for_cuda() -> None:
 
 
 DECODERS = ["DecodeWide", "DecodeTensor", "DecodeDequantize", "DecodeLookup"]
-PRODUCTS = [f"Decode{op}{kind}" for op in ("MatMul", "Gemm", "Conv") for kind in ("", "Lookup")]
+PRODUCTS = [
+    f"Decode{op}{kind}"
+    for op in ("MatMul", "LeftMatMul", "Gemm", "Conv")
+    for kind in ("", "Lookup")
+]
 
 
 @needs_cuda_code

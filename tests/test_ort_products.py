@@ -75,8 +75,9 @@ def check(op: str, weight: Weight, x: Array, bias: Array | None = None, **attrib
         [("x", FLOAT, dims)],
     )
     found = session.run(None, {"x": x})[0]
-    names = ["x", "w", *more]
-    plain = [std(op, names, ["y"], **attributes)]
+    left = op.startswith("Left")
+    names = ["w", "x"] if left else ["x", "w", *more]
+    plain = [std(op.removeprefix("Left"), names, ["y"], **attributes)]
     given = model(plain, more, ["y"], [("x", FLOAT, dims), ("w", FLOAT, weight.values.shape)])
     wanted = run_plain(given, {"x": x, "w": weight.values})
     np.testing.assert_array_equal(found, wanted)
@@ -101,6 +102,13 @@ def x_of(*shape: int) -> Array:
 def test_matrix_products(shape: tuple[int, ...], kind: str) -> None:
     found = check("MatMul", Weight((24, 17), kind), x_of(*shape))
     assert found.shape == (*shape[:-1], 17)
+
+
+@pytest.mark.parametrize("kind", ["plain", "zero points", "lookup"])
+@pytest.mark.parametrize("shape", [(24,), (24, 5), (2, 24, 3), (2, 1, 24, 3), (24, 0)])
+def test_matrix_products_with_the_weight_on_the_left(shape: tuple[int, ...], kind: str) -> None:
+    found = check("LeftMatMul", Weight((17, 24), kind), x_of(*shape))
+    assert found.shape == ((*shape[:-2], 17, shape[-1]) if len(shape) > 1 else (17,))
 
 
 @pytest.mark.parametrize("kind", ["plain", "zero points", "lookup"])
@@ -155,6 +163,9 @@ def shapes_of(
 def test_shapes_are_inferred() -> None:
     matrix, filters = Weight((24, 17)), Weight((4, 3, 3, 3))
     assert shapes_of("MatMul", matrix, ["batch", 7, 24]) == ["batch", 7, 17]
+    assert shapes_of("LeftMatMul", matrix, ["batch", 17, 7]) == ["batch", 24, 7]
+    assert shapes_of("LeftMatMul", matrix, [17, "columns"]) == [24, "columns"]
+    assert shapes_of("LeftMatMul", matrix, [17]) == [24]
     assert shapes_of("Gemm", matrix, ["batch", 24]) == ["batch", 17]
     assert shapes_of("Gemm", matrix, [24, "batch"], transA=1) == ["batch", 17]
     assert shapes_of("Conv", filters, ["batch", 3, 9, 11], strides=[2, 2]) == ["batch", 4, 4, 5]
@@ -211,6 +222,7 @@ def refused(op: str, weight: Weight, x: Array, **attributes: Any) -> str:
 def test_what_does_not_fit_is_refused_with_the_shapes() -> None:
     matrix, filters = Weight((24, 17)), Weight((4, 3, 3, 3))
     assert "of x [2, 23] and a weight [24, 17]" in refused("MatMul", matrix, x_of(2, 23))
+    assert "of x [24, 2] and a weight [24, 17]" in refused("LeftMatMul", matrix, x_of(24, 2))
     assert "of x [2, 24] and a weight" in refused("Gemm", matrix, x_of(2, 24), transB=1)
     assert "a convolution of x [1, 4, 9, 9]" in refused("Conv", filters, x_of(1, 4, 9, 9))
     assert "a convolution of x [1, 3, 2, 9]" in refused("Conv", filters, x_of(1, 3, 2, 9))
@@ -248,6 +260,7 @@ def test_a_type_that_the_provider_has_no_operator_for_is_refused() -> None:
 def test_function_bodies_compute_the_same(kind: str, opset: int) -> None:
     cases: list[tuple[str, tuple[int, ...], Array, bool, dict[str, Any]]] = [
         ("MatMul", (24, 17), x_of(2, 3, 24), False, {}),
+        ("LeftMatMul", (17, 24), x_of(2, 24, 3), False, {}),
         ("Gemm", (17, 24), x_of(3, 24), False, {"transB": 1, "alpha": 0.5}),
         ("Gemm", (24, 17), x_of(3, 24), True, {}),
         ("Conv", (4, 3, 3, 3), x_of(1, 3, 8, 9), False, {"strides": [2, 1]}),
@@ -294,12 +307,117 @@ def test_products_that_stay() -> None:
     assert left(lambda nodes, graph: nodes["m"].output.__setitem__(0, "n")) == 2
     # Another reader, the graph's output included.
     assert left(lambda nodes, graph: graph.output.append(onnx.ValueInfoProto(name="g"))) == 2
-    # A weight on the left.
-    assert left(lambda nodes, graph: nodes["y"].input.__setitem__(slice(None), ["m", "r"])) == 2
-    # Pads of which ONNX does not say how long they are.
+    # A general product with the weight on the left, a weight of three dimensions.
+    assert left(lambda nodes, graph: nodes["h"].input.__setitem__(slice(None), ["g", "f"])) == 2
+
+    def deepen(nodes: Any, graph: Any) -> None:
+        shape = next(a for a in nodes["m"].attribute if a.name == "shape")
+        shape.ints[:] = [1, *shape.ints]
+
+    assert left(deepen) == 2
+    # Pads that ONNX Runtime has not.
     dilated = [onnx.helper.make_attribute("dilations", [2, 2]),
                onnx.helper.make_attribute("auto_pad", "SAME_UPPER")]  # fmt: skip
     assert left(lambda nodes, graph: nodes["c"].attribute.extend(dilated)) == 2
+
+
+def test_a_weight_on_the_left_is_decoded_in_one_node() -> None:
+    weight = Weight((17, 24), "lookup")
+    decode = node("DecodeLookup", list(weight.constants), ["w"], **weight.attributes)
+    nodes = [decode, std("MatMul", ["w", "x"], ["y"])]
+    proto = model(nodes, weight.constants, ["y"], [("x", FLOAT, ["batch", 24, "columns"])])
+    content = proto.SerializeToString()
+    assert fuse_products(proto, CPU_TYPES) == 1
+    assert [n.op_type for n in proto.graph.node] == ["DecodeLeftMatMulLookup"]
+    session = InferenceSession(content, providers=CPU, mode="stream")
+    for shape in ((2, 24, 5), (3, 24, 1)):
+        np.testing.assert_allclose(
+            session.run(None, {"x": x_of(*shape)})[0],
+            weight.values @ x_of(*shape), rtol=1e-4, atol=1e-4
+        )  # fmt: skip
+
+
+def inner_graph(name: str, nodes: list[onnx.NodeProto], output: str) -> onnx.GraphProto:
+    return onnx.helper.make_graph(nodes, name, [], [onnx.ValueInfoProto(name=output)])
+
+
+def branches_model(first: str = "w", second: str = "v") -> tuple[onnx.ModelProto, list[Weight]]:
+    """An If whose branches multiply by a weight each, decoded around it: the first through another
+    If."""
+    weights = [Weight((24, 24), "zero points"), Weight((24, 24), "lookup", seed=5)]
+    nodes, constants = [], {}
+    for name, weight in zip(("w", "v"), weights, strict=True):
+        held = {f"{name}_{key}": value for key, value in weight.constants.items()}
+        op = "DecodeLookup" if weight.suffix else "DecodeDequantize"
+        nodes.append(node(op, list(held), [name], **weight.attributes))
+        constants |= held
+    innermost = inner_graph("innermost", [std("MatMul", ["x", first], ["a"])], "a")
+    other = inner_graph("other", [std("Neg", ["x"], ["n"])], "n")
+    nested = std("If", ["c"], ["b"], then_branch=innermost, else_branch=other)
+    nodes.append(
+        std(
+            "If",
+            ["c"],
+            ["y"],
+            then_branch=inner_graph("then", [nested], "b"),
+            else_branch=inner_graph("else", [std("MatMul", ["x", second], ["d"])], "d"),
+        )  # fmt: skip
+    )
+    inputs = [("x", FLOAT, ["batch", 24]), ("c", TensorProto.BOOL, [])]
+    return model(nodes, constants, ["y"], inputs), weights
+
+
+def test_a_branch_decodes_the_weights_that_only_it_reads() -> None:
+    proto, weights = branches_model()
+    content = proto.SerializeToString()
+    assert fuse_products(proto, CPU_TYPES) == 2
+    assert [n.op_type for n in proto.graph.node] == ["If"]
+    session = InferenceSession(content, providers=CPU, mode="stream")
+    for condition, weight in zip((True, False), weights, strict=True):
+        found = session.run(None, {"x": x_of(3, 24), "c": np.array(condition)})[0]
+        np.testing.assert_allclose(found, x_of(3, 24) @ weight.values, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_branches_that_stay_around_them() -> None:
+    """Where both read one, where the caller wants it, and where a name there is hidden."""
+    both, _ = branches_model("w", "w")
+    assert fuse_products(both, CPU_TYPES) == 0
+    proto, _ = branches_model()
+    assert fuse_products(proto, CUDA_TYPES, session=3, branches=False) == 0
+    assert [n.op_type for n in proto.graph.node] == ["DecodeDequantize", "DecodeLookup", "If"]
+    hidden, _ = branches_model()
+    branch = next(a.g for a in hidden.graph.node[-1].attribute if a.name == "else_branch")
+    branch.initializer.append(onnx.numpy_helper.from_array(np.zeros(2, np.uint16), "v_blob"))
+    assert fuse_products(hidden, CPU_TYPES) == 1
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_loop_decodes_in_its_turns_only_what_is_its_own(inside: bool) -> None:
+    weight = Weight((24, 24))
+    decode = [node("DecodeDequantize", list(weight.constants), ["w"], **weight.attributes)]
+    value = onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph(
+        [
+            *(decode if inside else []),
+            std("MatMul", ["s", "w"], ["t"]),
+            std("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [
+            value("i", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("s", FLOAT, None),
+        ],
+        [value("on", TensorProto.BOOL, []), value("t", FLOAT, None)],
+    )
+    constants = weight.constants | {"turns": np.array(2, np.int64)}
+    nodes = [*([] if inside else decode), std("Loop", ["turns", "", "x"], ["y"], body=body)]
+    proto = model(nodes, constants, ["y"], [("x", FLOAT, ["batch", 24])])
+    session = InferenceSession(proto.SerializeToString(), providers=CPU, mode="stream")
+    found = session.run(None, {"x": x_of(3, 24)})[0]
+    wanted = x_of(3, 24) @ weight.values @ weight.values
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+    assert fuse_products(proto, CPU_TYPES) == int(inside)
 
 
 def test_halves_are_decoded_in_a_node_of_their_own_on_the_cpu() -> None:
@@ -346,7 +464,10 @@ def test_only_sessions_on_cuda_decode_ahead(monkeypatch: pytest.MonkeyPatch) -> 
 
     given: list[tuple[int, bool]] = []
 
-    def note(model: onnx.ModelProto, types: Any, number: int, *, ahead: bool) -> int:
+    def note(
+        model: onnx.ModelProto, types: Any, number: int, *, ahead: bool, branches: bool
+    ) -> int:
+        assert branches == (types == CPU_TYPES)
         given.append((number, ahead))
         return 0
 

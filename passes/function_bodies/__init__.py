@@ -49,7 +49,7 @@ _BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
     "WideHead": wide_head,
     "WideTensor": wide_tensor,
 }
-_PRODUCTS = ("Conv", "Gemm", "MatMul")
+_PRODUCTS = ("Conv", "Gemm", "LeftMatMul", "MatMul")
 for _name in _PRODUCTS:
     _BODIES[f"Decode{_name}"] = partial(decode_product, operator=_name)
     _BODIES[f"Decode{_name}Lookup"] = partial(decode_product, operator=_name, lookup=True)

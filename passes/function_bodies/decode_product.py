@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`toolkit.DecodeMatMul`, `DecodeGemm`, `DecodeConv`, and the same with `Lookup` behind the name.
+"""`toolkit.DecodeMatMul`, `DecodeLeftMatMul`, `DecodeGemm`, `DecodeConv`, and with `Lookup` behind.
 
 A weight is decoded by DecodeDequantize or DecodeLookup, and the standard operator is run with it.
 """
@@ -12,6 +12,7 @@ from passes.function_bodies.body_builder import DOMAIN, BodyBuilder
 
 _OWN = {
     "MatMul": {},
+    "LeftMatMul": {},
     "Gemm": {"alpha": "FLOAT", "beta": "FLOAT", "transA": "INT", "transB": "INT"},
     "Conv": {
         "auto_pad": "STRING",
@@ -33,19 +34,24 @@ def decode_product(
 
     Args:
         opset: version of the standard operators.
-        operator: "MatMul", "Gemm" or "Conv"; MatMul has no bias.
+        operator: "MatMul", "LeftMatMul" (the weight is MatMul's first factor), "Gemm" or "Conv";
+            neither MatMul has a bias.
         lookup: the weight comes from a codebook.
         zero_point: the nodes give a zero point. A function body cannot ask whether they do.
     """
     own: dict[str, str] = _OWN[operator]
     defaults = {"offset": 0} if lookup else {"axis": 1, "block_size": 0}
-    b = BodyBuilder(opset, (3 if lookup else 4) + (operator != "MatMul"))
+    has_bias = operator in ("Gemm", "Conv")
+    b = BodyBuilder(opset, (3 if lookup else 4) + has_bias)
     x, blob, table, *others = b.inputs
     tables = [table, *others[: 1 if zero_point and not lookup else 0]]
     refs = _OF_DECODER | dict.fromkeys(defaults, "INT")
     decoder = "DecodeLookup" if lookup else "DecodeDequantize"
     weight = b.op(decoder, blob, *tables, domain=DOMAIN, refs=refs)
-    bias = others[-1:] if operator != "MatMul" else []
-    output = b.op(operator, x, weight, *bias, refs=own)
+    bias = others[-1:] if has_bias else []
+    if operator == "LeftMatMul":
+        output = b.op("MatMul", weight, x)
+    else:
+        output = b.op(operator, x, weight, *bias, refs=own)
     name = f"Decode{operator}{'Lookup' if lookup else ''}"
     return b.function(name, [output], [*_OF_DECODER, *own], defaults)

@@ -34,6 +34,15 @@ Shape matmul_shape(const Shape& x, const Shape& weight) {
   return shape;
 }
 
+Shape left_matmul_shape(const Shape& x, const Shape& weight) {
+  if (x.empty() || weight.size() != 2) refuse("a matrix product", x, weight);
+  Shape shape = x;
+  int64_t& inputs = shape[x.size() > 1 ? x.size() - 2 : 0];
+  if (differ(inputs, weight[1])) refuse("a matrix product", x, weight);
+  inputs = weight[0];
+  return shape;
+}
+
 Shape gemm_shape(const Shape& x, const Shape& weight, bool turn_x, bool turn_weight) {
   if (x.size() != 2 || weight.size() != 2 || differ(x[turn_x ? 0 : 1], weight[turn_weight ? 1 : 0]))
     refuse("a matrix product", x, weight);

@@ -1,6 +1,6 @@
-// Ops that decode a weight and run the provider's own product with it: DecodeMatMul, DecodeGemm, DecodeConv, and the
-// same with weights from a codebook, DecodeMatMulLookup, DecodeGemmLookup, DecodeConvLookup.
-// SPDX-License-Identifier: Apache-2.0
+// Ops that decode a weight and run the provider's own product with it: DecodeMatMul, DecodeLeftMatMul (the weight is
+// the product's first factor), DecodeGemm, DecodeConv, and with `Lookup` behind the name those with weights from a
+// codebook. SPDX-License-Identifier: Apache-2.0
 //
 // Inputs: x, then those of DecodeDequantize or DecodeLookup, then the bias of Gemm or Conv, which may be left out.
 // Attributes: those of the decoding op and those of the operator. The weight lives from its decoding to the end of the
@@ -21,6 +21,7 @@ struct ConvGeometry {
   int64_t group = 1;
 };
 Shape matmul_shape(const Shape& x, const Shape& weight);
+Shape left_matmul_shape(const Shape& x, const Shape& weight);
 Shape gemm_shape(const Shape& x, const Shape& weight, bool turn_x, bool turn_weight);
 Shape conv_shape(const Shape& x, const Shape& weight, const ConvGeometry& geometry);
 
@@ -30,7 +31,7 @@ class MatMulForm {
  public:
   static constexpr const char* kName = "MatMul";
   static constexpr int kVersion = 13;
-  static constexpr bool kBias = false;
+  static constexpr bool kBias = false, kWeightFirst = false;
 
   template <class Node>
   explicit MatMulForm(const Node& /*node*/) {}
@@ -40,11 +41,26 @@ class MatMulForm {
   static int origin(size_t dimension, size_t rank) { return dimension + 1 < rank ? static_cast<int>(dimension) : -1; }
 };
 
+class LeftMatMulForm {
+ public:
+  static constexpr const char* kName = "MatMul";
+  static constexpr int kVersion = 13;
+  static constexpr bool kBias = false, kWeightFirst = true;
+
+  template <class Node>
+  explicit LeftMatMulForm(const Node& /*node*/) {}
+  static OpAttributes attributes(const KernelInfo& /*info*/) { return {}; }
+  Shape shape(const Shape& x, const Shape& weight) const { return left_matmul_shape(x, weight); }
+  static int origin(size_t dimension, size_t rank) {
+    return rank > 1 && dimension + 2 != rank ? static_cast<int>(dimension) : -1;
+  }
+};
+
 class GemmForm {
  public:
   static constexpr const char* kName = "Gemm";
   static constexpr int kVersion = 13;
-  static constexpr bool kBias = true;
+  static constexpr bool kBias = true, kWeightFirst = false;
 
   template <class Node>
   explicit GemmForm(const Node& node)
@@ -68,7 +84,7 @@ class ConvForm {
  public:
   static constexpr const char* kName = "Conv";
   static constexpr int kVersion = 11;
-  static constexpr bool kBias = true;
+  static constexpr bool kBias = true, kWeightFirst = false;
 
   template <class Node>
   explicit ConvForm(const Node& node) {
@@ -113,13 +129,13 @@ class DecodeAndRun {
     if (x.type != type_ || weight_.type(context) != type_)
       throw std::runtime_error("x has element type " + std::to_string(x.type) + ", the weight " +
                                std::to_string(weight_.type(context)));
-    std::vector<const OrtValue*> inputs{x.value, nullptr};
+    std::vector<const OrtValue*> inputs{x.value, x.value};
     if (has_bias_) inputs.push_back(context.input(kBiasInput).value);
     const Shape shape = form_.shape(x.shape, weight_.shape());
     OrtValue* const out = context.output_value(shape);
     if (element_count(shape) == 0) return;
     scratch_.with(context, weight_, type_, [&](const OrtValue* weight) {
-      inputs[1] = weight;
+      inputs[Form::kWeightFirst ? 0 : 1] = weight;
       op_.run(context, inputs, out);
     });
   }
@@ -164,6 +180,7 @@ void add_products(OpList& ops, int threads, Provider provider) {
     add(lookup_name, DecodeAndRun<Form, LookedUp, Scratch>::inputs(), make_op<DecodeAndRun<Form, LookedUp, Scratch>>);
   };
   each(static_cast<MatMulForm*>(nullptr), "DecodeMatMul", "DecodeMatMulLookup");
+  each(static_cast<LeftMatMulForm*>(nullptr), "DecodeLeftMatMul", "DecodeLeftMatMulLookup");
   each(static_cast<GemmForm*>(nullptr), "DecodeGemm", "DecodeGemmLookup");
   each(static_cast<ConvForm*>(nullptr), "DecodeConv", "DecodeConvLookup");
 }
