@@ -27,6 +27,25 @@ def test_packed_products_are_those_of_the_weight(sample: PackedSample, batch: in
     sample.check(x, multiply(sample, x))
 
 
+@pytest.mark.parametrize("inputs", [256, 130])
+def test_rows_of_x_may_begin_anywhere(inputs: int) -> None:
+    sample = make_sample(18, inputs, 3, "zeros", 64)
+    x = sample.x_of(9)
+    held = {name: DeviceArray.of(array) for name, array in sample.arrays.items()}
+    for first in range(2, 16, 2):
+        moved, out = DeviceArray(x.nbytes, first), DeviceArray(9 * 18 * 2)
+        moved.memory.copy_(DeviceArray.of(x).memory)
+        addresses = {name: array.address for name, array in held.items()}
+        sample.product.launch(9, x=moved.address, out=out.address, **addresses)
+        sample.check(x, out.numpy(np.float16, (9, 18)))
+
+
+def test_more_rows_than_one_launch_takes() -> None:
+    sample = make_sample(16, 32, 5, "uniform")
+    x = sample.x_of(32768 * 8 + 11)
+    sample.check(x, multiply(sample, x))
+
+
 @pytest.mark.parametrize(
     ("bits", "kind"), [(4, "uniform"), (4, "codebook"), (3, "zeros"), (7, "zeros")]
 )

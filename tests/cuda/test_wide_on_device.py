@@ -160,6 +160,25 @@ def test_threads_share_a_decoder_each_on_its_own_stream() -> None:
     assert wrong == []
 
 
+def test_decoders_of_one_kernel_keep_their_shared_memory() -> None:
+    """One that needs less, made later, leaves an earlier one what it needs."""
+    random = np.random.default_rng(0)
+    spread = np.exp(random.normal(0, 0.6, (768, 1))) * np.exp(random.normal(0, 0.4, (1, 768)))
+    large = np.clip(np.rint(random.laplace(0, 2.0, (768, 768)) * spread), -127, 127)
+    readers = [
+        WideReader(encode_wide([values.astype(np.int8)[None]], steps=64))
+        for values in (large, laplace((1, 40, 40), 2)[0])
+    ]
+    decoders = [DeviceDecoder(reader, 0, layout="paired") for reader in readers]
+    needed = [decoder.describe()[0].shared_bytes for decoder in decoders]
+    assert needed[0] > 49152 > needed[1]
+    for reader, decoder in zip(readers, decoders, strict=True):
+        wanted = reader.decode_tensor(0)
+        out = DeviceArray(wanted.nbytes)
+        decoder.decode_into(out.address, out.nbytes, OutputSpec("symbols", wanted.shape))
+        np.testing.assert_array_equal(out.numpy(np.int8, wanted.shape), wanted)
+
+
 def test_a_captured_graph_decodes_again() -> None:
     import torch
 

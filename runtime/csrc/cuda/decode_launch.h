@@ -33,7 +33,7 @@ enum class OutKind : int32_t {
 
 enum class NumberType : int32_t { kNone = 0, kFloat32, kFloat16, kBfloat16, kInt8, kInt16, kInt32 };
 
-// Division by a constant of numbers below 2^31: q = (n * multiplier) >> 32 >> shift.
+// Division by a constant of numbers below 2^31: q = (n * multiplier) >> 31 >> shift.
 struct Divider {
   uint32_t divisor = 1, multiplier = 0, shift = 0;
 };

@@ -52,7 +52,7 @@ Blob blob_of(const tk_wide_reader& reader, int device) {
     const size_t bytes = static_cast<size_t>(reader.num_words) * 2, padded = (bytes + 7) / 8 * 8;
     auto made = std::make_shared<DeviceBuffer>(padded);
     check(cudaMemset(made->as<char>() + padded - 8, 0, 8), "clearing");
-    check(cudaMemcpy(made->as<void>(), reader.blob, bytes, cudaMemcpyHostToDevice), "copying the blob");
+    upload(made->as<void>(), reader.blob, bytes);
     known = made;
     blob = std::move(made);
   }
@@ -69,7 +69,9 @@ tk_status remember(cudaError_t error, const char* what) {
 StatusWord::StatusWord() {
   check(cudaHostAlloc(reinterpret_cast<void**>(&host_), sizeof *host_, cudaHostAllocMapped), "allocating");
   *host_ = TK_OK;
-  check(cudaHostGetDevicePointer(reinterpret_cast<void**>(&device_), host_, 0), "mapping");
+  const cudaError_t error = cudaHostGetDevicePointer(reinterpret_cast<void**>(&device_), host_, 0);
+  if (error != cudaSuccess) cudaFreeHost(host_);
+  check(error, "mapping");
 }
 
 StatusWord::~StatusWord() { cudaFreeHost(host_); }
@@ -144,7 +146,7 @@ int32_t tk_cuda_open(const tk_wide_reader* reader, int64_t tensor, int32_t devic
       part.plan = make_plan(s, reader->blob, group, tensor < 0 ? Form::kMatrix : Form::kTensor, limits, layout);
       if (part.plan.geometry.grid == 0) throw std::runtime_error("tables of this layout do not fit shared memory");
       part.image = std::make_unique<DeviceBuffer>(part.plan.image.data(), part.plan.image.size());
-      check(prepare_decode(part.plan), "preparing the kernel");
+      check(prepare_decode(part.plan, limits), "preparing the kernel");
       made->parts.push_back(std::move(part));
     }
     *decoder = made.release();

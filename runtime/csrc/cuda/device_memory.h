@@ -38,6 +38,10 @@ inline tk_status status_of(cudaError_t error) {
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorUnsupportedPtxVersion:
     case cudaErrorSystemDriverMismatch:
+    case cudaErrorCallRequiresNewerDriver:
+    case cudaErrorCompatNotSupportedOnDevice:
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorStubLibrary:
     case cudaErrorInitializationError:
       return TK_ERR_NO_DEVICE;
     default:
@@ -63,12 +67,17 @@ class DeviceScope {
   int before_ = 0;
 };
 
+// Copies to the device and waits for the end: of memory that is not pinned cudaMemcpy may return before that, and
+// streams that do not block would not wait for it.
+inline void upload(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "copying to the device");
+  check(cudaStreamSynchronize(nullptr), "copying to the device");
+}
+
 class DeviceBuffer {
  public:
   explicit DeviceBuffer(size_t bytes) : bytes_(bytes) { check(cudaMalloc(&data_, bytes ? bytes : 1), "allocating"); }
-  DeviceBuffer(const void* from, size_t bytes) : DeviceBuffer(bytes) {
-    check(cudaMemcpy(data_, from, bytes, cudaMemcpyHostToDevice), "copying to the device");
-  }
+  DeviceBuffer(const void* from, size_t bytes) : DeviceBuffer(bytes) { upload(data_, from, bytes); }
   ~DeviceBuffer() { cudaFree(data_); }
   DeviceBuffer(const DeviceBuffer&) = delete;
   DeviceBuffer& operator=(const DeviceBuffer&) = delete;

@@ -1,5 +1,7 @@
 // The device's program on the host, lane by lane: what is tested where there is no GPU.
 // SPDX-License-Identifier: Apache-2.0
+#include "emulate.h"
+
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -44,8 +46,9 @@ struct Aligned {
   uint8_t* data;
 };
 
-// Runs every thread block of a launch, one warp after the other.
-void run_grid(const DecodePlan& plan, const DecodeLaunch& launch) {
+}  // namespace
+
+void run_on_host(const DecodePlan& plan, const DecodeLaunch& launch) {
   const Geometry& g = plan.geometry;
   const Decode decode = decoder_of(plan);
   const HostWarp warp;
@@ -67,6 +70,8 @@ void run_grid(const DecodePlan& plan, const DecodeLaunch& launch) {
     if (!put_patch(launch, launch.patches[i])) warp.report(launch.status, kStreamError);
 }
 
+namespace {
+
 tk_status emulate(const wide::Segment& s, const uint16_t* blob, int64_t num_words, const std::vector<int64_t>& tensors,
                   Form form, int layout, const tk_output& output, void* out) {
   const DecodePlan plan = make_plan(s, blob, tensors, form, DeviceLimits(), layout);
@@ -85,7 +90,7 @@ tk_status emulate(const wide::Segment& s, const uint16_t* blob, int64_t num_word
   launch.out = out;
   launch.status = &status;
   launch.epilogue = epilogue;
-  run_grid(plan, launch);
+  run_on_host(plan, launch);
   return static_cast<tk_status>(status);
 }
 

@@ -135,6 +135,8 @@ __global__ void __launch_bounds__(kPackedWarps* kWarpLanes, kBlocksOfMultiproces
 
 using Kernel = void (*)(PackedJob);
 
+constexpr int64_t kLaunchRows = 32768 * kTileBatch;  // a grid has 65535 thread blocks in this direction
+
 template <bool kCodebook>
 constexpr Kernel kKernels[kMostBits] = {multiply_packed<1, kCodebook>, multiply_packed<2, kCodebook>,
                                         multiply_packed<3, kCodebook>, multiply_packed<4, kCodebook>,
@@ -149,9 +151,16 @@ int32_t tk_cuda_packed(const tk_packed* p, void* stream) {
   if (const int32_t status = tk_packed_check(p)) return status;
   if (reinterpret_cast<uintptr_t>(p->packed) % 16 != 0) return TK_ERR_ARGUMENT;
   const PackedJob job = packed_job(*p);
-  const dim3 grid(static_cast<unsigned>(packed_tiles(p->outputs)),
-                  static_cast<unsigned>((p->batch + kTileBatch - 1) / kTileBatch));
   const Kernel kernel = p->codebook ? kKernels<true>[p->bits - 1] : kKernels<false>[p->bits - 1];
-  kernel<<<grid, kPackedWarps * kWarpLanes, 0, static_cast<cudaStream_t>(stream)>>>(job);
-  return remember(cudaGetLastError(), "starting the kernel");
+  for (int64_t row = 0; row < p->batch; row += kLaunchRows) {
+    PackedJob part = job;
+    part.x += row * p->inputs;
+    part.out += row * p->outputs;
+    part.batch = static_cast<int32_t>(std::min(p->batch - row, kLaunchRows));
+    const dim3 grid(static_cast<unsigned>(packed_tiles(p->outputs)),
+                    static_cast<unsigned>((part.batch + kTileBatch - 1) / kTileBatch));
+    kernel<<<grid, kPackedWarps * kWarpLanes, 0, static_cast<cudaStream_t>(stream)>>>(part);
+    if (const tk_status status = remember(cudaGetLastError(), "starting the kernel")) return status;
+  }
+  return TK_OK;
 }

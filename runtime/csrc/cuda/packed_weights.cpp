@@ -180,8 +180,7 @@ int32_t tk_unpack_fields(const uint32_t* packed, int64_t outputs, int64_t inputs
 int32_t tk_packed_check(const tk_packed* p) {
   using namespace toolkit::cuda;
   if (!p || !is_packable(p->outputs, p->inputs, p->bits)) return TK_ERR_ARGUMENT;
-  if (!p->x || !p->packed || !p->scales || !p->out || p->batch < 1 || p->batch > 0x7fff * kTileBatch)
-    return TK_ERR_ARGUMENT;
+  if (!p->x || !p->packed || !p->scales || !p->out || p->batch < 1 || p->batch > 1 << 30) return TK_ERR_ARGUMENT;
   if (p->group_inputs < 1 || (p->group_inputs < p->inputs && p->group_inputs % kSpanInputs != 0))
     return TK_ERR_ARGUMENT;
   if (p->codebook && p->zeros) return TK_ERR_ARGUMENT;

@@ -63,9 +63,9 @@ Kernel kernel_of(const DecodePlan& plan) {
 
 }  // namespace
 
-cudaError_t prepare_decode(const DecodePlan& plan) {
+cudaError_t prepare_decode(const DecodePlan& plan, const DeviceLimits& limits) {
   return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel_of(plan)),
-                              cudaFuncAttributeMaxDynamicSharedMemorySize, plan.geometry.shared_bytes);
+                              cudaFuncAttributeMaxDynamicSharedMemorySize, limits.shared_bytes);
 }
 
 cudaError_t launch_decode(const DecodePlan& plan, const DecodeLaunch& launch, cudaStream_t stream) {

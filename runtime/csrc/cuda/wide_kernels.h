@@ -9,8 +9,9 @@
 
 namespace toolkit::cuda {
 
-// Lets the plan's kernel take its shared memory on the current device; once before the first launch.
-cudaError_t prepare_decode(const DecodePlan& plan);
+// Lets the plan's kernel take as much shared memory as the current device gives a thread block; before the first
+// launch. All plans of a kernel share this setting, so it must not be what one of them needs.
+cudaError_t prepare_decode(const DecodePlan& plan, const DeviceLimits& limits);
 
 // Decodes on the stream: the blocks, then the exceptions. Returns at once.
 cudaError_t launch_decode(const DecodePlan& plan, const DecodeLaunch& launch, cudaStream_t stream);
