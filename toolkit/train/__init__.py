@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from toolkit.train.batch_norm_statistics import BatchNormStatistics
 from toolkit.train.bit_allocation import (
     Choice,
     gradient_norms,
@@ -50,6 +51,7 @@ from toolkit.train.trainer import Best, Result, Trainer
 from toolkit.train.transform_domain import transform_recipe
 
 __all__ = [
+    "BatchNormStatistics",
     "Best",
     "Callback",
     "Choice",

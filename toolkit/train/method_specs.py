@@ -16,6 +16,7 @@ from passes.errors import SchemeError
 from passes.schemes import Codebook, Prune, Scheme
 from passes.settings import Rule
 from toolkit.errors import InputError
+from toolkit.train.batch_norm_statistics import BatchNormStatistics
 from toolkit.train.callback import Callback
 from toolkit.train.deep_compression import DeepCompression
 from toolkit.train.distillation import Distillation
@@ -168,6 +169,16 @@ class DifferentiableQuantizationOptions(_Options):
         return DifferentiableQuantization(**self.model_dump())
 
 
+class BatchNormStatisticsOptions(_Options):
+    """`BatchNormStatistics`, behind the methods before it."""
+
+    batches: int = Field(default=100, ge=1)
+
+    def built(self, model: nn.Module) -> Callback:
+        """The callback."""
+        return BatchNormStatistics(self.batches)
+
+
 class MethodSpec(_Options):
     """One method, by its name."""
 
@@ -178,6 +189,7 @@ class MethodSpec(_Options):
     distillation: DistillationOptions | None = None
     quantized_distillation: QuantizedDistillationOptions | None = None
     differentiable_quantization: DifferentiableQuantizationOptions | None = None
+    batch_norm_statistics: BatchNormStatisticsOptions | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
