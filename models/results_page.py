@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 from models.recipe import HEAD, Outcome
 from models.results_chart import Point, chart
+from models.results_curves import are_curves, medians, tables
 
 FOLDER = Path(__file__).parent
 PUBLISHED = {
@@ -48,7 +48,8 @@ _CURVES = """Every method by `python -m models.cifar10_methods COMMAND`, from th
 network, for the epochs in its command, each counted alike: what a method leaves alone is float32.
 Adam's rate is 0.001, and 0.004 for the mix, which was chosen on the validation part, as the share
 of the teacher was (0.3). The mix: entropy penalty, latent pruning and a teacher.
-★: no other point has both fewer bytes and fewer errors."""
+★: no other median has fewer bytes and no more errors, or no more bytes and fewer errors. The
+picture shows the medians, each of errors and of bytes alone."""
 
 
 def read(folder: Path) -> dict[str, list[Outcome]]:
@@ -70,8 +71,8 @@ def page(runs: dict[str, list[Outcome]]) -> str:
     for network in dict.fromkeys(outcome.network for group in runs.values() for outcome in group):
         parts.append(f"\n## {network}\n\n![{network}](results/{_slug(network)}.svg)\n")
         of_network = {name: group for name, group in runs.items() if group[0].network == network}
-        if _are_curves(of_network.values()):
-            parts.append(_curves(of_network))
+        if are_curves(of_network.values()):
+            parts.append(f"\n{_CURVES}\n{tables(of_network)}")
             continue
         for name, group in of_network.items():
             rows = "\n".join(outcome.row() for outcome in group)
@@ -80,31 +81,6 @@ def page(runs: dict[str, list[Outcome]]) -> str:
             if len(group) > 1:
                 parts.append(_median(group))
     return "".join(parts)
-
-
-def _are_curves(groups: Iterable[list[Outcome]]) -> bool:
-    """Whether the runs are points of curves: their recipe has an amount."""
-    return all("amount" in outcome.options for group in groups for outcome in group)
-
-
-def _curves(groups: dict[str, list[Outcome]]) -> str:
-    """One table of all methods; what no other point beats in bytes and error has a star."""
-    points = [(name, outcome) for name, group in groups.items() for outcome in group]
-    places = {id(outcome): (outcome.parameter_bytes, outcome.test_error) for _, outcome in points}
-    parts = [f"\n{_CURVES}\n\n| command | not beaten |{HEAD[1:]}---|---|\n"]
-    notes: list[str] = []
-    for name, outcome in sorted(points, key=lambda p: (p[1].method, -p[1].parameter_bytes)):
-        mine = places[id(outcome)]
-        is_beaten = any(
-            other != mine and other[0] <= mine[0] and other[1] <= mine[1]
-            for other in places.values()
-        )
-        star = "" if is_beaten else "★"
-        command = name.partition("\n")[2].partition("models.cifar10_methods ")[2]
-        parts.append(f"| `{command}` | {star} {outcome.row()}\n")
-        if outcome.note:
-            notes.append(f"\n`{command}`: {outcome.note}\n")
-    return "".join([*parts, *notes])
 
 
 def _median(group: list[Outcome]) -> str:
@@ -125,16 +101,22 @@ def main() -> None:
     """Writes the page and the pictures."""
     runs = read(FOLDER / "results")
     (FOLDER / "RESULTS.md").write_text(page(runs), encoding="utf-8")
-    points: dict[str, list[Point]] = defaultdict(list)
-    for group in runs.values():
-        for outcome in group:
-            point = Point(outcome.method, outcome.parameter_bytes, outcome.test_error, True)
-            points[outcome.network].append(point)
-    for network, ours in points.items():
-        groups = [group for group in runs.values() if group[0].network == network]
-        every = [*PUBLISHED.get(network, ()), *ours]
-        picture = chart(network, every, are_curves=_are_curves(groups))
+    for network in dict.fromkeys(group[0].network for group in runs.values()):
+        of_network = {name: group for name, group in runs.items() if group[0].network == network}
+        picture = chart(
+            network,
+            [*PUBLISHED.get(network, ()), *points_of(of_network)],
+            are_curves=are_curves(of_network.values()),
+        )
         (FOLDER / "results" / f"{_slug(network)}.svg").write_text(picture, encoding="utf-8")
+
+
+def points_of(runs: dict[str, list[Outcome]]) -> list[Point]:
+    """The medians of curves; of other recipes every run."""
+    if are_curves(runs.values()):
+        return [Point(m.method, m.parameter_bytes, m.test_error, True) for m in medians(runs)]
+    outcomes = [outcome for group in runs.values() for outcome in group]
+    return [Point(o.method, o.parameter_bytes, o.test_error, True) for o in outcomes]
 
 
 if __name__ == "__main__":

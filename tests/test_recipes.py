@@ -19,7 +19,7 @@ from models.data.made_up import made_up_images  # noqa: E402
 from models.fetch import DataUnavailable  # noqa: E402
 from models.recipe import Goal, Outcome, recipe_command  # noqa: E402
 from models.results_chart import Point, chart  # noqa: E402
-from models.results_page import page, read  # noqa: E402
+from models.results_page import page, points_of, read  # noqa: E402
 from models.shifted_digits import ShiftedDigits, logits_of_moves, moved  # noqa: E402
 from toolkit.train import Trainer  # noqa: E402
 
@@ -173,28 +173,40 @@ def test_results_become_a_page_with_medians_and_a_picture(tmp_path: Path) -> Non
         chart("Net", [])
 
 
-def test_methods_with_an_amount_become_one_table_and_curves(tmp_path: Path) -> None:
-    for method, amount, size, error in (
-        ("lc", 0.1, 900, 30.0),
-        ("lc", 0.2, 1500, 25.0),
-        ("mix", 1e-5, 800, 24.0),
-        ("float", 32.0, 9000, 20.0),
+def test_methods_with_an_amount_become_medians_and_curves(tmp_path: Path) -> None:
+    for method, amount, seed, size, error in (
+        ("lc", 0.1, 0, 900, 30.0),
+        ("lc", 0.2, 0, 1500, 25.0),
+        ("mix", 1e-5, 0, 790, 31.0),
+        ("mix", 1e-5, 1, 950, 24.0),
+        ("mix", 1e-5, 2, 800, 23.0),
+        ("float", 32.0, 0, 9000, 20.0),
     ):
         options = {"amount": amount, "epochs": 3}
-        outcome = Outcome("Net", method, 0, False, 22.0, error, 4000, size, size, 60.0, options)
+        outcome = Outcome("Net", method, seed, False, 22.0, error, 4000, size, size, 60.0, options)
         outcome = dataclasses.replace(outcome, note="by night" if amount == 0.1 else "")
         record = {"command": f"python -m models.cifar10_methods {method} --amount {amount}"}
-        file = tmp_path / f"net_{method}_{amount}" / "seed0.json"
-        file.parent.mkdir()
+        file = tmp_path / f"net_{method}_{amount}" / f"seed{seed}.json"
+        file.parent.mkdir(exist_ok=True)
         file.write_text(
             json.dumps({**record, "ratio": outcome.ratio, **dataclasses.asdict(outcome)})
         )
-    text = page(read(tmp_path))
-    table = [line for line in text.splitlines() if line.startswith("|")]
+    runs = read(tmp_path)
+    text = page(runs)
+    median, every = text.split("All runs:")
+    table = [line for line in median.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1 and len(table) == 6
     assert [line.split("|")[2].strip() for line in table[2:]] == ["★", "", "", "★"]
-    assert table[-1].startswith("| `mix --amount 1e-05` | ★ | Net | mix | 0 |")
+    # Errors and bytes have medians of their own: here of seeds 1 and 2.
+    assert table[-1] == "| `mix --amount 1e-05` | ★ | 3 | 22.00 | 24.00 | 800 | 5.0 | 800 | 5.0 |"
+    table = [line for line in every.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1 and len(table) == 8
+    assert table[-1].startswith("| `mix --amount 1e-05` | Net | mix | 0 | 22.00 | 31.00 | 790 |")
     assert text.count("by night") == 1 and "`lc --amount 0.1`: by night\n" in text
+    drawn = points_of(runs)
+    assert [(p.label, p.num_bytes, p.error) for p in drawn if p.label == "mix"] == [
+        ("mix", 800, 24.0)
+    ]
     points = [Point("lc", 900, 30.0, True), Point("lc", 1500, 25.0, True)]
     root = ElementTree.fromstring(chart("Net", points, are_curves=True))
     paths = [p.get("d") for p in root.iter("{http://www.w3.org/2000/svg}path")]
