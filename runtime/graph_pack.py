@@ -1,34 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packed mode: products with compressed weights become products with packed weights.
 
-Rewritten are, in a model that `graph_fuse` has fused, of float16, with a weight of two dimensions
-that nothing else reads,
+Rewritten are, in a model that `graph_fuse` has fused, with a weight w that nothing else reads,
+`DecodeDequantize(blob, scale[, zero_point])` or `DecodeLookup(blob, codebook)`,
 
-    MatMul(x, DecodeDequantize(blob, scale[, zero_point]))      -> MatMulPacked
-    MatMul(x, DecodeLookup(blob, codebook))                     -> MatMulPackedCodebook
-    Gemm(x, one of these[, bias]){transA = 0, alpha = beta = 1} -> the same [and Add]
+    MatMul(x, w)                                -> MatMulPacked, MatMulPackedCodebook
+    Gemm(x, w[, bias]){transA=0, alpha=beta=1}  -> the same [and Add]
+    Conv(x, w[, bias])                          -> ConvPacked, ConvPackedCodebook
 
-where the symbols span at most 256 numbers, which are then stored in as few bits as they need, and
-the scale is one, one for each output, or one for blocks of inputs that are multiples of 32. All
-other weights stay as they are and are decoded at every run.
+of float16 and with two dimensions for MatMul and Gemm, which multiply straight from the packed
+weight; for Conv of a type that the provider convolves, for whose operator the weight is unpacked.
+Rewritten are those where the symbols span at most 256 numbers, which are then stored in as few bits
+as they need, and the scale is one, one for each output, or for MatMul and Gemm one for blocks of
+inputs that are multiples of 32. All other weights stay as they are and are decoded at every run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from runtime.element_types import array_of_tensor
+from runtime.graph_fuse import replace_node
+from runtime.graph_products import has_known_pads
 from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, scan
 from runtime.packed import BITS, SPAN, pack_fields
 from runtime.wide import WideReader
 
-_DECODERS = {"DecodeDequantize": "MatMulPacked", "DecodeLookup": "MatMulPackedCodebook"}
+_DECODERS = {"DecodeDequantize": "Packed", "DecodeLookup": "PackedCodebook"}
+_PRODUCTS = ("MatMul", "Gemm", "Conv")
 _MOST_ZERO = 1023  # 1024 plus or minus a zero point is a float16 integer
 
 
@@ -39,46 +45,48 @@ class _Weight:
     Attributes:
         fields: uint8 [outputs, inputs].
         bits: of a field.
-        scales: float16 [groups, outputs].
-        more: float16, zeros of the scales' shape or the codebook.
+        scales: float16 or float32 [groups, outputs].
+        more: of the scales' type, zeros of their shape or the codebook.
         group: inputs that share a scale.
     """
 
     fields: npt.NDArray[np.uint8]
     bits: int
-    scales: npt.NDArray[np.float16]
-    more: npt.NDArray[np.float16]
+    scales: npt.NDArray[np.floating]
+    more: npt.NDArray[np.floating]
     group: int
 
 
-def pack(model: onnx.ModelProto, folder: str = "") -> int:
+def pack(model: onnx.ModelProto, folder: str = "", types: Collection[int] = ()) -> int:
     """Pack the weights of products in the whole model.
 
     Args:
         model: a fused model, which is changed.
         folder: where its external data lies.
+        types: element types that the provider convolves.
 
     Returns:
         How many weights were packed.
     """
     root = scan(model.graph, overridable=model.ir_version >= 4)
-    packer = _Packer(root, folder)
+    packer = _Packer(root, folder, types)
     packed = sum(packer.pack_products(scope) for scope in root.walk())
     drop_unused(root)
     return packed
 
 
 class _Packer:
-    def __init__(self, root: Scope, folder: str) -> None:
+    def __init__(self, root: Scope, folder: str, types: Collection[int]) -> None:
         self._uses = count_uses(root)
         self._folder = folder
+        self._convolved = [helper.tensor_dtype_to_np_dtype(kind) for kind in types]
         self._readers: dict[str, WideReader] = {}
 
     def pack_products(self, scope: Scope) -> int:
         """Pack the products of one graph; return their number."""
         packed = 0
         for node in list(scope.nodes):
-            if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
+            if node.domain not in ("", "ai.onnx") or node.op_type not in _PRODUCTS:
                 continue
             turned = self._is_turned(node)
             decode = scope.producer(node.inputs[1])
@@ -86,7 +94,7 @@ class _Packer:
                 continue
             if decode.domain != DOMAIN or decode.op_type not in _DECODERS:
                 continue
-            weight = self._weight(scope, decode, turned)
+            weight = self._weight(scope, decode, turned, node.op_type == "Conv")
             if weight is not None:
                 self._replace(scope, node, decode, weight)
                 packed += 1
@@ -96,6 +104,8 @@ class _Packer:
         """Whether the weight is [outputs, inputs]; None for a product that cannot be packed."""
         if node.op_type == "MatMul":
             return False
+        if node.op_type == "Conv":
+            return True if has_known_pads(node) else None
         attributes = node.attributes()
         if attributes.get("transA", 0) or attributes.get("alpha", 1.0) != 1.0:
             return None
@@ -103,15 +113,18 @@ class _Packer:
             return None
         return bool(attributes.get("transB", 0))
 
-    def _weight(self, scope: Scope, decode: Node, turned: bool) -> _Weight | None:
+    def _weight(self, scope: Scope, decode: Node, turned: bool, conv: bool) -> _Weight | None:
         attributes = decode.attributes()
         shape = list(attributes["shape"])
         table = self._constant(scope, decode.inputs[1])
-        if len(shape) != 2 or table is None or table.dtype != np.float16:
+        if table is None or table.dtype not in (self._convolved if conv else [np.float16]):
+            return None
+        if len(shape) < 3 if conv else len(shape) != 2:
             return None
         symbols = self._symbols(scope, decode.inputs[0], attributes["tensor"], shape)
         if symbols is None:
             return None
+        symbols = symbols.reshape(shape[0], -1) if conv else symbols
         if not turned:
             symbols = symbols.T
         if decode.op_type == "DecodeLookup":
@@ -121,9 +134,11 @@ class _Packer:
             zero = self._constant(scope, decode.inputs[2])
             if zero is None:
                 return None
-        axis, block = attributes.get("axis", 1) % 2, attributes.get("block_size", 0)
-        input_axis = 1 if turned else 0
-        return _with_scales(symbols, table, zero, axis == input_axis, block, input_axis)
+        axis, block = attributes.get("axis", 1) % len(shape), attributes.get("block_size", 0)
+        if conv and block:  # of channels, which lie apart where filters are larger than 1
+            return None
+        along_inputs = axis != 0 if turned else axis == 0
+        return _with_scales(symbols, table, zero, along_inputs, block, turned)
 
     def _symbols(
         self, scope: Scope, blob: str, tensor: int, shape: list[int]
@@ -152,11 +167,26 @@ class _Packer:
                 numpy_helper.from_array(np.ascontiguousarray(array), key)
             )
         bias = node.inputs[2] if len(node.inputs) > 2 else ""
+        suffix = _DECODERS[decode.op_type]
+        if node.op_type == "Conv":
+            made = helper.make_node(
+                f"Conv{suffix}",
+                [node.inputs[0], *arrays, *([bias] if bias else [])],
+                node.outputs,
+                name=node.label,
+                domain=DOMAIN,
+                shape=decode.attributes()["shape"],
+                bits=weight.bits,
+                block_size=weight.group,
+            )
+            made.attribute.extend(node.proto.attribute)
+            replace_node(node, made)
+            return
         output = node.outputs[0]
         product = f"{output}_product" if bias else output
         outputs, inputs = weight.fields.shape
-        made = onnx.helper.make_node(
-            _DECODERS[decode.op_type],
+        made = helper.make_node(
+            f"MatMul{suffix}",
             [node.inputs[0], *arrays],
             [product],
             name=node.label,
@@ -168,11 +198,10 @@ class _Packer:
         )
         last = made
         if bias:
-            last = onnx.helper.make_node("Add", [product, bias], [output])
+            last = helper.make_node("Add", [product, bias], [output])
             scope.graph.node.insert(list(scope.graph.node).index(node.proto), made)
             scope.nodes.append(Node.of(made))
-        node.proto.CopyFrom(last)
-        node.op_type, node.domain, node.inputs = last.op_type, last.domain, list(last.input)
+        replace_node(node, last)
 
 
 def _width(span: int) -> int | None:
@@ -191,12 +220,12 @@ def _with_codebook(
     bits = _width(int(places.max()) - first)
     if bits is None:
         return None
-    entries = np.zeros(1 << bits, np.float16)
+    entries = np.zeros(1 << bits, codebook.dtype)
     kept = codebook[first : first + (1 << bits)]
     entries[: kept.size] = kept
     outputs, inputs = symbols.shape
     fields = (places - first).astype(np.uint8)
-    return _Weight(fields, bits, np.ones((1, outputs), np.float16), entries, inputs)
+    return _Weight(fields, bits, np.ones((1, outputs), codebook.dtype), entries, inputs)
 
 
 def _with_scales(
@@ -205,7 +234,7 @@ def _with_scales(
     zero: npt.NDArray[np.generic] | None,
     along_inputs: bool,
     block: int,
-    input_axis: int,
+    turned: bool,
 ) -> _Weight | None:
     outputs, inputs = symbols.shape
     lowest = int(symbols.min())
@@ -219,7 +248,7 @@ def _with_scales(
         if values.size == 1 and not block:
             return np.broadcast_to(values.reshape(1, 1), (1, outputs))
         if block:
-            return (values.T if input_axis == 1 else values) if along_inputs else None
+            return (values.T if turned else values) if along_inputs else None
         return None if along_inputs else values.reshape(1, outputs)
 
     if block:
@@ -239,4 +268,4 @@ def _with_scales(
     if abs(zeros).max() > _MOST_ZERO:
         return None
     fields = (symbols - lowest).astype(np.uint8)
-    return _Weight(fields, bits, wide.astype(np.float16), zeros.astype(np.float16), group)
+    return _Weight(fields, bits, wide.astype(scales.dtype), zeros.astype(scales.dtype), group)

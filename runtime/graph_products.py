@@ -31,6 +31,7 @@ from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, s
 
 _SUFFIXES = {"DecodeDequantize": "", "DecodeLookup": "Lookup"}
 _NUM_TABLES = {"DecodeDequantize": 2, "DecodeLookup": 1}  # inputs behind the blob
+_UNPACKED = ("ConvPacked", "ConvPackedCodebook")  # what `graph_pack` has made shares the memory
 _SAME = (b"SAME_UPPER", b"SAME_LOWER")
 
 CPU_TYPES = frozenset({TensorProto.FLOAT})
@@ -69,13 +70,15 @@ def fuse_products(
         for node in scope.nodes:
             new = _fused(scope, node, uses, types, branches)
             if new is not None:
-                if session:
-                    new.attribute.append(helper.make_attribute("session", session))
-                if ahead and scope is root:
-                    new.attribute.append(helper.make_attribute("place", place))
-                    place += 1
                 replace_node(node, new)
                 fused += 1
+            elif not (node.domain == DOMAIN and node.op_type in _UNPACKED):
+                continue
+            if session:
+                node.proto.attribute.append(helper.make_attribute("session", session))
+            if ahead and scope is root:
+                node.proto.attribute.append(helper.make_attribute("place", place))
+                place += 1
     drop_unused(root)
     return fused
 
@@ -96,7 +99,7 @@ def _fused(
     if decode is None:
         return None
     rank = len(decode.attributes()["shape"])
-    if not (rank > 2 and _has_known_pads(node) if node.op_type == "Conv" else rank == 2):
+    if not (rank > 2 and has_known_pads(node) if node.op_type == "Conv" else rank == 2):
         return None
     if _type_of(scope, decode.inputs[1]) not in types:
         return None
@@ -136,7 +139,7 @@ def _decoder(scope: Scope, weight: str, uses: Counter[str], branches: bool) -> N
     return decode
 
 
-def _has_known_pads(node: Node) -> bool:
+def has_known_pads(node: Node) -> bool:
     """Whether the op knows the output's size: of dilated SAME pads ONNX Runtime knows none."""
     attributes = node.attributes()
     dilated = any(size != 1 for size in attributes.get("dilations", ()))

@@ -30,6 +30,8 @@ LIBRARY_OPS = frozenset(
         "TakeTensor",
         "MatMulPacked",
         "MatMulPackedCodebook",
+        "ConvPacked",
+        "ConvPackedCodebook",
         "DecodeMatMul",
         "DecodeMatMulLookup",
         "DecodeLeftMatMul",

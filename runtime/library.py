@@ -216,6 +216,23 @@ class Packed(ctypes.Structure):
     ]
 
 
+class Unpacking(ctypes.Structure):
+    """`tk_unpacking`: a packed weight as numbers again."""
+
+    _fields_ = [
+        ("packed", _pointer),
+        ("scales", _pointer),
+        ("zeros", _pointer),
+        ("codebook", _pointer),
+        ("out", _pointer),
+        ("outputs", _i64),
+        ("inputs", _i64),
+        ("group_inputs", _i64),
+        ("bits", _i32),
+        ("type", _i32),
+    ]
+
+
 class CudaInfo(ctypes.Structure):
     """`tk_cuda_info`: what the library and the machine offer."""
 
@@ -303,6 +320,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_unpack_fields": (_i32, [_pointer, _i64, _i64, _i32, _pointer]),
     "tk_emulate_packed": (_i32, [ctypes.POINTER(Packed)]),
     "tk_cuda_packed": (_i32, [ctypes.POINTER(Packed), _pointer]),
+    "tk_unpack_weight": (_i32, [ctypes.POINTER(Unpacking), _i32]),
+    "tk_cuda_unpack_weight": (_i32, [ctypes.POINTER(Unpacking), _pointer]),
     "tk_prefetch_trace": (
         _i32,
         [_pointer, _i64, _pointer, _i64, _pointer, _i64, ctypes.POINTER(_i64)],

@@ -97,6 +97,43 @@ class PackedProduct:
         status = library.load().tk_cuda_packed(ctypes.byref(product), stream)
         library.check(status, f"multiplying by {self.outputs} x {self.inputs} packed weights")
 
+    def _unpacking(self, dtype: npt.DTypeLike, **addresses: int) -> library.Unpacking:
+        return library.Unpacking(
+            outputs=self.outputs,
+            inputs=self.inputs,
+            group_inputs=self.group_inputs or self.inputs,
+            bits=self.bits,
+            type=1 if np.dtype(dtype) == np.float32 else 10,
+            **addresses,
+        )
+
+    def launch_unpack(self, dtype: npt.DTypeLike, *, stream: int = 0, **addresses: int) -> None:
+        """Write the weight [outputs, inputs] on a device, on a stream; returns at once.
+
+        Args:
+            dtype: float32 or float16, of the weight and of what it is made of.
+            stream: a `cudaStream_t`.
+            **addresses: packed, scales, zeros or codebook, out.
+        """
+        unpacking = self._unpacking(dtype, **addresses)
+        status = library.load().tk_cuda_unpack_weight(ctypes.byref(unpacking), stream)
+        library.check(status, f"unpacking a weight of {self.outputs} x {self.inputs}")
+
+    def unpack(self, **arrays: npt.NDArray[Any]) -> Any:
+        """The weight [outputs, inputs], as a device makes it.
+
+        Args:
+            **arrays: packed, scales, and zeros or codebook, all of one type but the first.
+        """
+        held = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+        dtype = held["scales"].dtype
+        out = np.empty((self.outputs, self.inputs), dtype)
+        addresses = {name: array.ctypes.data for name, array in held.items()}
+        unpacking = self._unpacking(dtype, out=out.ctypes.data, **addresses)
+        status = library.load().tk_unpack_weight(ctypes.byref(unpacking), 1)
+        library.check(status, f"unpacking a weight of {self.outputs} x {self.inputs}")
+        return out
+
     def emulate(self, x: npt.NDArray[np.float16], **arrays: npt.NDArray[Any]) -> Any:
         """Multiply on the host as the device does: float16 [batch, outputs].
 

@@ -277,7 +277,7 @@ def _rewrite(
     if mode != "load":
         graph_fuse.fuse(model, folder)
         if mode == "packed":
-            graph_pack.pack(model, folder)
+            graph_pack.pack(model, folder, product_types)
         on_cuda = product_types == graph_products.CUDA_TYPES
         number = next(_session_numbers) if on_cuda else 0
         ahead = on_cuda and session_options.wants_prefetch(options)

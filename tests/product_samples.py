@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime import encode_wide
+from runtime.packed import pack_fields
 from tests.wide_samples import laplace
 
 Array = npt.NDArray[Any]
@@ -40,6 +41,7 @@ def product_samples() -> Iterator[ProductSample]:
             for operator in ("MatMul", "LeftMatMul", "Gemm", "Conv"):
                 for bias in (False, True)[: 2 if operator in ("Gemm", "Conv") else 1]:
                     yield _sample(operator, lookup, bias, np.dtype(kind))
+            yield _packed_sample(lookup, np.dtype(kind))
 
 
 def _sample(operator: str, lookup: bool, has_bias: bool, kind: np.dtype[Any]) -> ProductSample:
@@ -79,6 +81,35 @@ def _sample(operator: str, lookup: bool, has_bias: bool, kind: np.dtype[Any]) ->
     op = f"Decode{operator}{'Lookup' if lookup else ''}"
     return ProductSample(
         name, op, operator.removeprefix("Left"), inputs, attributes, expected.astype(kind)
+    )
+
+
+def _packed_sample(lookup: bool, kind: np.dtype[Any]) -> ProductSample:
+    """A convolution with a weight of five bits."""
+    random = np.random.default_rng(8)
+    shape, bits = (19, 8, 3, 3), 5
+    fields = random.integers(0, 1 << bits, (shape[0], 72)).astype(np.uint8)
+    x = random.normal(size=(2, 8, 9, 7)).astype(kind)
+    scales = (random.uniform(0.5, 1.5, (1, shape[0])) / 100).astype(kind)
+    inputs: dict[str, Array | None] = {
+        "x": x,
+        "packed": pack_fields(fields, bits),
+        "scales": scales,
+    }
+    if lookup:
+        inputs["codebook"] = random.normal(size=1 << bits).astype(kind)
+        values = inputs["codebook"].astype(np.float32)[fields]
+    else:
+        inputs["zeros"] = random.integers(9, 20, scales.shape).astype(kind)
+        values = fields - inputs["zeros"].astype(np.float32).T
+    weight = (values * scales.astype(np.float32).T).astype(kind).reshape(shape)
+    bias = inputs["bias"] = random.normal(size=shape[0]).astype(kind)
+    attributes: dict[str, Any] = {"shape": list(shape), "bits": bits, "block_size": 72}
+    expected = run_product("Conv", x.astype(np.float32), weight.astype(np.float32), attributes)
+    expected += bias.astype(np.float32).reshape(-1, 1, 1)
+    op = "ConvPackedCodebook" if lookup else "ConvPacked"
+    return ProductSample(
+        f"{op}-{kind.name}".lower(), op, "Conv", inputs, attributes, expected.astype(kind)
     )
 
 

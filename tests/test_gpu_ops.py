@@ -65,7 +65,7 @@ def test_the_stand_in_runs_the_ops_of_the_cpu() -> None:
 @pytest.mark.parametrize("sample", list(product_samples()), ids=lambda s: s.name)
 def test_the_stand_in_runs_the_products_of_the_cpu(sample: ProductSample) -> None:
     """As `tests/cuda` does with those of a GPU."""
-    types = {"float32": FLOAT, "int8": 3, "uint16": UINT16, "float16": 10}
+    types = {"float32": FLOAT, "int8": 3, "uint16": UINT16, "uint32": 12, "float16": 10}
     tensors = [
         None if array is None else on_host(array, types[array.dtype.name])
         for array in sample.inputs.values()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,30 @@ def test_a_field_takes_no_more_than_its_bits(bits: int) -> None:
 def test_products_are_those_of_the_weight(sample: PackedSample, batch: int) -> None:
     x = sample.x_of(batch)
     sample.check(x, sample.product.emulate(x, **sample.arrays))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("sample", list(packed_samples()), ids=lambda s: s.name)
+def test_weights_are_unpacked_exactly(sample: PackedSample, kind: Any) -> None:
+    arrays = {k: a if k == "packed" else a.astype(kind) for k, a in sample.arrays.items()}
+    if "codebook" not in arrays and "zeros" not in arrays:
+        arrays["zeros"] = np.full_like(arrays["scales"], sample.product.zero)
+    found = sample.product.unpack(**arrays)
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, sample.weight.astype(np.float32).astype(kind))
+
+
+def test_unpacking_that_contradicts_itself_is_refused() -> None:
+    sample = make_sample(16, 128, 4, "zeros")
+    scales = sample.arrays["scales"]
+    for product, more in (
+        (PackedProduct(16, 128, 4), {}),
+        (PackedProduct(16, 128, 4), {"zeros": scales, "codebook": scales}),
+        (PackedProduct(16, 128, 4, 48), {"zeros": scales}),
+        (PackedProduct(16, 128, 9), {"zeros": scales}),
+    ):
+        with pytest.raises(CodecError):
+            product.unpack(packed=sample.arrays["packed"], scales=scales, **more)
 
 
 @pytest.mark.parametrize("inputs", [256, 130])

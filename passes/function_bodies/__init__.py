@@ -22,7 +22,7 @@ from passes.function_bodies.decode_product import decode_product
 from passes.function_bodies.decode_tensor import decode_tensor
 from passes.function_bodies.decode_wide import decode_wide
 from passes.function_bodies.join_float import join_float, join_half
-from passes.function_bodies.matmul_packed import matmul_packed
+from passes.function_bodies.packed_products import conv_packed, matmul_packed
 from passes.function_bodies.take_range import take_range
 from passes.function_bodies.take_tensor import take_tensor
 from passes.function_bodies.wide_head import wide_head
@@ -31,6 +31,8 @@ from passes.function_bodies.wide_tensor import wide_tensor
 OLDEST_OPSET = 13
 
 _BODIES: dict[str, Callable[[int], onnx.FunctionProto]] = {
+    "ConvPacked": conv_packed,
+    "ConvPackedCodebook": partial(conv_packed, codebook=True),
     "DecodeAdaptive": decode_adaptive,
     "DecodeDequantize": decode_dequantize,
     "DecodeFixed": decode_fixed,

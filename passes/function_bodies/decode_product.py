@@ -10,18 +10,19 @@ import onnx
 
 from passes.function_bodies.body_builder import DOMAIN, BodyBuilder
 
-_OWN = {
+CONV_ATTRIBUTES = {
+    "auto_pad": "STRING",
+    "dilations": "INTS",
+    "group": "INT",
+    "kernel_shape": "INTS",
+    "pads": "INTS",
+    "strides": "INTS",
+}
+_OWN: dict[str, dict[str, str]] = {
     "MatMul": {},
     "LeftMatMul": {},
     "Gemm": {"alpha": "FLOAT", "beta": "FLOAT", "transA": "INT", "transB": "INT"},
-    "Conv": {
-        "auto_pad": "STRING",
-        "dilations": "INTS",
-        "group": "INT",
-        "kernel_shape": "INTS",
-        "pads": "INTS",
-        "strides": "INTS",
-    },
+    "Conv": CONV_ATTRIBUTES,
 }
 _OF_DECODER = {"tensor": "INT", "shape": "INTS"}
 
@@ -39,7 +40,7 @@ def decode_product(
         lookup: the weight comes from a codebook.
         zero_point: the nodes give a zero point. A function body cannot ask whether they do.
     """
-    own: dict[str, str] = _OWN[operator]
+    own = _OWN[operator]
     defaults = {"offset": 0} if lookup else {"axis": 1, "block_size": 0}
     has_bias = operator in ("Gemm", "Conv")
     b = BodyBuilder(opset, (3 if lookup else 4) + has_bias)

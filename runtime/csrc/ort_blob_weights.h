@@ -16,6 +16,7 @@ struct WeightTables {
 // A tensor of a blob, whose floating point type is that of the input behind the blob.
 class WeightOfBlob {
  public:
+  static constexpr ElementType kStored = kUint16;
   const Shape& shape() const { return of_.shape; }
   ElementType type(const KernelContext& context) const { return context.input(blob_input_ + 1).type; }
 

@@ -61,6 +61,7 @@ inline void infer_floats(ShapeContext& shapes) {
 // uint16 [n], codebook float32 or float16 [entries] -> codebook[symbol + offset], codebook's type, [shape].
 //
 // A weight class W has
+//   kStored                                                element type of its first input
 //   kInputs                                                inputs from the blob on
 //   W(const KernelInfo&, size_t blob_input, int threads)   the blob is that input, what it is decoded by follows it
 //   const Shape& shape() const

@@ -1,4 +1,5 @@
 // The ops that decode and run, on the CPU. SPDX-License-Identifier: Apache-2.0
+#include "ort_packed.h"
 #include "ort_products.h"
 #include "ort_weights.h"
 
@@ -47,10 +48,25 @@ class HostScratch {
   std::unique_ptr<OrtMemoryInfo, MemoryRelease> memory_;
 };
 
+template <bool kCodebook>
+class HostPackedWeight : public PackedWeight<kCodebook> {
+ public:
+  HostPackedWeight(const KernelInfo& info, size_t first, int threads)
+      : PackedWeight<kCodebook>(info, first), threads_(threads) {}
+  void write(const KernelContext& context, void* out) const {
+    const tk_unpacking unpacking = this->describe(this->tables(context), out);
+    check_codec(tk_unpack_weight(&unpacking, threads_), "unpacking a weight");
+  }
+
+ private:
+  int threads_;
+};
+
 }  // namespace
 
 void add_product_ops(OpList& ops, int threads) {
   add_products<DequantizedWeight, LookedUpWeight, HostScratch>(ops, threads, Provider::kCpu);
+  add_packed_products<HostPackedWeight<false>, HostPackedWeight<true>, HostScratch>(ops, threads, Provider::kCpu);
 }
 
 }  // namespace toolkit::ort

@@ -2,9 +2,11 @@
 // the product's first factor), DecodeGemm, DecodeConv, and with `Lookup` behind the name those with weights from a
 // codebook. SPDX-License-Identifier: Apache-2.0
 //
-// Inputs: x, then those of DecodeDequantize or DecodeLookup, then the bias of Gemm or Conv, which may be left out.
-// Attributes: those of the decoding op and those of the operator. The weight lives from its decoding to the end of the
-// product, in scratch memory of ONNX Runtime's allocator.
+// ConvPacked and ConvPackedCodebook are the same with a packed weight.
+//
+// Inputs: x, then those of DecodeDequantize or DecodeLookup, or the packed weight's, then the bias of Gemm or Conv,
+// which may be left out. Attributes: those of the decoding op and those of the operator. The weight lives from its
+// decoding to the end of the product, in scratch memory of ONNX Runtime's allocator.
 #ifndef TOOLKIT_ORT_PRODUCTS_H
 #define TOOLKIT_ORT_PRODUCTS_H
 
@@ -152,7 +154,7 @@ class DecodeAndRun {
 
   static std::vector<std::pair<ElementType, Characteristic>> inputs() {
     std::vector<std::pair<ElementType, Characteristic>> all{
-        {kUndefined, kRequired}, {kUint16, kRequired}, {kUndefined, kRequired}};
+        {kUndefined, kRequired}, {Weight::kStored, kRequired}, {kUndefined, kRequired}};
     all.resize(1 + Weight::kInputs + (Form::kBias ? 1 : 0), {kUndefined, kOptional});
     return all;
   }
@@ -168,21 +170,33 @@ class DecodeAndRun {
   ProviderOp op_;
 };
 
-// All of them for a provider.
+// Adds an op for a provider. On CUDA a blob stays in the host's memory.
+template <class Form, class Weight, class Scratch>
+void add_product(OpList& ops, const char* name, int threads, Provider provider) {
+  using Op = DecodeAndRun<Form, Weight, Scratch>;
+  const bool on_host = provider == Provider::kCuda && Weight::kStored == kUint16;
+  ops.push_back(make_op<Op>(Signature{name, Op::inputs(), kUndefined, provider, on_host ? 1 : -1}, threads));
+}
+
+// All ops with weights of blobs.
 template <class Dequantized, class LookedUp, class Scratch>
 void add_products(OpList& ops, int threads, Provider provider) {
-  const auto add = [&](const char* name, auto inputs, auto make) {
-    ops.push_back(make(Signature{name, inputs, kUndefined, provider, provider == Provider::kCuda ? 1 : -1}, threads));
-  };
   const auto each = [&](auto* form, const char* name, const char* lookup_name) {
     using Form = std::remove_pointer_t<decltype(form)>;
-    add(name, DecodeAndRun<Form, Dequantized, Scratch>::inputs(), make_op<DecodeAndRun<Form, Dequantized, Scratch>>);
-    add(lookup_name, DecodeAndRun<Form, LookedUp, Scratch>::inputs(), make_op<DecodeAndRun<Form, LookedUp, Scratch>>);
+    add_product<Form, Dequantized, Scratch>(ops, name, threads, provider);
+    add_product<Form, LookedUp, Scratch>(ops, lookup_name, threads, provider);
   };
   each(static_cast<MatMulForm*>(nullptr), "DecodeMatMul", "DecodeMatMulLookup");
   each(static_cast<LeftMatMulForm*>(nullptr), "DecodeLeftMatMul", "DecodeLeftMatMulLookup");
   each(static_cast<GemmForm*>(nullptr), "DecodeGemm", "DecodeGemmLookup");
   each(static_cast<ConvForm*>(nullptr), "DecodeConv", "DecodeConvLookup");
+}
+
+// All ops with packed weights that the provider's own operator is run with.
+template <class Uniform, class Codebook, class Scratch>
+void add_packed_products(OpList& ops, int threads, Provider provider) {
+  add_product<ConvForm, Uniform, Scratch>(ops, "ConvPacked", threads, provider);
+  add_product<ConvForm, Codebook, Scratch>(ops, "ConvPackedCodebook", threads, provider);
 }
 
 }  // namespace toolkit::ort

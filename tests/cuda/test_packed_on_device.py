@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,21 @@ def multiply(sample: PackedSample, x: np.ndarray) -> np.ndarray:
 def test_packed_products_are_those_of_the_weight(sample: PackedSample, batch: int) -> None:
     x = sample.x_of(batch)
     sample.check(x, multiply(sample, x))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("sample", list(packed_samples()), ids=lambda s: s.name)
+def test_weights_are_unpacked_exactly(sample: PackedSample, kind: Any) -> None:
+    arrays = {k: a if k == "packed" else a.astype(kind) for k, a in sample.arrays.items()}
+    if "codebook" not in arrays and "zeros" not in arrays:
+        arrays["zeros"] = np.full_like(arrays["scales"], sample.product.zero)
+    held = {name: DeviceArray.of(array) for name, array in arrays.items()}
+    out = DeviceArray(sample.weight.size * np.dtype(kind).itemsize)
+    addresses = {name: array.address for name, array in held.items()}
+    sample.product.launch_unpack(kind, out=out.address, **addresses)
+    np.testing.assert_array_equal(
+        out.numpy(kind, sample.weight.shape), sample.product.unpack(**arrays)
+    )
 
 
 @pytest.mark.parametrize("inputs", [256, 130])

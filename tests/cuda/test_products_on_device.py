@@ -19,7 +19,7 @@ from tests.product_samples import ProductSample, product_samples
 
 pytestmark = needs_gpu
 CUDA = "CUDAExecutionProvider"
-TYPES = {"float32": 1, "int8": 3, "uint16": 4, "float16": 10}
+TYPES = {"float32": 1, "int8": 3, "uint16": 4, "float16": 10, "uint32": 12}
 
 
 class Device:

@@ -73,6 +73,26 @@ TK_API int32_t tk_emulate_packed(const tk_packed* product);
 // The product on a device, on the stream; returns at once.
 TK_API int32_t tk_cuda_packed(const tk_packed* product, void* stream);
 
+// A packed weight as numbers again: scale * (field - zero), or scale * codebook[field], in float32 and rounded once.
+typedef struct {
+  const void* packed;    // as tk_pack_fields writes it, at a multiple of 16 bytes
+  const void* scales;    // [ceil(inputs / group_inputs), outputs]
+  const void* zeros;     // of the scales' shape, or
+  const void* codebook;  // [2^bits]
+  void* out;             // [outputs, inputs]
+  int64_t outputs, inputs;
+  int64_t group_inputs;  // inputs that share a scale: all, or a multiple of 32
+  int32_t bits;          // of a field: 1 to 8
+  int32_t type;          // of scales, zeros or codebook, and of the output: 1 float32, 10 float16
+} tk_unpacking;
+
+// TK_ERR_ARGUMENT where the description contradicts itself.
+TK_API int32_t tk_unpacking_check(const tk_unpacking* unpacking);
+// On the host, lane by lane as on the device; threads as elsewhere.
+TK_API int32_t tk_unpack_weight(const tk_unpacking* unpacking, int32_t threads);
+// On a device, on the stream; returns at once.
+TK_API int32_t tk_cuda_unpack_weight(const tk_unpacking* unpacking, void* stream);
+
 // What decoding ahead on a second stream does (prefetch_plan.h), without a device: for weights that may be decoded
 // ahead or not, used one after the other, on several streams (lanes), where some uses fail. Writes all steps in the
 // order in which a host thread takes them; *num_steps is their number also where the capacity is too small.

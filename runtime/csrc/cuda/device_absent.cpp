@@ -36,4 +36,6 @@ int32_t tk_cuda_describe(const tk_cuda_decoder* /*decoder*/, tk_plan_info* /*inf
   return TK_ERR_NO_DEVICE;
 }
 
+int32_t tk_cuda_unpack_weight(const tk_unpacking* /*unpacking*/, void* /*stream*/) { return TK_ERR_NO_DEVICE; }
+
 int32_t tk_cuda_packed(const tk_packed* /*product*/, void* /*stream*/) { return TK_ERR_NO_DEVICE; }

@@ -1,5 +1,6 @@
 // The ops that decode and run, for ONNX Runtime's CUDA provider. SPDX-License-Identifier: Apache-2.0
 #include "device_weights.h"
+#include "ort_packed.h"
 #include "ort_products.h"
 #include "prefetch.h"
 
@@ -37,7 +38,7 @@ class DeviceScratch {
           OrtStatus* const status = AllocatorFree::call(api(), allocator.get(), data);
           if (status != nullptr) ReleaseStatus::call(api(), status);
         }};
-    const WeightTables tables = weight.constant_tables();
+    const auto tables = weight.constant_tables();
     cuda::DecodeOn ahead;
     if (tables.table) ahead = [&weight, tables](void* stream, void* out) { weight.write_on(stream, tables, out); };
     const int64_t session = info.integer("session", 0);
@@ -53,7 +54,7 @@ class DeviceScratch {
   void with(const KernelContext& context, const Weight& weight, ElementType type, Use use) const {
     const Shape& shape = weight.shape();
     const int64_t bytes = element_count(shape) * float_bytes(type);
-    const WeightTables tables = weight.tables(context);
+    const auto tables = weight.tables(context);
     const auto decode = [&](void* stream, void* out) { weight.write_on(stream, tables, out); };
     prefetch_->run(place_, bytes, static_cast<cudaStream_t>(context.stream()), decode, [&](void* data) {
       OrtValue* raw = nullptr;
@@ -71,10 +72,28 @@ class DeviceScratch {
   std::shared_ptr<cuda::Prefetch> prefetch_;
 };
 
+// It can also be unpacked on another stream, from constant tables.
+template <bool kCodebook>
+class DevicePackedWeight : public PackedWeight<kCodebook> {
+ public:
+  DevicePackedWeight(const KernelInfo& info, size_t first, int /*threads*/)
+      : PackedWeight<kCodebook>(info, first), constant_(PackedWeight<kCodebook>::constant_tables(info)) {}
+  const PackedTables& constant_tables() const { return constant_; }
+  void write_on(void* stream, const PackedTables& tables, void* out) const {
+    const tk_unpacking unpacking = this->describe(tables, out);
+    check_device(tk_cuda_unpack_weight(&unpacking, stream), "unpacking a weight");
+  }
+
+ private:
+  PackedTables constant_;
+};
+
 }  // namespace
 
 void add_cuda_product_ops(OpList& ops, int threads) {
   add_products<DeviceScaledWeight, DeviceCodebookWeight, DeviceScratch>(ops, threads, Provider::kCuda);
+  add_packed_products<DevicePackedWeight<false>, DevicePackedWeight<true>, DeviceScratch>(ops, threads,
+                                                                                          Provider::kCuda);
 }
 
 }  // namespace toolkit::ort

@@ -168,7 +168,8 @@ TK_WARP bool has_fine_groups(const PackedJob& job) {
 }
 
 // Where the scales of a chunk's inputs from `input` on begin. Behind the last input are those of the last group.
-TK_WARP int64_t group_of(const PackedJob& job, int input) {
+template <class Job>
+TK_WARP int64_t group_of(const Job& job, int input) {
   return static_cast<int64_t>((input < job.inputs ? input : job.inputs - 1) / job.group_inputs) * job.outputs;
 }
 

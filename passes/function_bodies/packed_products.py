@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`toolkit.MatMulPacked` and `toolkit.MatMulPackedCodebook`: products with packed weights.
+"""`toolkit.MatMulPacked` and `toolkit.ConvPacked`, and the same with `Codebook` behind the name:
+products with packed weights.
 
 A field of `bits` bits is stored in parts of 8, 4, 2 and 1 bits, those that `bits` is the sum of;
 the place of a part is a number of its output plus a number of its input
@@ -12,8 +13,10 @@ import onnx
 from onnx import TensorProto
 
 from passes.function_bodies.body_builder import FLOAT, INT64, UINT32, BodyBuilder
+from passes.function_bodies.decode_product import CONV_ATTRIBUTES
 
 FLOAT16 = TensorProto.FLOAT16
+_CAST_LIKE_SINCE = 15
 _ATTRIBUTES = ("N", "K", "bits", "block_size")
 
 
@@ -27,6 +30,45 @@ def matmul_packed(opset: int, codebook: bool = False) -> onnx.FunctionProto:
     b = BodyBuilder(opset, 4)
     x, packed, scales, more = b.inputs
     outputs, inputs, bits, group = (b.flat(b.attribute(name, "value_int")) for name in _ATTRIBUTES)
+    weight = _weight(b, packed, scales, more, codebook, (outputs, inputs, bits, group))
+    turned = b.op("Transpose", weight, perm=[1, 0])
+    output = b.cast(b.op("MatMul", b.cast(x, FLOAT), turned), FLOAT16)
+    name = "MatMulPackedCodebook" if codebook else "MatMulPacked"
+    return b.function(name, [output], list(_ATTRIBUTES))
+
+
+def conv_packed(opset: int, codebook: bool = False) -> onnx.FunctionProto:
+    """ConvPacked(x, packed, scales, zeros[, bias]){shape, bits, block_size, Conv's} -> x's type.
+
+    The weight has the shape; its first dimension are outputs, all others inputs. x: T; scales and
+    zeros: T [groups, outputs]; ConvPackedCodebook has a codebook, T [2^bits], in the place of
+    zeros. T is float32, or from opset 15 on float16 as well.
+    """
+    b = BodyBuilder(opset, 5)
+    x, packed, scales, more, bias = b.inputs
+    shape = b.attribute("shape", "value_ints")
+    bits, group = (b.flat(b.attribute(name, "value_int")) for name in ("bits", "block_size"))
+    outputs = b.slice(shape, b.ints(0), b.ints(1))
+    inputs = b.op("Div", b.op("ReduceProd", shape, keepdims=1), outputs)
+    weight = _weight(b, packed, scales, more, codebook, (outputs, inputs, bits, group))
+    if opset >= _CAST_LIKE_SINCE:
+        weight = b.op("CastLike", weight, scales)
+    own = CONV_ATTRIBUTES
+    output = b.op("Conv", x, b.op("Reshape", weight, shape), bias, refs=own)
+    name = "ConvPackedCodebook" if codebook else "ConvPacked"
+    return b.function(name, [output], ["shape", "bits", "block_size", *own])
+
+
+def _weight(
+    b: BodyBuilder,
+    packed: str,
+    scales: str,
+    more: str,
+    codebook: bool,
+    sizes: tuple[str, str, str, str],
+) -> str:
+    """A weight, float32 [outputs, inputs]; sizes are outputs, inputs, bits and group."""
+    outputs, inputs, bits, group = sizes
     fields = _fields(b, packed, outputs, inputs, bits)
 
     def spread(values: str) -> str:
@@ -40,10 +82,7 @@ def matmul_packed(opset: int, codebook: bool = False) -> onnx.FunctionProto:
         values = b.cast(b.op("Gather", more, fields), FLOAT)
     else:
         values = b.op("Sub", b.cast(fields, FLOAT), spread(more))
-    weight = b.op("Transpose", b.op("Mul", values, spread(scales)), perm=[1, 0])
-    output = b.cast(b.op("MatMul", b.cast(x, FLOAT), weight), FLOAT16)
-    name = "MatMulPackedCodebook" if codebook else "MatMulPacked"
-    return b.function(name, [output], list(_ATTRIBUTES))
+    return b.op("Mul", values, spread(scales))
 
 
 def _fields(b: BodyBuilder, packed: str, outputs: str, inputs: str, bits: str) -> str:
