@@ -12,5 +12,5 @@ import pytest
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keeps what a test measures out of the user's cache folder."""
     folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setattr("toolkit.moment_store._cache_folder", lambda: folder)
+    monkeypatch.setattr("toolkit.moment_store.cache_folder", lambda name: folder)
     return folder

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.blas_threads import one_blas_thread
+from toolkit.mapped_arrays import keeper, size_of, symbols_kept
 from toolkit.pipeline import quantised_values
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
-MAX_KEPT = 256 << 20
-"""Symbols of fitted weights that are kept, so that the chosen candidate is not fitted again."""
+MAX_KEPT = 1 << 30
+"""Symbols of fitted weights that are kept, so that the chosen candidate is not fitted again; of
+large models on disk."""
 _CANDIDATES = 3
 
 
@@ -70,7 +72,10 @@ class PlainFitting:
         self._threads = threads
 
     def values(self, arrays: Arrays, steps: Mapping[str, float], draft: bool) -> dict[str, Array]:
-        return {n: quantised_values(arrays[n], step, self._threads) for n, step in steps.items()}
+        keep = keeper(size_of(arrays.values()))
+        return {
+            n: keep(quantised_values(arrays[n], step, self._threads)) for n, step in steps.items()
+        }
 
     def settings(self, name: str, step: float) -> WeightSettings:
         from passes.settings import WeightSettings
@@ -102,6 +107,7 @@ class CalibratedFitting:
         self._kept: dict[str, dict[float, Parameters]] = {}
         size = sum(weight.num_elements for weight in weights.values())
         self._candidates = min(_CANDIDATES, MAX_KEPT // max(size, 1))
+        self._in_place = keeper(size * np.dtype(np.float32).itemsize)
 
     def with_moments(self, moments: Mapping[str, Moments | RowUse]) -> CalibratedFitting:
         """The same by other moments, nothing fitted yet; it keeps one candidate whatever its
@@ -125,7 +131,7 @@ class CalibratedFitting:
 
         names = sorted((n for n in steps if not self._is_minor(n)), key=lambda n: -arrays[n].size)
         with one_blas_thread(), ThreadPoolExecutor(self.workers) as pool:
-            fitted = pool.map(lambda n: self._fit(n, arrays[n], steps[n], draft).decode(), names)
+            fitted = pool.map(lambda n: self._decoded(n, arrays[n], steps[n], draft), names)
             found = dict(zip(names, fitted, strict=True))
         errors = (
             (name, np.subtract(arrays[name], found[name], dtype=np.float32))
@@ -184,6 +190,9 @@ class CalibratedFitting:
             self._keep(name, step, fitted)
         return fitted
 
+    def _decoded(self, name: str, array: Array, step: float, draft: bool) -> Array:
+        return self._in_place(self._fit(name, array, step, draft).decode())
+
     def _fit(self, name: str, array: Array, step: float, draft: bool) -> Parameters:
         from passes.schemes import FitContext
 
@@ -211,6 +220,6 @@ class CalibratedFitting:
         if self._candidates:
             mine = self._kept.setdefault(name, {})
             mine.pop(step, None)
-            mine[step] = fitted
+            mine[step] = symbols_kept(fitted, self._in_place)
             while len(mine) > self._candidates:
                 del mine[next(iter(mine))]

@@ -25,6 +25,12 @@ _ABANDONED_SECONDS = 7 * 86400
 """Age of a folder without an end from which on it is taken for one of a killed process."""
 
 
+def cache_folder(name: str) -> Path:
+    """Where `name` is kept in the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "onnx-weight-toolkit" / name
+
+
 def read_index(folder: Path, reader: object) -> str:
     """Text of the index of `folder`, which is not removed as long as `reader` lives.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ import numpy.typing as npt
 from toolkit.calibration import Feed
 from toolkit.capture_activations import CapturedActivations
 from toolkit.errors import InputError, OutputError
-from toolkit.kept_folders import INDEX, forget_oldest, making, read_index
+from toolkit.kept_folders import INDEX, cache_folder, forget_oldest, making, read_index
 
 if TYPE_CHECKING:
     from passes.schemes.moments import Moments, RowUse
@@ -80,7 +79,7 @@ def moments_of(
     Raises `InputError` where the model does not run on them or gives NaN, `OutputError` where
     nothing can be written to the folder.
     """
-    home = kept_in or _cache_folder()
+    home = kept_in or cache_folder("moments")
     folder = home / _digest(source, feeds, names)
     try:
         return MomentStore(folder, True)
@@ -196,8 +195,3 @@ def _digest(source: Source, feeds: Sequence[Feed], names: Sequence[str]) -> str:
             else:
                 digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "onnx-weight-toolkit" / "moments"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError, OutputError, one_line
+from toolkit.kept_folders import cache_folder
 from toolkit.ort_session import thread_count
 from toolkit.output_file import check_output, write_text
 from toolkit.report import to_json
@@ -137,7 +138,7 @@ def sweep(
     )
     tell("read", "")
     name = hashlib.sha256(f"{VERSION} {digest(task)}".encode()).hexdigest()[:24]
-    home = Path(folder) if folder is not None else _cache_folder() / name
+    home = Path(folder) if folder is not None else cache_folder("sweeps") / name
     task = SweepTask(**{**asdict(task), "folder": str(home.resolve())})
     _open(home, name)
     found = {knob: kept for knob in wanted if (kept := _read(home, knob)) is not None}
@@ -241,11 +242,6 @@ def _absolute(given: str | os.PathLike[str]) -> str:
     from toolkit.calibration_callable import is_callable_name
 
     return os.fspath(given) if is_callable_name(given) else str(Path(given).resolve())
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "onnx-weight-toolkit" / "sweeps"
 
 
 def _open(home: Path, name: str) -> None:
