@@ -3,7 +3,8 @@
 # Everything that needs a GPU, in one go: build for this device, tests, compute-sanitizer, benchmarks.
 #   bash benchmarks/cuda_all.sh FOLDER [ARCHITECTURE]
 # FOLDER gets logs, Markdown tables and figures as JSON; ARCHITECTURE is as in CMake, by default 90-real. It needs nvcc,
-# cmake, and a Python with torch (CUDA), numpy, onnx, pytest; it installs nothing. Takes under ten minutes, whatever happens:
+# cmake, and a Python with torch (CUDA), numpy, onnx, pytest, and for sessions onnxruntime-gpu and the network's weights in
+# the cache of `models`; it installs nothing. Takes under ten minutes, whatever happens:
 # each part has a limit and the next one runs whatever becomes of it. The exit code is the number of parts that failed.
 set -u
 cd "$(dirname "$0")/.."
@@ -24,7 +25,7 @@ part() { # part NAME SECONDS COMMAND...: runs it under a limit, its output to NA
   tail -n "${TAIL:-4}" "$folder/$name.log"
 }
 
-nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
+nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader || echo "no GPU that nvidia-smi knows"
 build() {
   cmake -S . -B build/cuda -DCMAKE_BUILD_TYPE=Release -DTOOLKIT_CUDA=ON \
     "-DTOOLKIT_CUDA_ARCHITECTURES=$architecture" &&
@@ -32,8 +33,8 @@ build() {
 }
 export -f build
 export architecture
-part build 150 bash -c build
-part tests 120 "$python" -m pytest tests/cuda -q -rs -p no:cacheprovider
+part build 140 bash -c build
+part tests 100 "$python" -m pytest tests/cuda -q -rs -p no:cacheprovider
 # Memory accesses of every kernel over the golden blobs, then races in shared memory over a few.
 sanitize() {
   compute-sanitizer --tool memcheck --error-exitcode 9 "$python" -m pytest tests/cuda -q -x -p no:cacheprovider \
@@ -43,10 +44,15 @@ sanitize() {
 }
 export -f sanitize
 export python
-TAIL=60 part cuda_decode 110 "$python" -m benchmarks.cuda_decode --folder "$folder" --budget 70
-TAIL=90 part cuda_packed 90 "$python" -m benchmarks.cuda_packed --folder "$folder"
-part cuda_session 20 "$python" -m benchmarks.cuda_session
-part sanitizer 90 bash -c sanitize
-rm -f "$folder/cuda_decode.log" "$folder/cuda_packed.log"  # the same as the tables
+TAIL=60 part cuda_decode 100 "$python" -m benchmarks.cuda_decode --folder "$folder" --budget 70
+TAIL=90 part cuda_packed 80 "$python" -m benchmarks.cuda_packed --folder "$folder"
+part models 60 "$python" -m benchmarks.cuda_models "$folder/models"
+models=("$folder"/models/minilm-x1.{float16,compressed}.onnx)
+[ -e "${models[1]}" ] || models=()
+TAIL=14 part cuda_session 40 "$python" -m benchmarks.cuda_session ${models[@]+"${models[@]}"} --folder "$folder"
+part sanitizer 70 bash -c sanitize
+for name in cuda_decode cuda_packed cuda_session; do # where there is a table, the log is the same
+  [ -e "$folder/$name.md" ] && rm -f "$folder/$name.log"
+done
 echo "$failed parts failed; tables in $folder"
 exit $failed
