@@ -31,7 +31,9 @@ from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, s
 
 _SUFFIXES = {"DecodeDequantize": "", "DecodeLookup": "Lookup"}
 _NUM_TABLES = {"DecodeDequantize": 2, "DecodeLookup": 1}  # inputs behind the blob
-_UNPACKED = ("ConvPacked", "ConvPackedCodebook")  # what `graph_pack` has made shares the memory
+# What `graph_pack` has made unpacks weights into the same memory, those of products at times.
+_UNPACKED = ("ConvPacked", "ConvPackedCodebook")
+_UNPACKED_AT_TIMES = ("MatMulPacked", "MatMulPackedCodebook")
 _SAME = (b"SAME_UPPER", b"SAME_LOWER")
 
 CPU_TYPES = frozenset({TensorProto.FLOAT})
@@ -72,11 +74,11 @@ def fuse_products(
             if new is not None:
                 replace_node(node, new)
                 fused += 1
-            elif not (node.domain == DOMAIN and node.op_type in _UNPACKED):
+            elif node.domain != DOMAIN or node.op_type not in _UNPACKED + _UNPACKED_AT_TIMES:
                 continue
             if session:
                 node.proto.attribute.append(helper.make_attribute("session", session))
-            if ahead and scope is root:
+            if ahead and scope is root and node.op_type not in _UNPACKED_AT_TIMES:
                 node.proto.attribute.append(helper.make_attribute("place", place))
                 place += 1
     drop_unused(root)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from runtime import encode_wide
 from runtime.packed import pack_fields
+from tests.packed_samples import make_sample
 from tests.wide_samples import laplace
 
 Array = npt.NDArray[Any]
@@ -110,6 +111,25 @@ def _packed_sample(lookup: bool, kind: np.dtype[Any]) -> ProductSample:
     op = "ConvPackedCodebook" if lookup else "ConvPacked"
     return ProductSample(
         f"{op}-{kind.name}".lower(), op, "Conv", inputs, attributes, expected.astype(kind)
+    )
+
+
+def packed_matmul_sample(rows: int, lookup: bool = False) -> ProductSample:
+    """A product of float16 with a packed weight, for many rows by the provider's Gemm."""
+    sample = make_sample(37, 72, 3, "codebook" if lookup else "zeros")
+    product = sample.product
+    x = sample.x_of(rows).reshape(1, rows, product.inputs)
+    attributes: dict[str, Any] = {
+        "N": product.outputs,
+        "K": product.inputs,
+        "bits": product.bits,
+        "block_size": product.inputs,
+    }
+    weight = sample.weight.astype(np.float16).astype(np.float32)
+    expected = (x.astype(np.float32) @ weight.T).astype(np.float16)
+    op = "MatMulPackedCodebook" if lookup else "MatMulPacked"
+    return ProductSample(
+        f"{op}-{rows}", op, "Gemm", {"x": x, **sample.arrays}, attributes, expected
     )
 
 

@@ -24,7 +24,12 @@ from tests.fake_runtime import (
     Tensor,
     fake_runtime,
 )
-from tests.product_samples import ProductSample, product_samples, run_product
+from tests.product_samples import (
+    ProductSample,
+    packed_matmul_sample,
+    product_samples,
+    run_product,
+)
 from tests.wide_samples import laplace
 
 CUDA = "CUDAExecutionProvider"
@@ -109,6 +114,41 @@ def test_the_stand_in_runs_the_products_of_the_cpu(sample: ProductSample) -> Non
     assert done.shape == sample.expected.shape
     assert scratch == {}
     np.testing.assert_array_equal(out, sample.expected)
+
+
+@pytest.mark.parametrize("lookup", [False, True])
+@pytest.mark.parametrize("rows", [5, 96, 97, 300])
+def test_many_rows_are_multiplied_by_the_providers_product(rows: int, lookup: bool) -> None:
+    """Where it has one for float16, as CUDA has; few are multiplied straight from the weight."""
+    sample = packed_matmul_sample(rows, lookup)
+    types = {"uint32": 12, "float16": 10}
+    tensors = [on_host(array, types[array.dtype.name]) for array in sample.inputs.values()]
+    node = Node(sample.attributes, {}, {n: t.element_type for n, t in enumerate(tensors)})
+    out = np.full_like(sample.expected, 7)
+    scratch: dict[int, np.ndarray] = {}
+    invoked: list[Operator] = []
+
+    def take(num_bytes: int) -> int:
+        made = np.empty(num_bytes, np.uint8)
+        scratch[made.ctypes.data] = made
+        return made.ctypes.data
+
+    def invoke(operator: Operator, inputs: list[Tensor], output: Tensor) -> None:
+        x, weight = inputs
+        assert operator.name == "Gemm" and operator.attributes == {"transB": 1}
+        assert (x.address, x.shape) == (tensors[0].address, (rows, 72))
+        assert (output.address, output.shape) == (out.ctypes.data, (rows, 37))
+        values = scratch[weight.address].view(np.float16).reshape(weight.shape)
+        out[...] = sample.inputs["x"].astype(np.float32) @ values.astype(np.float32).T
+        invoked.append(operator)
+
+    run = Run(tensors, lambda _: out.ctypes.data, scratch=take, free=scratch.pop, invoke=invoke)
+    with fake_runtime() as runtime, runtime.kernel(sample.op, "", node) as kernel:
+        done = kernel(run)
+    assert done.shape == sample.expected.shape
+    assert len(invoked) == (rows > 96)
+    assert scratch == {}
+    np.testing.assert_allclose(out, sample.expected, rtol=2e-3, atol=2e-3)
 
 
 @needs_cuda_code

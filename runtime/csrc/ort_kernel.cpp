@@ -63,6 +63,16 @@ int64_t element_count(const Shape& shape) {
   return count;
 }
 
+void ValueRelease::operator()(OrtValue* value) const { ReleaseValue::call(api(), value); }
+
+ValuePointer view_of_memory(const OrtMemoryInfo* memory, void* data, const Shape& shape, ElementType type) {
+  const int64_t bytes = element_count(shape) * (type == kFloat32 ? 4 : 2);
+  OrtValue* made = nullptr;
+  check(CreateTensorWithData::call(api(), memory, data, static_cast<size_t>(bytes), shape.data(), shape.size(),
+                                   static_cast<int>(type), &made));
+  return ValuePointer(made);
+}
+
 TensorView view_of(const OrtValue* value) {
   TensorView view;
   if (value == nullptr) return view;

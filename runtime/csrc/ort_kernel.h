@@ -69,6 +69,14 @@ struct TensorView {
 
 TensorView view_of(const OrtValue* value);
 
+struct ValueRelease {
+  void operator()(OrtValue* value) const;
+};
+using ValuePointer = std::unique_ptr<OrtValue, ValueRelease>;
+
+// A tensor in memory that stays the caller's.
+ValuePointer view_of_memory(const OrtMemoryInfo* memory, void* data, const Shape& shape, ElementType type);
+
 // What a node says about itself when its kernel is made.
 class KernelInfo {
  public:

@@ -2,30 +2,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/packed_weights.h"
 #include "half_float.h"
-#include "ort_packed.h"
+#include "ort_host_scratch.h"
+#include "ort_packed_matmul.h"
 #include "threads.h"
 
 namespace toolkit::ort {
 namespace {
 
 template <bool kCodebook>
-class MatMulPacked {
+class MultiplyPacked {
  public:
-  MatMulPacked(const KernelInfo& info, int threads) : node_(info), threads_(threads) {}
+  explicit MultiplyPacked(int threads) : threads_(threads) {}
 
-  void compute(KernelContext& context) const {
-    Shape shape;
-    tk_packed product = node_.describe(context, &shape);
-    product.out = context.output(shape);
-    if (product.batch == 0) return;
+  void operator()(const tk_packed& product, const KernelContext& /*context*/) const {
     const auto* const halves = static_cast<const uint16_t*>(product.x);
     std::vector<float> x(static_cast<size_t>(product.batch * product.inputs));
     for (size_t i = 0; i < x.size(); ++i) x[i] = float_from_half(halves[i]);
     parallel_for(product.outputs, threads_,
                  [&](int64_t begin, int64_t end) { multiply(product, x.data(), begin, end); });
   }
-
-  static void infer(ShapeContext& shapes) { PackedNode<kCodebook>::infer(shapes); }
 
  private:
   static void multiply(const tk_packed& p, const float* x, int64_t begin, int64_t end) {
@@ -53,15 +48,17 @@ class MatMulPacked {
     }
   }
 
-  PackedNode<kCodebook> node_;
   int threads_;
 };
+
+template <bool kCodebook>
+using HostMatMulPacked = MatMulPacked<kCodebook, HostPackedWeight<kCodebook>, HostScratch, MultiplyPacked<kCodebook>>;
 
 }  // namespace
 
 void add_packed_ops(OpList& ops, int threads) {
-  ops.push_back(make_op<MatMulPacked<false>>({"MatMulPacked", packed_inputs(), kFloat16}, threads));
-  ops.push_back(make_op<MatMulPacked<true>>({"MatMulPackedCodebook", packed_inputs(), kFloat16}, threads));
+  ops.push_back(make_op<HostMatMulPacked<false>>({"MatMulPacked", packed_inputs(), kFloat16}, threads));
+  ops.push_back(make_op<HostMatMulPacked<true>>({"MatMulPackedCodebook", packed_inputs(), kFloat16}, threads));
 }
 
 }  // namespace toolkit::ort

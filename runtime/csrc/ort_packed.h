@@ -54,6 +54,8 @@ class PackedNode {
     return product;
   }
 
+  Shape weight_shape() const { return {outputs_, inputs_}; }
+
   static void infer(ShapeContext& shapes) {
     Shape shape = shapes.input_shape(0);
     std::vector<int> origins(shape.size());
@@ -73,9 +75,10 @@ struct PackedTables {
   TensorView scales, more;
 };
 
-// The weight of ConvPacked: packed uint32 [words], scales T [groups, outputs], and zeros of the scales' shape or a
-// codebook T [2^bits], for T float32 or float16. Attributes: its shape, of which outputs are the first dimension and
-// inputs all others; bits of a field, block_size inputs that share a scale. A weight class as in ort_fused.h.
+// The weight of the ops ConvPacked and MatMulPacked: packed uint32 [words], scales T [groups, outputs], and zeros of
+// the scales' shape or a codebook T [2^bits], for T float32 or float16. Outputs are the first dimension of its shape,
+// inputs all others. Attributes: bits of a field, block_size inputs that share a scale. A weight class as in
+// ort_fused.h.
 template <bool kCodebook>
 class PackedWeight {
  public:
@@ -90,8 +93,8 @@ class PackedWeight {
   }
 
  protected:
-  PackedWeight(const KernelInfo& info, size_t first)
-      : first_(first), shape_(info.integers("shape")), bits_(info.integer("bits")), group_(info.integer("block_size")) {
+  PackedWeight(const KernelInfo& info, size_t first, Shape shape)
+      : first_(first), shape_(std::move(shape)), bits_(info.integer("bits")), group_(info.integer("block_size")) {
     const int64_t count = element_count(shape_);
     outputs_ = shape_.empty() ? 0 : shape_[0];
     inputs_ = outputs_ > 0 ? count / outputs_ : 0;

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cuda.device_arrays import DeviceArray, needs_gpu
 from tests.fake_runtime import Node, Operator, RefusedError, Run, Tensor, fake_runtime
-from tests.product_samples import ProductSample, product_samples
+from tests.product_samples import ProductSample, packed_matmul_sample, product_samples
 
 pytestmark = needs_gpu
 CUDA = "CUDAExecutionProvider"
@@ -123,6 +123,12 @@ def test_products(sample: ProductSample) -> None:
     np.testing.assert_allclose(
         found.astype(np.float32), sample.expected.astype(np.float32), rtol=2e-2, atol=2e-2
     )
+
+
+@pytest.mark.parametrize("lookup", [False, True])
+def test_many_rows_are_multiplied_by_the_providers_product(lookup: bool) -> None:
+    sample = packed_matmul_sample(300, lookup)
+    np.testing.assert_allclose(run(sample), sample.expected, rtol=2e-2, atol=2e-2)
 
 
 def test_products_on_a_stream_of_their_own() -> None:

@@ -9,7 +9,6 @@
 #include "blob_frame.h"
 #include "device_memory.h"
 #include "device_weights.h"
-#include "ort_packed.h"
 #include "ort_take.h"
 
 namespace toolkit::ort {
@@ -172,24 +171,6 @@ class JoinPlanes {
   ElementType to_;
 };
 
-template <bool kCodebook>
-class MatMulPacked {
- public:
-  MatMulPacked(const KernelInfo& info, int /*threads*/) : node_(info) {}
-
-  void compute(KernelContext& context) const {
-    Shape shape;
-    tk_packed product = node_.describe(context, &shape);
-    product.out = context.output(shape);
-    if (product.batch > 0) check_device(tk_cuda_packed(&product, context.stream()), "multiplying");
-  }
-
-  static void infer(ShapeContext& shapes) { PackedNode<kCodebook>::infer(shapes); }
-
- private:
-  PackedNode<kCodebook> node_;
-};
-
 using Inputs = std::vector<std::pair<ElementType, Characteristic>>;
 
 }  // namespace
@@ -214,10 +195,6 @@ void add_cuda_ops(OpList& ops, int threads) {
   ops.push_back(make_op<DecodeSmall<kCoderFixed>>(decoder("DecodeFixed", {blob}, kInt16), threads));
   ops.push_back(make_op<TakeTensor<DeviceCopy>>(on_device("TakeTensor", {any}), threads));
   ops.push_back(make_op<TakeRange<DeviceCopy>>(on_device("TakeRange", {any}), threads));
-  ops.push_back(
-      make_op<MatMulPacked<false>>(Signature{"MatMulPacked", packed_inputs(), kFloat16, Provider::kCuda}, threads));
-  ops.push_back(make_op<MatMulPacked<true>>(
-      Signature{"MatMulPackedCodebook", packed_inputs(), kFloat16, Provider::kCuda}, threads));
   const std::pair<ElementType, Characteristic> plane0{kInt8, kRequired}, plane{kUint8, kRequired};
   ops.push_back(make_op<JoinPlanes>(on_device("JoinFloat", {plane0, plane, plane, plane}), threads));
   ops.push_back(make_op<JoinPlanes>(on_device("JoinHalf", {plane0, plane}), threads));

@@ -1,6 +1,6 @@
 // The ops that decode and run, for ONNX Runtime's CUDA provider. SPDX-License-Identifier: Apache-2.0
 #include "device_weights.h"
-#include "ort_packed.h"
+#include "ort_packed_matmul.h"
 #include "ort_products.h"
 #include "prefetch.h"
 
@@ -9,9 +9,6 @@ namespace {
 
 struct AllocatorRelease {
   void operator()(OrtAllocator* allocator) const { ReleaseAllocator::call(api(), allocator); }
-};
-struct ValueRelease {
-  void operator()(OrtValue* value) const { ReleaseValue::call(api(), value); }
 };
 
 // Memory of the session's arena on the device for decoded weights. Nodes of one session (attribute session) share it,
@@ -56,13 +53,13 @@ class DeviceScratch {
     const int64_t bytes = element_count(shape) * float_bytes(type);
     const auto tables = weight.tables(context);
     const auto decode = [&](void* stream, void* out) { weight.write_on(stream, tables, out); };
-    prefetch_->run(place_, bytes, static_cast<cudaStream_t>(context.stream()), decode, [&](void* data) {
-      OrtValue* raw = nullptr;
-      check(CreateTensorWithData::call(api(), memory_, data, static_cast<size_t>(bytes), shape.data(), shape.size(),
-                                       static_cast<int>(type), &raw));
-      const std::unique_ptr<OrtValue, ValueRelease> value(raw);
-      use(raw);
-    });
+    prefetch_->run(place_, bytes, static_cast<cudaStream_t>(context.stream()), decode,
+                   [&](void* data) { use(view(data, shape, type).get()); });
+  }
+
+  // A tensor in memory of the device that is the caller's.
+  ValuePointer view(void* data, const Shape& shape, ElementType type) const {
+    return view_of_memory(memory_, data, shape, type);
   }
 
  private:
@@ -76,8 +73,11 @@ class DeviceScratch {
 template <bool kCodebook>
 class DevicePackedWeight : public PackedWeight<kCodebook> {
  public:
-  DevicePackedWeight(const KernelInfo& info, size_t first, int /*threads*/)
-      : PackedWeight<kCodebook>(info, first), constant_(PackedWeight<kCodebook>::constant_tables(info)) {}
+  DevicePackedWeight(const KernelInfo& info, size_t first, int threads)
+      : DevicePackedWeight(info, first, threads, info.integers("shape")) {}
+  DevicePackedWeight(const KernelInfo& info, size_t first, int /*threads*/, Shape shape)
+      : PackedWeight<kCodebook>(info, first, std::move(shape)),
+        constant_(PackedWeight<kCodebook>::constant_tables(info)) {}
   const PackedTables& constant_tables() const { return constant_; }
   void write_on(void* stream, const PackedTables& tables, void* out) const {
     const tk_unpacking unpacking = this->describe(tables, out);
@@ -88,12 +88,25 @@ class DevicePackedWeight : public PackedWeight<kCodebook> {
   PackedTables constant_;
 };
 
+struct MultiplyPacked {
+  explicit MultiplyPacked(int /*threads*/) {}
+  void operator()(const tk_packed& product, const KernelContext& context) const {
+    check_device(tk_cuda_packed(&product, context.stream()), "multiplying");
+  }
+};
+
+template <bool kCodebook>
+using DeviceMatMulPacked = MatMulPacked<kCodebook, DevicePackedWeight<kCodebook>, DeviceScratch, MultiplyPacked>;
+
 }  // namespace
 
 void add_cuda_product_ops(OpList& ops, int threads) {
   add_products<DeviceScaledWeight, DeviceCodebookWeight, DeviceScratch>(ops, threads, Provider::kCuda);
   add_packed_products<DevicePackedWeight<false>, DevicePackedWeight<true>, DeviceScratch>(ops, threads,
                                                                                           Provider::kCuda);
+  const auto packed = [](const char* name) { return Signature{name, packed_inputs(), kFloat16, Provider::kCuda}; };
+  ops.push_back(make_op<DeviceMatMulPacked<false>>(packed("MatMulPacked"), threads));
+  ops.push_back(make_op<DeviceMatMulPacked<true>>(packed("MatMulPackedCodebook"), threads));
 }
 
 }  // namespace toolkit::ort
