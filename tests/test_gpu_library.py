@@ -43,10 +43,17 @@ def test_a_missing_device_is_an_error_that_says_so() -> None:
     assert "no CUDA device" in str(caught.value)
 
 
-def resources(source: str) -> dict[str, tuple[int, int, int]]:
-    """Registers, spilled bytes and stack of each kernel of a source, as ptxas reports them."""
+def resources(source: str, device: int) -> dict[str, tuple[int, int, int]]:
+    """Registers and spilled bytes, stored and loaded, of each kernel of a source, as ptxas reports
+    them."""
     command = [
-        *(str(NVCC), "-std=c++17", "-O3", "-cubin", "-gencode=arch=compute_90,code=sm_90"),
+        *(
+            str(NVCC),
+            "-std=c++17",
+            "-O3",
+            "-cubin",
+            f"-gencode=arch=compute_{device},code=sm_{device}",
+        ),
         *("-Xptxas", "-v", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra"),
         *("-I", str(SOURCES), "-I", str(SOURCES / "cuda"), "-o", "/dev/null"),
         str(SOURCES / "cuda" / f"{source}.cu"),
@@ -65,9 +72,10 @@ def resources(source: str) -> dict[str, tuple[int, int, int]]:
 
 
 @pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
+@pytest.mark.parametrize("device", [90, 100])
 @pytest.mark.parametrize("source", sorted(MOST_REGISTERS))
-def test_kernels_compile_without_warnings_and_keep_their_bounds(source: str) -> None:
-    found = resources(source)
+def test_kernels_compile_without_warnings_and_keep_their_bounds(source: str, device: int) -> None:
+    found = resources(source, device)
     assert found
     over = {
         name: use

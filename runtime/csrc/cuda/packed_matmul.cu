@@ -11,8 +11,8 @@ namespace toolkit::cuda {
 namespace {
 
 constexpr int kBlocksOfMultiprocessor = 3;
-// Chunks that a warp loads before it uses the first: about 16 words of each lane.
-TK_HOST_DEVICE constexpr int chunks_ahead(int bits) { return lane_words(bits) > 4 ? 3 : 4; }
+// Chunks that a warp loads before it uses the first: about 16 words of each lane, fewer where a chunk takes much code.
+TK_HOST_DEVICE constexpr int chunks_ahead(int bits) { return bits == 1 ? 2 : lane_words(bits) > 4 ? 3 : 4; }
 
 // d += a * b on float16 with float32 sums: a 16 x 16 (the outputs), b 16 x 8 (the batch).
 __device__ __forceinline__ void multiply_add(float* d, const uint32_t* a, const uint32_t* b) {
