@@ -176,6 +176,39 @@ def test_function_bodies_compute_the_same(sample: PackedSample, opset: int) -> N
     sample.check(x, stock.run(None, {"x": x})[0])
 
 
+def test_the_body_of_a_loop_reads_packed_what_is_decoded_around_it() -> None:
+    values = np.clip(symbols((24, 24), 3, 1.0), -4, 3)
+    blob = runtime.encode_wide([values[None]])
+    half, value = TensorProto.FLOAT16, helper.make_tensor_value_info
+    body = helper.make_graph(
+        [std("MatMul", ["s", "w"], ["t"]), std("Identity", ["go"], ["on"])],
+        "body",
+        [
+            value("i", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("s", half, None),
+        ],
+        [value("on", TensorProto.BOOL, []), value("t", half, None)],
+    )
+    nodes = [
+        node("DecodeWide", ["blob"], ["symbols"]),
+        take(blob, 0, "symbols", "q", values.shape),
+        std("DequantizeLinear", ["q", "scale"], ["w"]),
+        std("Loop", ["turns", "", "x"], ["y"], body=body),
+    ]
+    constants = {"blob": blob, "scale": np.float16(0.1), "turns": np.array(2, np.int64)}
+    proto = model(nodes, constants, ["y"], [("x", half, ["batch", 24])])
+    content = proto.SerializeToString()
+    graph_fuse.fuse(proto)
+    assert graph_pack.pack(proto) == 1
+    assert [n.op_type for n in proto.graph.node] == ["Loop"]
+    session = InferenceSession(content, providers=CPU, mode="packed")
+    x = np.random.default_rng(1).normal(size=(3, 24)).astype(HALF)
+    weight = values.astype(np.float64) * float(np.float16(0.1))
+    found = session.run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, x.astype(np.float64) @ weight @ weight, rtol=1e-2, atol=1e-2)
+
+
 def test_what_cannot_be_packed_is_decoded_at_every_run() -> None:
     wide = symbols((192, 40), 3, 90.0, np.int16)
     few = np.clip(symbols((192, 40), 3, 1.0), -8, 7)
