@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ import pytest
 from runtime import CodecError
 from runtime.packed import BITS, PackedProduct, pack_fields, unpack_fields
 from tests.packed_samples import PackedSample, expected_words, make_sample, packed_samples
+
+COMPILER = shutil.which("g++")
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -96,3 +101,27 @@ def test_products_that_contradict_themselves_are_refused() -> None:
     both = {**sample.arrays, "zeros": sample.arrays["scales"], "codebook": x}
     with pytest.raises(CodecError):
         sample.product.emulate(x, **both)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no g++")
+def test_no_access_is_outside_of_memory(tmp_path: Path) -> None:
+    """What the device compiles, too, in memory of exactly its size, also where x lies askew."""
+    csrc = Path(__file__).resolve().parent.parent / "runtime" / "csrc"
+    driver = csrc.parent.parent / "tests" / "sanitize" / "packed_driver.cpp"
+    sources = (
+        "cuda/packed_weights.cpp",
+        "cuda/packed_unpack.cpp",
+        "threads.cpp",
+        "worker_pool.cpp",
+    )
+    command = [
+        *(str(COMPILER), "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"),
+        *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-I", str(csrc)),
+        *("-I", str(csrc / "cuda"), *(str(csrc / name) for name in sources), str(driver)),
+        *("-o", str(tmp_path / "driver"), "-lpthread"),
+    ]
+    subprocess.run(command, check=True, timeout=300)
+    result = subprocess.run(
+        [str(tmp_path / "driver")], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr[-2000:]
