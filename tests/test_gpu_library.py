@@ -83,3 +83,24 @@ def test_kernels_compile_without_warnings_and_keep_their_bounds(source: str, dev
         if use[0] > MOST_REGISTERS[source] or max(use[1:]) > MOST_SPILLED_BYTES
     }
     assert not over
+
+
+@pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
+def test_packed_weights_are_loaded_sixteen_eight_or_four_bytes_at_once(tmp_path: Path) -> None:
+    """A warp's loads of a part of so many bits are then contiguous (packed_layout.h)."""
+    made = tmp_path / "kernels.ptx"
+    command = [
+        *(str(NVCC), "-std=c++17", "-O3", "-ptx", "-arch=compute_90", "-I", str(SOURCES)),
+        *("-I", str(SOURCES / "cuda"), "-o", str(made), str(SOURCES / "cuda/packed_matmul.cu")),
+    ]
+    subprocess.run(command, check=True, timeout=900)
+    kernels = re.split(r"\.entry", made.read_text(encoding="utf-8"))[1:]
+    assert len(kernels) == 16
+    for kernel in kernels:
+        match = re.search(r"multiply_packedILi(\d)", kernel)
+        assert match is not None
+        bits = int(match[1])
+        widest = 1 << (bits.bit_length() - 1)
+        widths = {1: "v4.u32", 2: "v2.u32", 4: "u32"}  # by how many times narrower a part is
+        wanted = {widths[widest // part] for part in (1, 2, 4, 8) if bits & part}
+        assert set(re.findall(r"ld\.global\.cs\.(\S+)", kernel)) == wanted
