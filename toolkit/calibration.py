@@ -18,6 +18,9 @@ from toolkit.signature import InputSpec
 _NAMELESS = "arr_0"
 """What numpy.savez calls an array that is given without a name."""
 
+_MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY")
+"""How .npz files, empty ones and .npy files begin; of others NumPy says that they hold pickles."""
+
 Feed = dict[str, npt.NDArray[Any]]
 """Arrays of one run by input name."""
 
@@ -93,6 +96,9 @@ def _raw_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[tuple[Path, F
 
 def _read(file: Path, specs: Sequence[InputSpec]) -> Feed:
     try:
+        with file.open("rb") as opened:
+            if not opened.read(6).startswith(_MAGIC):
+                raise ValueError("it begins like neither of them")
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             name = file.stem if any(s.name == file.stem for s in specs) else ""

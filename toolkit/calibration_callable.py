@@ -20,6 +20,16 @@ from toolkit.errors import InputError, one_line
 _PATTERN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
+USER_ERRORS = (Exception, SystemExit)
+"""What code of the user's may raise; an exit of its own must not end the command without a word."""
+
+
+def user_error(error: BaseException) -> str:
+    """The kind of an error of the user's code and its message, on one line."""
+    kind, text = type(error).__name__, one_line(error)
+    return kind if text == kind else f"{kind}: {text}"
+
+
 def is_callable_name(text: str | os.PathLike[str]) -> bool:
     """Whether `text` is `module:function` and no file of that name."""
     return _PATTERN.fullmatch(os.fspath(text)) is not None and not Path(text).exists()
@@ -32,8 +42,8 @@ def load_callable(text: str, option: str) -> Callable[..., Any]:
     try:
         with _working_directory():
             function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the user's module does
-        raise InputError(f"{option} {text}: cannot be imported ({one_line(error)})") from error
+    except USER_ERRORS as error:  # whatever the user's module does
+        raise InputError(f"{option} {text}: cannot be imported ({user_error(error)})") from error
     if not callable(function):
         raise InputError(f"{option} {text}: is no function")
     found: Callable[..., Any] = function
@@ -57,8 +67,8 @@ def feeds_from_callable(text: str) -> Iterator[Feed]:
             yield {name: np.asarray(array) for name, array in feed.items()}
     except InputError:
         raise
-    except Exception as error:  # whatever the user's function does
-        raise InputError(f"--calibration {text}: failed ({one_line(error)})") from error
+    except USER_ERRORS as error:  # whatever the user's function does
+        raise InputError(f"--calibration {text}: failed ({user_error(error)})") from error
 
 
 @contextlib.contextmanager

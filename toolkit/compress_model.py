@@ -506,6 +506,8 @@ def make_metric(
         return task_metric(text, labels)
     if labels is not None:
         raise InputError(f"--labels: --metric {text} takes none")
+    if ":" not in text:
+        raise InputError(f"--metric: expected {', '.join(NAMES)} or module:function, found {text}")
     return Metric(text)
 
 

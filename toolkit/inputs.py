@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,11 +156,40 @@ def _generated(
             count = _affordable(work(first))
             numbers = range(1, count if specs else 1)
             rest = [make_feed(specs, sizes, bounds, i, cautious) for i in numbers]
+            if not cautious and _has_guessed_integers(specs, bounds):
+                rest = list(_that_run(rest, specs, sizes, bounds, attempt))
             return ModelInputs([first, *rest], True, [_describe(specs, first, 1 + len(rest))])
     raise InputError(
         "cannot make inputs that the model runs on, give real ones by --calibration "
         f"(onnxruntime: {one_line(failure or ValueError('no attempt'))})"
     ) from failure
+
+
+def _has_guessed_integers(specs: Sequence[InputSpec], bounds: Mapping[str, int]) -> bool:
+    """Whether there are integers of which nobody knows how large they may be."""
+    return any(
+        spec.dtype is not None and spec.dtype.kind in "iu" and spec.name not in bounds
+        for spec in specs
+    )
+
+
+def _that_run(
+    feeds: Sequence[Feed],
+    specs: Sequence[InputSpec],
+    sizes: Sizes,
+    bounds: Mapping[str, int],
+    attempt: Callable[[Feed], object],
+) -> Iterator[Feed]:
+    """The feeds after the first, cautious ones instead of those on which the model does not run:
+    lengths of sequences, say, that are within the sequence in one feed and beyond it in another."""
+    for number, feed in enumerate(feeds, start=1):
+        for candidate in (feed, make_feed(specs, sizes, bounds, number, cautious=True)):
+            try:
+                attempt(candidate)
+            except Exception:  # onnxruntime raises many kinds
+                continue
+            yield candidate
+            break
 
 
 def _affordable(macs: int) -> int:

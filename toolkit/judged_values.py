@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,15 +36,19 @@ class JudgedValues:
     centres: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
-    def found(cls, runs: Runs, parted: Mapping[str, Sequence[str]]) -> JudgedValues:
-        """What the original's runs ask for; they hold the parts in ``parted``."""
+    def found(
+        cls, runs: Runs, parted: Mapping[str, Sequence[str]], raw: Collection[str] = ()
+    ) -> JudgedValues:
+        """What the original's runs ask for; they hold the parts in ``parted``. Outputs in ``raw``
+        are no probabilities, whatever their values look like."""
         judged = cls({name: list(keys) for name, keys in parted.items()})
         runs = judged.of(runs)
         keys = {key for parts in parted.values() for key in parts}
         judged.kinds = {
             name: kind
             for name, kind in score_kinds(runs).items()
-            if name not in keys or (kind == "softmax" and not name.endswith(BEFORE_SIGMOID))
+            if name not in raw
+            and (name not in keys or (kind == "softmax" and not name.endswith(BEFORE_SIGMOID)))
         }
         for key in runs[0] if runs else ():
             if key.endswith(BEFORE_SIGMOID):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from toolkit.calibration import Feed
-from toolkit.errors import InputError, one_line
+from toolkit.errors import InputError
 
 RunFeed = Callable[[Feed], Mapping[str, Any]]
 """Outputs by name for a mapping from input names to arrays."""
@@ -38,10 +38,15 @@ class Metric:
     def score(self, run: RunFeed) -> float:
         """The quality of the model behind `run`. Raises `InputError` where the function fails or
         returns anything but a finite number."""
+        from toolkit.calibration_callable import USER_ERRORS, user_error
+
         try:
-            found = float(self._function(run))
-        except Exception as error:  # whatever the user's function does
-            raise InputError(f"--metric {self.text}: failed ({one_line(error)})") from error
+            given = self._function(run)
+            if isinstance(given, str | bytes):
+                raise TypeError(f"returned {given!r}, expected a number")
+            found = float(given)
+        except USER_ERRORS as error:  # whatever the user's function does
+            raise InputError(f"--metric {self.text}: failed ({user_error(error)})") from error
         if not math.isfinite(found):
             raise InputError(f"--metric {self.text}: returned {found}, expected a finite number")
         return found

@@ -21,6 +21,24 @@ _PASSED = frozenset(
 )
 """Operators that only rearrange their first input."""
 
+_AFFINE = frozenset(
+    {
+        "MatMul",
+        "Gemm",
+        "Conv",
+        "ConvTranspose",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "LayerNormalization",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+    }
+)
+"""Operators whose results are no probabilities, even where all of them happen to lie between 0 and
+1."""
+
 BEFORE_SIGMOID = " before Sigmoid"
 """How the key of such a part ends."""
 
@@ -56,6 +74,24 @@ def output_parts(graph: ir.Graph) -> dict[str, list[Part]]:
                 Part(name, index, value, squashed) for index, (value, squashed) in enumerate(parts)
             ]
     return found
+
+
+def affine_outputs(graph: ir.Graph) -> set[str]:
+    """Names of the outputs that a layer gives as they are, or with a bias or another layer's
+    result added."""
+    return {output.name or "" for output in graph.outputs if _is_affine(output)}
+
+
+def _is_affine(value: ir.Value) -> bool:
+    node = value.producer()
+    while node is not None and not node.domain and node.op_type in _PASSED and node.inputs[0]:
+        node = node.inputs[0].producer()
+    if node is None or node.domain:
+        return False
+    if node.op_type not in ("Add", "Sub"):
+        return node.op_type in _AFFINE
+    terms = [term.producer() for term in node.inputs if term is not None]
+    return any(t is not None and not t.domain and t.op_type in _AFFINE for t in terms)
 
 
 def judged_floats(graph: ir.Graph) -> list[str]:

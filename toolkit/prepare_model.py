@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from toolkit.calibration import Feed
 from toolkit.calibration_split import CalibrationSplit, split_calibration
+from toolkit.errors import InputError, one_line
 from toolkit.evaluator import Evaluator, irreproducible
 from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.fitting import Fitting, PlainFitting
@@ -23,7 +24,7 @@ from toolkit.inputs import MAX_CALIBRATION_FEEDS, MAX_FITTED_FEEDS, model_inputs
 from toolkit.judged_values import JudgedValues
 from toolkit.metrics import Metric, Score
 from toolkit.ort_session import open_session
-from toolkit.output_parts import output_parts
+from toolkit.output_parts import affine_outputs, output_parts
 from toolkit.padding import without_padding
 from toolkit.pipeline import Source
 from toolkit.search import Steps
@@ -169,8 +170,19 @@ def prepare(
     if isinstance(metric, TaskMetric):
         labels = metric.labels_of(split.pieces, len(inputs.feeds) >= most)
     parted = {output: [part.key for part in found] for output, found in parts.items()}
-    runs = evaluator.run(original, split.apart)
-    judged = JudgedValues.found(runs, parted) if behind else JudgedValues()
+
+    def original_on(feeds: Sequence[Feed]) -> list[dict[str, Any]]:
+        try:
+            return evaluator.run(original, feeds)
+        except Exception as error:  # the first samples ran, others need not
+            data = "made-up inputs" if inputs.generated else str(calibration)
+            raise InputError(
+                f"{data}: the model does not run on all of it ({one_line(error)})"
+            ) from error
+
+    runs = original_on(split.apart)
+    raw = affine_outputs(source.model.graph)
+    judged = JudgedValues.found(runs, parted, raw) if behind else JudgedValues()
     ignored = irreproducible(judged.of(runs), judged.of(evaluator.run(original, split.apart)))
     if ignored:
         notes.append(
@@ -213,7 +225,7 @@ def prepare(
 
     prepared = measured_on(1, runs)
     if split.places[1] != split.places[2]:
-        prepared.checks = measured_on(2, evaluator.run(original, split.checked))
+        prepared.checks = measured_on(2, original_on(split.checked))
     return prepared
 
 
