@@ -152,7 +152,8 @@ class _Work:
         """Chooses a few features after the other, later ones making up for what is missed."""
         group, order = self.group, self.group.order
         steps = self.steps[order].astype(np.float64)
-        coupling = (group.coupling * (steps[:, None] / steps)).astype(np.float32)
+        coupling = group.coupling * steps[:, None].astype(np.float32)
+        coupling /= steps.astype(np.float32)
         costs = group.costs * steps**2
         targets = self.weights[order].astype(np.float32)
         for start in range(0, len(order), self.block):
@@ -171,7 +172,8 @@ class _Work:
         what does not cost less is not taken."""
         order = self.group.order
         steps = self.steps[order].astype(np.float64)
-        inputs = (self.group.inputs * np.outer(steps, steps)).astype(np.float32)
+        inputs = self.group.inputs * steps[:, None].astype(np.float32)
+        inputs *= steps.astype(np.float32)
         powers = np.diagonal(inputs).astype(np.float64)
         error = self.values[order] - self.weights[order]
         for start in range(0, len(order), self.block):

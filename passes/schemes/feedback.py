@@ -45,10 +45,9 @@ def feedback_of_groups(inputs: np.ndarray, damping: float) -> list[Feedback]:
     the mean 1."""
     groups = [feedback_of(part, damping) for part in inputs]
     mean = float(np.mean([group.costs.mean() for group in groups]))
-    return [
-        replace(group, inputs=group.inputs / np.float32(mean), costs=group.costs / mean)
-        for group in groups
-    ]
+    for group in groups:
+        np.divide(group.inputs, np.float32(mean), out=group.inputs)
+    return [replace(group, costs=group.costs / mean) for group in groups]
 
 
 def feedback_of(inputs: np.ndarray, damping: float) -> Feedback:
@@ -60,28 +59,30 @@ def feedback_of(inputs: np.ndarray, damping: float) -> Feedback:
             more where the matrix is singular all the same. Without any input all features count
             alike.
     """
-    moments = np.asarray(inputs, np.float64)
-    powers = np.diagonal(moments)
+    moments = np.asarray(inputs)
+    powers = np.diagonal(moments).astype(np.float64)
     mean = float(powers.mean()) if powers.size else 0.0
     if not mean > 0:
-        moments, mean = np.eye(len(moments)), 1.0
+        moments, mean = np.eye(len(moments), dtype=np.float32), 1.0
         powers = np.ones(len(moments))
     order = np.argsort(-powers, kind="stable")
-    ordered = moments[np.ix_(order, order)]
     ridge = max(damping, _LEAST_DAMPING)
     while True:
-        damped = ordered + np.eye(len(ordered)) * (ridge * mean)
-        try:
-            # With the axes reversed a lower factor R of H = R R' is the upper one; U = R^-1.
-            factor = scipy.linalg.cholesky(damped[::-1, ::-1], lower=True, check_finite=False)
+        # With the axes reversed a lower factor R of H = R R' is the upper one; U = R^-1. All of it
+        # happens in the one float64 matrix.
+        backwards = moments[np.ix_(order[::-1], order[::-1])].astype(np.float64).T
+        np.fill_diagonal(backwards, np.diagonal(backwards) + ridge * mean)
+        factor, failed = scipy.linalg.lapack.dpotrf(backwards, lower=1, clean=1, overwrite_a=1)
+        if not failed:
+            inverse, failed = scipy.linalg.lapack.dtrtri(factor, lower=1, overwrite_c=1)
+        if not failed:
             break
-        except scipy.linalg.LinAlgError:
-            ridge *= 10
-            if ridge > _MOST_DAMPING:
-                raise
-    upper = scipy.linalg.solve_triangular(
-        factor[::-1, ::-1], np.eye(len(ordered)), lower=False, check_finite=False
-    )
-    pivots = np.diagonal(upper)
-    coupling = (-upper / pivots[:, None]).astype(np.float32)
-    return Feedback(order, damped.astype(np.float32), coupling, 1.0 / np.square(pivots))
+        ridge *= 10
+        if ridge > _MOST_DAMPING:
+            raise scipy.linalg.LinAlgError("second moments that no damping makes positive")
+    upper = inverse[::-1, ::-1]
+    pivots = np.diagonal(upper).copy()
+    np.divide(upper, -pivots[:, None], out=upper)
+    damped = moments[np.ix_(order, order)].astype(np.float32, copy=False)
+    np.fill_diagonal(damped, powers[order] + ridge * mean)
+    return Feedback(order, damped, upper.astype(np.float32, order="C"), 1.0 / np.square(pivots))
