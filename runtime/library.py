@@ -64,6 +64,7 @@ class Search(ctypes.Structure):
         ("rounds", _i32),
         ("starts", _i32),
         ("threads", _i32),
+        ("isa", _i32),
     ]
 
 

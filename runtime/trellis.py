@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from runtime import library
 from runtime.errors import CodecError, Status
+from runtime.wide import ISAS, Isa
 
 
 def search_symbols(
@@ -29,6 +30,7 @@ def search_symbols(
     rounds: int = 2,
     starts: int = 2,
     threads: int = 0,
+    isa: Isa = "auto",
 ) -> tuple[npt.NDArray[np.int16], float]:
     """Choose the symbols of one tensor by squared error and rate.
 
@@ -45,6 +47,7 @@ def search_symbols(
             end counts if it has the lower sum of squared error and rate. Small values that lie
             beside large ones, about as wide as a step, stay coded at one bit each without it.
         threads: 0 for one per core.
+        isa: The newest instruction set that may be used; the choice is the same by all.
 
     Returns:
         Symbols, int16 [A, B, C], and about how many bits they take (0 where rounds is 0).
@@ -75,6 +78,7 @@ def search_symbols(
         rounds,
         starts,
         threads,
+        ISAS[isa],
     )
     status = library.load().tk_search_symbols(
         ctypes.byref(wanted), symbols.ctypes.data, ctypes.byref(bits)

@@ -20,7 +20,7 @@ from runtime.fresh_memory import aligned_empty
 Isa = Literal["auto", "portable", "avx2", "avx512"]
 Contexts = Literal["off", "auto", "on"]
 
-_ISAS: dict[Isa, int] = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}
+ISAS: dict[Isa, int] = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}
 _CONTEXTS = {"off": 0, "auto": 1, "on": 2}
 _FLAGS_AT, _FLAG_TRELLIS = 8, 4
 _ONNX_FLOATS = {np.dtype(np.float32): 1, np.dtype(np.float16): 10}
@@ -29,7 +29,7 @@ _ONNX_FLOATS = {np.dtype(np.float32): 1, np.dtype(np.float16): 10}
 def best_isa() -> Isa:
     """Return the instruction set that "auto" stands for on this processor."""
     best = int(library.load().tk_best_isa())
-    return next(name for name, number in _ISAS.items() if number == best)
+    return next(name for name, number in ISAS.items() if number == best)
 
 
 def encode_wide(
@@ -200,7 +200,7 @@ class WideReader:
         """Decode every symbol: int8 or int16 [num_lanes, num_steps], zero past a lane's end."""
         out = aligned_empty((self.info.num_lanes, self.info.num_steps), self.info.dtype)
         status = self._codec.tk_wide_decode_all(
-            self._handle, out.ctypes.data, out.nbytes, threads, _ISAS[isa]
+            self._handle, out.ctypes.data, out.nbytes, threads, ISAS[isa]
         )
         library.check(status, "decoding the blob")
         return out
@@ -210,7 +210,7 @@ class WideReader:
         sizes = [math.prod(tensor.shape) for tensor in self.tensors]
         out = aligned_empty((sum(sizes),), self.info.dtype)
         status = self._codec.tk_wide_decode_tensors(
-            self._handle, out.ctypes.data, out.nbytes, threads, _ISAS[isa]
+            self._handle, out.ctypes.data, out.nbytes, threads, ISAS[isa]
         )
         library.check(status, "decoding the blob")
         parts = np.split(out, np.cumsum(sizes)[:-1])
@@ -220,7 +220,7 @@ class WideReader:
         """Decode one tensor: int8 or int16 [A, B, C]."""
         out = aligned_empty(self._tensor(index).shape, self.info.dtype)
         status = self._codec.tk_wide_decode_tensor(
-            self._handle, index, out.ctypes.data, out.nbytes, threads, _ISAS[isa]
+            self._handle, index, out.ctypes.data, out.nbytes, threads, ISAS[isa]
         )
         library.check(status, f"decoding tensor {index}")
         return out
@@ -281,7 +281,7 @@ class WideReader:
             out = np.empty(size, wanted)
         _check_out(out, size, wanted)
         status = self._codec.tk_wide_decode_dequantize(
-            self._handle, index, ctypes.byref(how), out.ctypes.data, out.nbytes, threads, _ISAS[isa]
+            self._handle, index, ctypes.byref(how), out.ctypes.data, out.nbytes, threads, ISAS[isa]
         )
         library.check(status, f"decoding tensor {index}")
         return out
@@ -322,7 +322,7 @@ class WideReader:
         _check_out(out, size, entries.dtype)
         status = self._codec.tk_wide_decode_lookup(
             self._handle, index, entries.ctypes.data, entries.size, offset, entries.itemsize,
-            out.size, out.ctypes.data, out.nbytes, threads, _ISAS[isa],
+            out.size, out.ctypes.data, out.nbytes, threads, ISAS[isa],
         )  # fmt: skip
         library.check(status, f"decoding tensor {index}")
         return out

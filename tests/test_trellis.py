@@ -14,6 +14,7 @@ import pytest
 from runtime import CodecError, Status, WideReader, encode_wide
 from runtime.oracle import decode_matrix, decode_segment
 from runtime.trellis import search_symbols, trellis_integers
+from runtime.wide import Isa
 from tests.test_wide_encoder import whole_numbers
 from tests.wide_reference_encoder import TableSet, Tensor, decoded_symbols, encode_segment
 from tests.wide_samples import laplace, laplace16
@@ -228,3 +229,31 @@ def test_integers_do_not_depend_on_rows_per_lane() -> None:
     for rows in (1, 2, 7, 36):
         (found,) = decode_segment(encode_segment([Tensor(symbols, rows)], [TRELLIS_SET]))
         np.testing.assert_array_equal(found, integers_of(symbols))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_instruction_set_chooses_alike(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    shape = (*random.integers(1, 6, 2), random.integers(1, 300))
+    values = random.laplace(0, 10 ** random.uniform(-1, 3.3), shape).astype(np.float32)
+    if seed % 3 == 0:
+        values[..., ::3] = 0
+    importance = random.uniform(0.1, 3, shape).astype(np.float32) if seed % 2 else None
+    kept = random.random(shape) < 0.7 if seed % 4 == 1 else None
+    rate_weight, most = [0.0, 0.1, 0.5, 2.0][seed % 4], [1, 2, 7, 300, 32767][seed % 5]
+
+    def chosen(isa: Isa) -> tuple[npt.NDArray[np.int16], float]:
+        return search_symbols(
+            values,
+            rate_weight=rate_weight,
+            rounds=seed % 3,
+            most=most,
+            importance=importance,
+            kept=kept,
+            isa=isa,
+        )
+
+    symbols, bits = chosen("portable")
+    for other, other_bits in (chosen("avx2"), chosen("auto")):
+        np.testing.assert_array_equal(symbols, other)
+        assert bits == other_bits

@@ -81,6 +81,7 @@ typedef struct {
   int32_t rounds;           // how often the rates are learnt
   int32_t starts;           // 1, or 2
   int32_t threads;          // 0: one per core
+  int32_t isa;              // tk_isa: at most this; all choose alike
 } tk_search;
 // Writes the symbols, and to *bits about how many bits they take where rounds > 0.
 TK_API int32_t tk_search_symbols(const tk_search* search, int16_t* symbols, double* bits);

@@ -28,6 +28,7 @@ SymbolRates::SymbolRates(const int16_t* symbols, const TensorPlan& shape, bool t
   plan.symbols = split.high.data();
   plan.quantisers = trellis ? quantisers.data() : nullptr;
   plan.low_bits = split.low_bits;
+  is_free_ = false;
   const ModelOptions options{1, true, resolution_for(plan.size())};
   plan_tensors(options, threads, &plans);
   TablesPlan tables;
@@ -40,6 +41,22 @@ SymbolRates::SymbolRates(const int16_t* symbols, const TensorPlan& shape, bool t
     const uint32_t f = tables.frequency[i];
     bits_[i] = f ? static_cast<float>(kProbabilityBits - log2_of_count(f)) : kAbsentBits;
   }
+}
+
+std::vector<ClassTables> SymbolRates::class_tables() const {
+  std::vector<ClassTables> found(static_cast<size_t>(set_.classes));
+  for (int y = 0; y < set_.classes; ++y) {
+    ClassTables& tables = found[static_cast<size_t>(y)];
+    tables.t1 = set_.t1[static_cast<size_t>(y)];
+    tables.t2 = set_.t2[static_cast<size_t>(y)];
+    for (int q = 0; q < 2; ++q)
+      for (int z = 0; z < 8; ++z) {
+        const int context = z < set_.contexts ? z : 0;  // where there is one, it is every symbol's
+        const int place = set_.place_of(y, context, set_.quantisers > 1 ? q : 0);
+        tables.place[q][z] = 256 * set_.map[static_cast<size_t>(place)] + 128;
+      }
+  }
+  return found;
 }
 
 }  // namespace toolkit::wide

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "trellis_row.h"
 #include "wide_model.h"
 
 namespace toolkit::wide {
@@ -52,6 +53,15 @@ class SymbolRates {
     return bits_.data() + size_t{column.map[set_.place_of(0, z, set_.quantisers > 1 ? quantiser : 0)]} * 256 + 128;
   }
 
+  // The same for vectors: all classes' places in the tables.
+  std::vector<ClassTables> class_tables() const;
+
+  // Whether all symbols cost nothing.
+  bool is_free() const { return is_free_; }
+
+  // Classes of all columns; null: they are 0.
+  const int8_t* column_classes() const { return plan_.class_c.empty() ? nullptr : plan_.class_c.data(); }
+
   // A symbol k is coded as k >> low_bits, and so many raw bits.
   int low_bits() const { return plan_.low_bits; }
 
@@ -61,6 +71,7 @@ class SymbolRates {
 
  private:
   TensorPlan plan_;
+  bool is_free_ = true;
   SetPlan set_ = free_set();
   std::vector<float> bits_ = std::vector<float>(256);  // [table * 256 + symbol + 128]
 

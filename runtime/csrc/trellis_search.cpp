@@ -13,6 +13,8 @@
 
 #include "threads.h"
 #include "trellis_rates.h"
+#include "trellis_row.h"
+#include "wide_decode.h"
 #include "wide_step.h"
 
 namespace toolkit::wide {
@@ -34,6 +36,26 @@ struct Total {
   double bits, cost;
 };
 Total operator+(const Total& a, const Total& b) { return {a.bits + b.bits, a.cost + b.cost}; }
+
+// What the symbols of a row take, raw low bits and exceptions included.
+double bits_of(const tk_search& wanted, const SymbolRates& rates, int row_class, const int16_t* symbols) {
+  double bits = 0;
+  int state = 0, before = 0;
+  for (int64_t c = 0; c < wanted.c; ++c) {
+    const auto [coded, exception] = coded_symbol(symbols[c], rates.low_bits());
+    const float* const costs = rates.bits(rates.column(row_class, c), before, state & 1);
+    before = coded;
+    bits += static_cast<double>(costs[before]) + rates.low_bits() + (exception ? kExceptionBits : 0.0);
+    if (wanted.trellis) state = next_state(state, symbols[c]);
+  }
+  return bits;
+}
+
+// The total of a row whose symbols were chosen at a `cost` without raw bits.
+Total total_of(const tk_search& wanted, const SymbolRates& rates, int row_class, const int16_t* symbols, double cost) {
+  const double raw_bits = static_cast<double>(rates.low_bits()) * static_cast<double>(wanted.c);
+  return {bits_of(wanted, rates, row_class, symbols), cost + wanted.rate_weight * raw_bits};
+}
 
 template <bool Trellis>
 class RowSearch {
@@ -70,8 +92,7 @@ class RowSearch {
       symbols[first + c] = step.symbol[state];
       state = step.from[state];
     }
-    const double raw_bits = static_cast<double>(rates_.low_bits()) * static_cast<double>(wanted_.c);
-    return {bits_of(row_class, symbols + first), best->cost + wanted_.rate_weight * raw_bits};
+    return total_of(wanted_, rates_, row_class, symbols + first, best->cost);
   }
 
  private:
@@ -86,19 +107,6 @@ class RowSearch {
     std::array<int16_t, kStates> symbol;
     std::array<uint8_t, kStates> from;
   };
-
-  double bits_of(int row_class, const int16_t* symbols) const {
-    double bits = 0;
-    int state = 0, before = 0;
-    for (int64_t c = 0; c < wanted_.c; ++c) {
-      const auto [coded, exception] = coded_symbol(symbols[c], rates_.low_bits());
-      const float* const costs = rates_.bits(rates_.column(row_class, c), before, state & 1);
-      before = coded;
-      bits += static_cast<double>(costs[before]) + rates_.low_bits() + (exception ? kExceptionBits : 0.0);
-      if (Trellis) state = next_state(state, symbols[c]);
-    }
-    return bits;
-  }
 
   void find_candidates(int64_t i, int quantiser, Candidates* found) const {
     const double value = wanted_.values[i], magnitude = std::fabs(value);
@@ -145,10 +153,78 @@ class RowSearch {
   std::vector<Step> steps_;
 };
 
+// The same for trellis rows, two at a time, by vectors.
+class VectorSearch {
+ public:
+  VectorSearch(const tk_search& wanted, const SymbolRates& rates)
+      : wanted_(wanted), rates_(rates), classes_(rates.class_tables()) {
+    const auto columns = static_cast<size_t>(wanted.c);
+    for (size_t i = 0; i < 2; ++i) {
+      steps_[i].resize(8 * columns);
+      from_[i].resize(columns);
+    }
+  }
+
+  // Chooses the symbols of `count` rows from `row` on, 1 or 2; writes the total of each.
+  void choose(int64_t row, int count, int16_t* symbols, Total* totals) {
+    std::array<TrellisRow, 2> rows;
+    for (int i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = prepared(row + i, static_cast<size_t>(i), symbols);
+    search_rows_avx2(rows.data(), count);
+    for (int i = 0; i < count; ++i) {
+      const TrellisRow& done = rows[static_cast<size_t>(i)];
+      totals[i] = total_of(wanted_, rates_, done.row_class, done.symbols, done.cost);
+    }
+  }
+
+ private:
+  TrellisRow prepared(int64_t row, size_t place, int16_t* symbols) {
+    const int64_t first = row * wanted_.c;
+    TrellisRow found{};
+    found.values = wanted_.values + first;
+    found.importance = wanted_.importance ? wanted_.importance + first : nullptr;
+    found.kept = wanted_.kept ? wanted_.kept + first : nullptr;
+    found.columns = wanted_.c;
+    found.rate_weight = wanted_.rate_weight;
+    found.exception_cost = wanted_.rate_weight * kExceptionBits;
+    found.most = wanted_.most;
+    found.low_bits = rates_.low_bits();
+    found.bits = rates_.is_free() ? nullptr : rates_.table_bits().data();
+    found.classes = classes_.data();
+    found.column_classes = rates_.column_classes();
+    found.row_class = rates_.row_class(row);
+    found.num_classes = rates_.set().classes;
+    found.steps = steps_[place].data();
+    found.from = from_[place].data();
+    found.symbols = symbols + first;
+    return found;
+  }
+
+  const tk_search& wanted_;
+  const SymbolRates& rates_;
+  std::vector<ClassTables> classes_;
+  std::array<std::vector<int16_t>, 2> steps_;
+  std::array<std::vector<uint8_t>, 2> from_;
+};
+
+bool has_vectors(const tk_search& wanted) {
+#if defined(__x86_64__)
+  const tk_isa isa = static_cast<tk_isa>(wanted.isa);
+  return wanted.trellis && isa != TK_ISA_PORTABLE && best_isa() >= TK_ISA_AVX2;
+#else
+  return false;
+#endif
+}
+
 template <bool Trellis>
 Total choose_all(const tk_search& wanted, const SymbolRates& rates, int16_t* symbols) {
   std::vector<Total> totals(static_cast<size_t>(wanted.a * wanted.b));
   parallel_for(wanted.a * wanted.b, wanted.threads, [&](int64_t begin, int64_t end) {
+    if (has_vectors(wanted)) {
+      VectorSearch search(wanted, rates);
+      for (int64_t row = begin; row < end; row += 2)
+        search.choose(row, end - row < 2 ? 1 : 2, symbols, totals.data() + row);
+      return;
+    }
     RowSearch<Trellis> search(wanted, rates);
     for (int64_t row = begin; row < end; ++row) totals[static_cast<size_t>(row)] = search.choose(row, symbols);
   });

@@ -3,21 +3,32 @@
 #include "wide_split.h"
 
 #include <algorithm>
+#include <array>
 
 namespace toolkit::wide {
+namespace {
+
+// Bits of the numbers of a byte.
+struct BitTable {
+  uint8_t of[256] = {};
+  constexpr BitTable() {
+    for (int i = 1; i < 256; ++i) of[i] = static_cast<uint8_t>(of[i / 2] + 1);
+  }
+};
+constexpr BitTable kBits;
+
+}  // namespace
 
 SplitSymbols split_symbols(const int16_t* s, int64_t size) {
   SplitSymbols in;
-  std::vector<int64_t> magnitude(17);  // symbols by bits of their magnitude
-  double mean = 0;
+  std::array<int64_t, 17> magnitude{};  // symbols by bits of their magnitude
+  int64_t sum = 0;
   for (int64_t i = 0; i < size; ++i) {
-    const int m = s[i] < 0 ? -(s[i] + 1) : s[i];
-    int bits = 0;
-    while (m >> bits) ++bits;
-    ++magnitude[static_cast<size_t>(bits)];
-    mean += m;
+    const int m = s[i] ^ (s[i] >> 15);  // of a negative one, that of the number above it
+    ++magnitude[static_cast<size_t>(kBits.of[m >> 8] ? kBits.of[m >> 8] + 8 : kBits.of[m & 255])];
+    sum += m;
   }
-  mean /= static_cast<double>(std::max<int64_t>(size, 1));
+  const double mean = static_cast<double>(sum) / static_cast<double>(std::max<int64_t>(size, 1));
   // Rare large symbols become exceptions of 64 bits; low bits that say nothing go raw, the coded part keeping a mean
   // magnitude of at least about 12.
   int low_bits = 0;
