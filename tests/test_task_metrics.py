@@ -86,7 +86,7 @@ def test_labels_are_divided_as_the_feeds_are() -> None:
 
 
 def test_labels_that_cannot_be_used(tmp_path: Path) -> None:
-    np.save(tmp_path / "floats.npy", np.zeros(3))
+    np.save(tmp_path / "floats.npy", np.full(3, 0.5))
     np.savez(tmp_path / "two.npz", a=np.zeros(3, int), b=np.zeros(3, int))
     for name, message in (("floats", "expected whole numbers"), ("two", "holds 2 arrays")):
         [path] = tmp_path.glob(f"{name}.np?")

@@ -14,8 +14,9 @@ from toolkit.allocation import MAX_SYMBOL, Allocation, fill_sensitivity
 from toolkit.fidelity import Fidelity
 from toolkit.quantiser_search import _confirmed
 from toolkit.rate_curve import rate_curve
-from toolkit.search import Measures, search_fidelity, search_size
+from toolkit.search import Measures, search_fidelity
 from toolkit.sensitivity import measure_sensitivity
+from toolkit.size_search import search_size
 from toolkit.targets import Target
 
 RNG = np.random.default_rng(0)
@@ -93,6 +94,35 @@ def test_the_file_is_as_large_as_allowed(size: int) -> None:
     assert found.steps is not None
     written = measures(allocation).write(found.steps)
     assert 0.98 * size <= written <= size
+
+
+@pytest.mark.parametrize("power", [0.6, 1.0, 1.8])
+def test_sizes_far_from_what_entropy_says_are_met_by_few_files(power: float) -> None:
+    """Where symbols are chosen by rate, files shrink faster or slower than entropy does."""
+    allocation, written = Allocation(CURVES), list[int]()
+
+    def write(steps) -> int:  # type: ignore[no-untyped-def]
+        written.append(int(1500 + 60_000 * (allocation.bits(steps) / 400_000) ** power))
+        return written[-1]
+
+    files = replace(measures(allocation), write=write)
+    found = search_size(allocation, Target("target_size", 30_000), files)
+    assert found.reached
+    assert max(size for size in written if size <= 30_000) >= 0.996 * 30_000
+    assert len(written) <= 5
+
+
+def test_a_size_is_met_where_files_hardly_shrink() -> None:
+    """No file may be the answer because all that were written are a little too large."""
+    allocation, knobs = Allocation(CURVES), list[float]()
+
+    def write(steps) -> int:  # type: ignore[no-untyped-def]
+        knobs.append(math.log2(steps["a"] / CURVES["a"].rms))
+        return 30_010 if knobs[-1] < 1.5 else 29_000
+
+    files = replace(measures(allocation), write=write)
+    found = search_size(allocation, Target("target_size", 30_000), files)
+    assert found.reached and 1.5 <= found.knob < 2.5
 
 
 def test_a_size_out_of_reach_is_said_so() -> None:
@@ -204,6 +234,23 @@ def test_dead_slices_do_not_count_where_only_the_metric_does() -> None:
     result = search_fidelity(allocation, target, exact, start=0.0)
     assert result.reached and abs(result.knob + 2) < 0.05
     assert len(knobs) <= 4
+
+
+@pytest.mark.parametrize("limit", [-4.2, -0.3, 1.9])
+def test_a_metric_that_loses_nothing_at_first_is_halved_in_upon(limit: float) -> None:
+    """Of few samples none is lost, until one is, which is too much: no slope tells how far off."""
+    allocation, knobs = Allocation(CURVES), list[float]()
+
+    def found(steps) -> Fidelity:  # type: ignore[no-untyped-def]
+        knobs.append(math.log2(steps["a"] / CURVES["a"].rms))
+        score = 1.0 if knobs[-1] <= limit else 0.9 - 0.05 * (knobs[-1] - limit)
+        return Fidelity([], 10.0, 0.3, True, score=score)
+
+    exact = Measures(found, lambda steps: 1000.0, lambda steps: 1000)
+    target = Target("max_drop", 0.02).with_baseline(1.0)
+    result = search_fidelity(allocation, target, exact)
+    assert result.reached and limit - 0.07 < result.knob <= limit
+    assert len(knobs) == len({round(knob, 9) for knob in knobs}) <= 10
 
 
 def test_a_slice_lost_on_the_last_word_asks_for_finer_steps() -> None:

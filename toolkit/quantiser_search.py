@@ -25,9 +25,9 @@ from toolkit.search import (
     curve_points,
     measured_point,
     search_fidelity,
-    search_size,
 )
 from toolkit.sensitivity import measure_sensitivity
+from toolkit.size_search import search_size
 from toolkit.targets import Target
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ REFERENCE_KNOB = -2.0
 
 CALIBRATED_WORK = 6e12
 CALIBRATED_EVALUATIONS = 8
+METRICS_DB = 20.0
+"""Output SQNR around which metrics begin to lose something, for a first guess."""
 LEAST_START, MOST_START = -8.0, 1.0
 """Range of the first guess of the knob."""
 
@@ -232,6 +234,8 @@ def _start(allocation: Allocation, target: Target, together: Fidelity) -> float:
     }
     noise = sum(allocation.sensitivity[name] * square for name, square in squares.items())
     excess = target.excess(together)
+    if math.isinf(excess) and excess > 0:  # nothing of what the metric counts was lost
+        excess = level - METRICS_DB
     if not (noise > 0 and math.isfinite(level) and math.isfinite(excess)):
         return START_KNOB
     promised = excess - level - 10.0 * math.log10(noise)

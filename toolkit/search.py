@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the coarsest quantisation that keeps a fidelity, or the finest that fits a size.
+"""Finds the coarsest quantisation that keeps a fidelity.
 
 One knob sets the steps of all weights (`allocation`); every candidate is really run. Noise in the
 outputs falls by about 6 dB per unit of the knob. What is returned was itself evaluated and met the
@@ -20,7 +20,6 @@ from toolkit.fidelity import Fidelity
 from toolkit.targets import Target
 
 DB_PER_KNOB = 20.0 * math.log10(2.0)
-KNOB_TOLERANCE = 1 / 64
 DB_TOLERANCE = 0.25
 MAX_EVALUATIONS = 10
 NEAR = 0.6
@@ -43,9 +42,6 @@ COLLAPSED_DB = -8.0
 """A draw so far below the target lost more than a coarser step takes."""
 
 START_KNOB = -3.0
-SIZE_TOLERANCE = 0.004
-"""A file within this share below the target size is near enough."""
-
 Steps = Mapping[str, float]
 
 
@@ -116,6 +112,8 @@ def search_fidelity(
         if _settled(draws, centre, tolerance_db, allocation.coarsest):
             break
         knob = _next(draws, centre, allocation.coarsest)
+        if any(draw.knob == knob for draw in draws):  # at an end of the range
+            break
     centre = _centre(draws)
     passing = [draw for draw in draws if draw.passes]
     typical = [draw for draw in passing if draw.knob <= centre + LEEWAY]
@@ -150,6 +148,9 @@ def _draw(knob: float, target: Target, fidelity: Fidelity) -> _Draw:
 
 def _centre(draws: list[_Draw]) -> float:
     """Knob at which the median draw meets the target, from the draws nearest to it."""
+    bracket = _blind_bracket(draws)
+    if bracket is not None:
+        return sum(bracket) / 2
     slope = _slope(draws) or DB_PER_KNOB
     centre = min(draws, key=lambda draw: abs(draw.excess))
     knob = centre.knob + centre.excess / slope
@@ -159,6 +160,16 @@ def _centre(draws: list[_Draw]) -> float:
             near = sorted(draws, key=lambda draw: abs(draw.knob - knob))[:3]
         knob = median(draw.knob + draw.excess / slope for draw in near)
     return knob
+
+
+def _blind_bracket(draws: list[_Draw]) -> tuple[float, float] | None:
+    """The coarsest knob that passes as all finer ones do, and the next one, where the former says
+    nothing of how far the target is off: nothing of what the metric counts was lost there."""
+    safe = _coarsest_safe(draws)
+    coarser = [draw.knob for draw in draws if safe is not None and draw.knob > safe.knob]
+    if safe is None or safe.excess < MAX_EXCESS or not coarser:
+        return None
+    return safe.knob, min(coarser)
 
 
 def _slope(draws: list[_Draw]) -> float | None:
@@ -181,6 +192,9 @@ def _settled(draws: list[_Draw], centre: float, tolerance_db: float, coarsest: f
         return True
     if not last.passes and last.knob <= FINEST:
         return True
+    bracket = _blind_bracket(draws)
+    if bracket is not None:
+        return bracket[1] - bracket[0] <= 2 * APART
     near = [draw for draw in draws if abs(draw.knob - centre) <= NEAR]
     passing = [d for d in near if d.passes and d.knob <= centre + LEEWAY]
     if not passing:
@@ -205,11 +219,13 @@ def _coarsest_safe(draws: list[_Draw]) -> _Draw | None:
 
 def _next(draws: list[_Draw], centre: float, coarsest: float) -> float:
     """The next knob to try: the centre itself, or a little beside it where that was tried. Where a
-    draw collapsed, as when a weight loses its last bits, the slope says nothing: halve the way."""
+    draw collapsed, as when a weight loses its last bits, or the coarsest that passes lost nothing
+    at all, the slope says nothing: halve the way."""
     safe = _coarsest_safe(draws)
     failed = min((d for d in draws if not d.passes), key=lambda draw: draw.knob, default=None)
     collapsed = failed is not None and failed.excess < COLLAPSED_DB
-    if safe and failed and collapsed and failed.knob - safe.knob > 2 * APART:
+    blind = _blind_bracket(draws) is not None
+    if safe and failed and (collapsed or blind) and failed.knob - safe.knob > 2 * APART:
         return (safe.knob + failed.knob) / 2
     last = draws[-1]
     aim = min(max(centre - 0.01, last.knob - 3.0), last.knob + 3.0)
@@ -217,62 +233,11 @@ def _next(draws: list[_Draw], centre: float, coarsest: float) -> float:
     stuck = sum(not draw.passes for draw in below if abs(draw.knob - centre) <= NEAR)
     if stuck >= 3:
         aim = min(draw.knob for draw in below) - APART
+    aim = min(max(aim, FINEST), coarsest)
     apart = APART if _slope(draws) is None else APART / 4
     while any(abs(draw.knob - aim) < apart for draw in draws):
         aim -= apart
-    return min(max(aim, FINEST), coarsest)
-
-
-def search_size(allocation: Allocation, target: Target, measures: Measures) -> SearchResult:
-    """Finest steps whose file is at most `target.value` bytes.
-
-    Entropy gives the first guess; each file that is really written corrects the estimate.
-    """
-    trace: list[TracePoint] = []
-    correction = 1.0
-    fits: tuple[float, int] | None = None
-    too_large: float | None = None
-    for _ in range(6):
-        knob = _knob_for(allocation, measures, target.value / correction)
-        if fits and knob >= fits[0] - KNOB_TOLERANCE / 4:
-            break
-        if too_large is not None and knob <= too_large:
-            knob = min(too_large + KNOB_TOLERANCE, allocation.coarsest)
-        steps = allocation.steps(knob)
-        size = measures.write(steps)
-        measures.progress(f"step 2^{knob:+.2f} RMS: {size:,} bytes")
-        trace.append(TracePoint(allocation.mode, knob, size, True))
-        correction = size / max(measures.estimate(steps), 1.0)
-        if size <= target.value:
-            if fits is None or knob < fits[0]:
-                fits = (knob, size)
-            if size >= target.value * (1 - SIZE_TOLERANCE) or knob <= FINEST:
-                break
-        else:
-            too_large = max(knob, too_large if too_large is not None else -math.inf)
-            if knob >= allocation.coarsest:
-                break
-    knob = fits[0] if fits else allocation.coarsest
-    steps = allocation.steps(knob)
-    fidelity = measures.fidelity(steps)
-    for point in trace:
-        if point.knob == knob:
-            _add_fidelity(point, fidelity)
-    return SearchResult(steps, knob, fits is not None, fidelity, trace)
-
-
-def _knob_for(allocation: Allocation, measures: Measures, num_bytes: float) -> float:
-    """Finest knob whose estimate is at most `num_bytes`."""
-    low, high = FINEST, allocation.coarsest
-    if measures.estimate(allocation.steps(low)) <= num_bytes:
-        return low
-    while high - low > 1 / 512:
-        middle = (low + high) / 2
-        if measures.estimate(allocation.steps(middle)) <= num_bytes:
-            high = middle
-        else:
-            low = middle
-    return high
+    return max(aim, FINEST)
 
 
 def curve_points(
@@ -301,11 +266,12 @@ def curve_points(
 def measured_point(stage: str, knob: float, num_bytes: float, fidelity: Fidelity) -> TracePoint:
     """A candidate that was run, its bytes estimated."""
     point = TracePoint(stage, knob, num_bytes, False)
-    _add_fidelity(point, fidelity)
+    add_fidelity(point, fidelity)
     return point
 
 
-def _add_fidelity(point: TracePoint, fidelity: Fidelity) -> None:
+def add_fidelity(point: TracePoint, fidelity: Fidelity) -> None:
+    """Notes what a candidate that was run gives."""
     point.sqnr_db = fidelity.sqnr_db
     point.max_relative_error = fidelity.max_relative_error
     point.healthy = fidelity.healthy

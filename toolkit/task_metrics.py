@@ -97,6 +97,9 @@ def read_labels(path: Path) -> Array:
             f"--labels {path}: is no readable .npy or .npz file ({one_line(error)})"
         ) from error
     labels = np.asarray(found)
+    whole = labels.dtype.kind == "f" and np.isfinite(labels).all()
+    if whole and np.array_equal(labels, np.rint(labels)):  # as losses want them
+        labels = labels.astype(np.int64)
     if labels.ndim == 0 or labels.dtype.kind not in "iub":
         raise InputError(
             f"--labels {path}: expected whole numbers, one or more for each sample, found "
