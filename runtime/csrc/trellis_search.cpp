@@ -13,8 +13,7 @@
 
 #include "threads.h"
 #include "trellis_rates.h"
-#include "trellis_row.h"
-#include "wide_decode.h"
+#include "trellis_vector_search.h"
 #include "wide_step.h"
 
 namespace toolkit::wide {
@@ -153,76 +152,20 @@ class RowSearch {
   std::vector<Step> steps_;
 };
 
-// The same for trellis rows, two at a time, by vectors.
-class VectorSearch {
- public:
-  VectorSearch(const tk_search& wanted, const SymbolRates& rates)
-      : wanted_(wanted), rates_(rates), classes_(rates.class_tables()) {
-    const auto columns = static_cast<size_t>(wanted.c);
-    for (size_t i = 0; i < 2; ++i) {
-      steps_[i].resize(8 * columns);
-      from_[i].resize(columns);
-    }
-  }
-
-  // Chooses the symbols of `count` rows from `row` on, 1 or 2; writes the total of each.
-  void choose(int64_t row, int count, int16_t* symbols, Total* totals) {
-    std::array<TrellisRow, 2> rows;
-    for (int i = 0; i < count; ++i) rows[static_cast<size_t>(i)] = prepared(row + i, static_cast<size_t>(i), symbols);
-    search_rows_avx2(rows.data(), count);
-    for (int i = 0; i < count; ++i) {
-      const TrellisRow& done = rows[static_cast<size_t>(i)];
-      totals[i] = total_of(wanted_, rates_, done.row_class, done.symbols, done.cost);
-    }
-  }
-
- private:
-  TrellisRow prepared(int64_t row, size_t place, int16_t* symbols) {
-    const int64_t first = row * wanted_.c;
-    TrellisRow found{};
-    found.values = wanted_.values + first;
-    found.importance = wanted_.importance ? wanted_.importance + first : nullptr;
-    found.kept = wanted_.kept ? wanted_.kept + first : nullptr;
-    found.columns = wanted_.c;
-    found.rate_weight = wanted_.rate_weight;
-    found.exception_cost = wanted_.rate_weight * kExceptionBits;
-    found.most = wanted_.most;
-    found.low_bits = rates_.low_bits();
-    found.bits = rates_.is_free() ? nullptr : rates_.table_bits().data();
-    found.classes = classes_.data();
-    found.column_classes = rates_.column_classes();
-    found.row_class = rates_.row_class(row);
-    found.num_classes = rates_.set().classes;
-    found.steps = steps_[place].data();
-    found.from = from_[place].data();
-    found.symbols = symbols + first;
-    return found;
-  }
-
-  const tk_search& wanted_;
-  const SymbolRates& rates_;
-  std::vector<ClassTables> classes_;
-  std::array<std::vector<int16_t>, 2> steps_;
-  std::array<std::vector<uint8_t>, 2> from_;
-};
-
-bool has_vectors(const tk_search& wanted) {
-#if defined(__x86_64__)
-  const tk_isa isa = static_cast<tk_isa>(wanted.isa);
-  return wanted.trellis && isa != TK_ISA_PORTABLE && best_isa() >= TK_ISA_AVX2;
-#else
-  return false;
-#endif
-}
-
 template <bool Trellis>
 Total choose_all(const tk_search& wanted, const SymbolRates& rates, int16_t* symbols) {
   std::vector<Total> totals(static_cast<size_t>(wanted.a * wanted.b));
   parallel_for(wanted.a * wanted.b, wanted.threads, [&](int64_t begin, int64_t end) {
-    if (has_vectors(wanted)) {
+    if (has_vector_search(wanted)) {
       VectorSearch search(wanted, rates);
-      for (int64_t row = begin; row < end; row += 2)
-        search.choose(row, end - row < 2 ? 1 : 2, symbols, totals.data() + row);
+      for (int64_t row = begin; row < end; row += 2) {
+        const int count = end - row < 2 ? 1 : 2;
+        double costs[2];
+        search.choose(row, count, symbols, costs);
+        for (int64_t i = row; i < row + count; ++i)
+          totals[static_cast<size_t>(i)] =
+              total_of(wanted, rates, rates.row_class(i), symbols + i * wanted.c, costs[i - row]);
+      }
       return;
     }
     RowSearch<Trellis> search(wanted, rates);
