@@ -69,8 +69,26 @@ def test_the_recipe_of_a_point_makes_its_file(
     given = data if calibrated else None
     [point] = toolkit.sweep(model, knobs=[-0.5], calibration=given).points
     report = toolkit.compress(model, tmp_path / "o.onnx", recipe=point.recipe, calibration=given)
-    assert abs(report.compressed_bytes - point.num_bytes) < 400  # settings in the file's metadata
+    assert report.compressed_bytes == point.num_bytes == (tmp_path / "o.onnx").stat().st_size
     assert report.fidelity.sqnr_db == pytest.approx(point.sqnr_db, abs=0.3)
+
+
+@pytest.mark.parametrize("damage", ["facts.json", "sensitivity.json", "-0.500000.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", None])
+def test_what_is_kept_and_damaged_is_computed_again(
+    tmp_path: Path, model: Path, data: Path, damage: str, text: str | None
+) -> None:
+    options = {"knobs": [-0.5], "calibration": data, "folder": tmp_path / "kept"}
+    before = toolkit.sweep(model, **options)  # type: ignore[arg-type]
+    if text is None:
+        (tmp_path / "kept" / damage).unlink()
+    else:
+        (tmp_path / "kept" / damage).write_text(text)
+    after = toolkit.sweep(model, **{**options, "knobs": [-0.5, 0.5]})  # type: ignore[arg-type]
+    assert after.points[0].num_bytes == before.points[0].num_bytes
+    assert after.notes == before.notes and after.original_bytes == before.original_bytes
+    again = toolkit.sweep(model, **options)  # type: ignore[arg-type]
+    assert again.num_kept == 1
 
 
 def test_workers_give_the_same_points(tmp_path: Path, model: Path, data: Path) -> None:

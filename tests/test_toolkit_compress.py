@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,17 @@ def test_the_file_and_the_report_hold_the_recipe(tmp_path: Path) -> None:
     )
     assert again.compressed_bytes == report.compressed_bytes
     assert (tmp_path / "c.onnx").read_bytes() == (tmp_path / "d.onnx").read_bytes()
+
+
+def test_a_recipe_longer_than_what_it_saves_is_kept_as_its_hash(tmp_path: Path) -> None:
+    model, recipe = mlp(tmp_path / "m.onnx"), tmp_path / "r.yaml"
+    names = "|".join(["A", *(f"absent{number}" for number in range(200))])
+    recipe.write_text(f"version: 1\nrules: [{{regex: {names}, settings: {{bits: 4}}}}]\n")
+    report = toolkit.compress(model, tmp_path / "c.onnx", recipe=recipe)
+    metadata = {p.key: p.value for p in onnx.load(tmp_path / "c.onnx").metadata_props}
+    digest = hashlib.sha256(Recipe.read(recipe).to_json().encode()).hexdigest()
+    assert json.loads(metadata["toolkit.settings"]) == {"recipe_sha256": digest}
+    assert report.settings["recipe"]["rules"][0]["regex"] == names
 
 
 def test_ready_recipes_go_by_their_names(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from toolkit.pipeline import Source
 
 METADATA_KEY = "toolkit.settings"
-"""The entry of a compressed model's metadata that holds `GivenSettings.label` as JSON."""
+"""The entry of a compressed model's metadata that holds `GivenSettings.metadata`."""
+MAX_METADATA = 1024
+"""Characters of a recipe that a file holds itself."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,13 @@ class GivenSettings:
         return {"scheme": "uniform", "steps": "found by search"}
 
     def metadata(self) -> str:
-        """`label` in short, for the file."""
-        return json.dumps(self.label(), separators=(",", ":"))
+        """`label` in short, for the file: of a long recipe, as one with a rule for each weight, its
+        hash, for which the report has the recipe itself."""
+        text = json.dumps(self.label(), separators=(",", ":"))
+        if self.recipe is None or len(text) <= MAX_METADATA:
+            return text
+        digest = hashlib.sha256(self.recipe.to_json().encode()).hexdigest()
+        return json.dumps({"recipe_sha256": digest}, separators=(",", ":"))
 
     def assign(self, source: Source, fixed: bool) -> dict[str, WeightSettings | None]:
         """Settings of every weight; None for those that the search decides, of which there are none

@@ -24,7 +24,7 @@ from toolkit.ort_session import thread_count
 from toolkit.output_file import check_output, write_text
 from toolkit.report import to_json
 
-VERSION = 1
+VERSION = 2
 """Of what a point is: another one does not find what an earlier one has kept."""
 FIRST, LAST, POINTS = -5.0, 1.5, 14
 """Knobs by default: log2 of a typical step relative to the root mean square of the weights."""
@@ -145,11 +145,12 @@ def sweep(
     num_kept = len(found)
     missing = [knob for knob in wanted if knob not in found]
     tell("inputs", "")
-    prepared = prepared_sweep(task, tell) if missing else None
+    facts = None if missing else read_object(home / "facts.json")
+    prepared = prepared_sweep(task, tell) if facts is None else None
     for number, point in enumerate(_computed(task, missing, jobs, backend), 1):
         found[point.knob] = point
         tell("sweep", f"point {number} of {len(missing)}: {point.num_bytes:,} bytes")
-    facts = _facts(home) if prepared is None else prepared.facts
+    facts = facts or (prepared.facts if prepared is not None else {})
     result = Sweep(
         str(path),
         int(facts["original_bytes"]),
@@ -265,18 +266,24 @@ def _place(home: Path, knob: float, suffix: str) -> Path:
     return home / f"{knob:+.6f}.{suffix}"
 
 
-def _facts(home: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((home / "facts.json").read_text(encoding="utf-8"))
-    return facts
+def read_object(place: Path) -> dict[str, Any] | None:
+    """A JSON object that is kept; None where there is none, or no whole one."""
+    try:
+        found = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _read(home: Path, knob: float) -> SweepPoint | None:
     """A point that is kept; None where there is none, or no whole one."""
+    values = read_object(_place(home, knob, "json"))
+    if values is None or not _place(home, knob, "yaml").is_file():
+        return None
     try:
-        values = json.loads(_place(home, knob, "json").read_text(encoding="utf-8"))
         for name in ("sqnr_db", "fitted_sqnr_db"):
             if values[name] is None:  # JSON has no infinity
                 values[name] = math.inf if values["healthy"] else -math.inf
         return SweepPoint(**values)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None

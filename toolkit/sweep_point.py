@@ -17,6 +17,7 @@ import yaml
 from toolkit.allocation import Allocation
 from toolkit.calibration_callable import feeds_from_callable, is_callable_name
 from toolkit.fitting import CalibratedFitting, PlainFitting, chosen
+from toolkit.given_settings import METADATA_KEY, GivenSettings
 from toolkit.metrics import Metric
 from toolkit.output_file import write_text
 from toolkit.prepare_model import Prepared, prepare, searchable
@@ -24,7 +25,7 @@ from toolkit.quantiser_search import CALIBRATED_WORK, REFERENCE_KNOB, SENSITIVIT
 from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.report import to_json
 from toolkit.sensitivity import measure_sensitivity
-from toolkit.sweep_model import SweepPoint, SweepTask, _place
+from toolkit.sweep_model import SweepPoint, SweepTask, _place, read_object
 
 if TYPE_CHECKING:
     from passes.settings import WeightSettings
@@ -127,8 +128,7 @@ def _prepare(task: SweepTask, progress: Progress) -> PreparedSweep:
         "notes": list(dict.fromkeys([*source.notes, *prepared.notes])),
         "has_user_metric": isinstance(metric, Metric),
     }
-    if not (folder / "facts.json").is_file():
-        write_text(folder / "facts.json", to_json(facts))
+    write_text(folder / "facts.json", to_json(facts))
     return PreparedSweep(source, prepared, fixed, allocation, folder, facts)
 
 
@@ -141,8 +141,8 @@ def _sensitivity(
 ) -> dict[str, float]:
     """How much each weight matters, measured once and kept."""
     place = folder / "sensitivity.json"
-    if place.is_file():
-        kept: dict[str, float] = json.loads(place.read_text(encoding="utf-8"))
+    kept = read_object(place)
+    if kept is not None and set(kept) <= set(curves):
         return kept
     steps = Allocation(curves, roles).steps(REFERENCE_KNOB)
     together = prepared.fidelity_with(PlainFitting().values(prepared.arrays, steps, draft=True))
@@ -164,6 +164,7 @@ def _sensitivity(
 
 def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     """The point at `knob`, and its recipe."""
+    from passes.settings import Recipe
     from toolkit.fidelity import compare_outputs
     from toolkit.padding import without_padding
     from toolkit.pipeline import FileLayout, finish
@@ -173,7 +174,12 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     steps = sweep.allocation.steps(knob)
     values = fitting.values(prepared.arrays, steps, draft=False)
     plan = chosen(fitting, sweep.fixed, steps)
-    num_bytes = finish(sweep.source.model.clone(), plan, FileLayout()).num_bytes
+    settings = {name: fitting.settings(name, step) for name, step in steps.items()}
+    rules = _recipe({**sweep.fixed, **settings})
+    model = sweep.source.model.clone()
+    given = GivenSettings(Recipe.parse(json.dumps(rules)), None, None, False)
+    model.metadata_props[METADATA_KEY] = given.metadata()
+    num_bytes = finish(model, plan, FileLayout()).num_bytes
     found = prepared.checked.fidelity_with(values)
     feeds = prepared.fitted[: len(prepared.checked.feeds)]
     every = {**prepared.extras, **prepared.arrays}
@@ -182,8 +188,8 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
         for v in (every, {**every, **values})
     )
     fitted = compare_outputs(before, after, prepared.ignored)
-    settings = {name: fitting.settings(name, step) for name, step in steps.items()}
-    recipe = _recipe({**sweep.fixed, **settings}, num_bytes, found.sqnr_db)
+    head = f"# From a sweep: {num_bytes} bytes, {found.sqnr_db:.2f} dB.\n"
+    recipe = head + yaml.safe_dump(rules, sort_keys=False, default_flow_style=None, width=100)
     point = SweepPoint(
         knob,
         num_bytes,
@@ -199,9 +205,9 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     return point, recipe
 
 
-def _recipe(settings: Mapping[str, WeightSettings], num_bytes: int, sqnr_db: float) -> str:
-    """A recipe with a rule for every weight, as YAML: `toolkit compress --recipe` with the same
-    calibration makes the file of this point again."""
+def _recipe(settings: Mapping[str, WeightSettings]) -> dict[str, Any]:
+    """A recipe with a rule for every weight: `toolkit compress --recipe` with the same calibration
+    makes the file of this point again."""
     import re
 
     rules = [
@@ -211,6 +217,4 @@ def _recipe(settings: Mapping[str, WeightSettings], num_bytes: int, sqnr_db: flo
         }
         for name, how in settings.items()
     ]
-    recipe = {"version": 1, "rules": rules, "default": {"scheme": "keep"}}
-    head = f"# From a sweep: {num_bytes} bytes, {sqnr_db:.2f} dB.\n"
-    return head + yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100)
+    return {"version": 1, "rules": rules, "default": {"scheme": "keep"}}
