@@ -37,7 +37,11 @@ def test_later_layers_see_what_earlier_ones_give(tmp_path: Path, data: Path) -> 
     prepared.fitting = CalibratedFitting(source.weights, store, 1, places, prepared.extras)
     steps = {"A": 0.25, "B": 0.15, "a": 0.001}
     before = prepared.fidelity(steps)
+    first = prepared.fitting
+    kept_first = {name: first.kept(name, step).decode() for name, step in steps.items()}  # type: ignore[union-attr]
     fitting, values = refit_in_order(source, prepared, steps, 1)
+    for name, array in kept_first.items():  # biases made up for the errors of all weights
+        np.testing.assert_array_equal(first.kept(name, steps[name]).decode(), array)  # type: ignore[union-attr]
     x = np.concatenate([feed["x"] for feed in prepared.fitted])
     hidden = np.maximum(x @ values["A"] + values["a"], 0)
     known = fitting.moments["B"]

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import toolkit
-from passes.schemes import MatrixLayout, Moments
+from passes.schemes import MatrixLayout, Moments, RowUse
 from passes.schemes.trellis import TrellisParameters
 from tests.toolkit_models import embedding, mlp, save
 from toolkit.calibration_split import split_calibration
@@ -62,6 +62,17 @@ def test_a_size_with_calibration(tmp_path: Path, calibration: Path) -> None:
     report = toolkit.compress(model, tmp_path / "o.onnx", target_size=9000, calibration=calibration)
     assert report.reached
     assert 8000 < (tmp_path / "o.onnx").stat().st_size <= 9000
+
+
+def test_rows_that_no_sample_reads_are_said(tmp_path: Path) -> None:
+    use = RowUse(np.array([3.0, 0, 0, 8]))
+    assert weak_moments({"W": use, "V": RowUse(np.ones(4))}) == [
+        "W: 2 of 4 rows are read by no sample: rounded more coarsely than the others"
+    ]
+    model = embedding(tmp_path / "m.onnx", rows=500)
+    np.savez(tmp_path / "ids.npz", ids=np.arange(400).reshape(40, 10))
+    report = toolkit.compress(model, min_sqnr=20, calibration=tmp_path / "ids.npz")
+    assert any("of 500 rows are read by no sample" in note for note in report.notes)
 
 
 def test_a_table_with_calibration(tmp_path: Path) -> None:

@@ -174,19 +174,25 @@ def _measure(
 
 def weak_moments(moments: Mapping[str, Moments | RowUse]) -> list[str]:
     """What is to be said of weights whose inputs are all zero, or too few to tell all features
-    apart."""
+    apart, and of tables of which not all is read."""
     from passes.schemes import Moments
 
+    unread: list[str] = []
     zero: list[str] = []
     few: list[str] = []
     for name, known in moments.items():
         if not isinstance(known, Moments):
+            if rows := int((known.counts == 0).sum()):
+                unread.append(
+                    f"{name}: {rows:,} of {known.counts.size:,} rows are read by no sample"
+                )
             continue
         if not known.powers.any():
             zero.append(name)
         elif known.count < known.inputs.shape[1]:
             few.append(f"{name} ({known.count:.0f} rows, {known.inputs.shape[1]} features)")
     notes = [f"{name}: its inputs are all zero: rounded without compensation" for name in zero]
+    notes += [f"{text}: rounded more coarsely than the others" for text in unread]
     if few:
         others = f" and {len(few) - 1} more weights" if len(few) > 1 else ""
         notes.append(

@@ -47,7 +47,7 @@ def refit_in_order(
     groups = layers_in_order(source, [name for name in steps if _is_full(known.get(name))])
     refitted = {name for group in groups for name in group}
     rest = {name: step for name, step in steps.items() if name not in refitted}
-    values: Values = dict(first.values(prepared.arrays, rest, draft=False))
+    values: Values = dict(fitting.values(prepared.arrays, rest, draft=False))
     for number, group in enumerate(groups, 1):
         progress(f"layer {number} of {len(groups)}: {group[0]}")
         for part in measure_moments(activations, _with(source.model, values), group):
