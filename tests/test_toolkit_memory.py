@@ -79,14 +79,13 @@ def test_without_a_search_the_session_holds_no_weights(
     from toolkit import evaluator
 
     sizes = []
-    serialized = evaluator._serialized
+    session_of = evaluator.session_of
 
-    def spy(model: ir.Model) -> bytes:
-        data = serialized(model)
-        sizes.append(len(data))
-        return data
+    def spy(model: ir.Model, options: Any) -> Any:
+        sizes.append(len(ir.to_proto(model).SerializeToString()))
+        return session_of(model, options)
 
-    monkeypatch.setattr(evaluator, "_serialized", spy)
+    monkeypatch.setattr(evaluator, "session_of", spy)
     compress(mlp(tmp_path / "m.onnx", width=600), bits=4)
     assert len(sizes) == 1
     assert sizes[0] < 1000

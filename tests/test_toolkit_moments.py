@@ -57,7 +57,7 @@ def test_feeds_from_a_function(module: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("broken", "failed .no more data"),
+        ("broken", "failed .RuntimeError: no more data"),
         ("wrong", "its feed 1 is ndarray, expected a mapping"),
         ("nothing", "yields no feed"),
         ("absent", "cannot be imported"),

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from toolkit.calibration import Feed
 from toolkit.errors import InputError, one_line
-from toolkit.ort_session import quiet_options
+from toolkit.ort_session import quiet_options, session_of
+from toolkit.weight_inputs import make_inputs, runtime_value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,8 +34,6 @@ class CapturedActivations:
         """Arrays by name for each feed, one run at a time. Values that are inputs of the model come
         from the feed itself. Raises `InputError` where the model does not run, and `KeyError` for a
         name that it does not have."""
-        import onnxruntime
-
         inputs = {value.name for value in model.graph.inputs}
         computed = [name for name in names if name not in inputs]
         if not computed:
@@ -46,9 +45,7 @@ class CapturedActivations:
         try:
             options = quiet_options(self._threads)
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            session = onnxruntime.InferenceSession(
-                _serialized(part), options, providers=["CPUExecutionProvider"]
-            )
+            session = session_of(part, options)
             for feed in self._feeds:
                 given = {name: feed[name] for name in taken if name in feed} | stored
                 found = dict(zip(computed, session.run(computed, given), strict=True))
@@ -78,19 +75,11 @@ def _take_stored(model: ir.Model) -> dict[str, Any]:
     mapped from there: a session of a model in memory does not find them, and would copy them."""
     import onnx_ir as ir
 
-    from toolkit.evaluator import runtime_value
-
-    stored = {}
-    for name, value in list(model.graph.initializers.items()):
-        if isinstance(value.const_value, ir.ExternalTensor):
-            stored[name] = runtime_value(value.const_value.numpy())
-            del model.graph.initializers[name]
-            value.const_value = None
-            model.graph.inputs.append(value)
-    return stored
-
-
-def _serialized(model: ir.Model) -> bytes:
-    import onnx_ir as ir
-
-    return bytes(ir.to_proto(model).SerializeToString())
+    weights = {
+        name: value
+        for name, value in model.graph.initializers.items()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    arrays = [value.const_value.numpy() for value in weights.values() if value.const_value]
+    names = make_inputs(model, weights).values()
+    return {name: runtime_value(array) for name, array in zip(names, arrays, strict=True)}

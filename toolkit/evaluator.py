@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from toolkit.calibration import Feed
-from toolkit.ort_session import quiet_options
+from toolkit.ort_session import quiet_options, session_of
+from toolkit.weight_inputs import make_inputs, runtime_value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -38,20 +38,7 @@ class Evaluator:
         threads: int = 0,
         observed: Mapping[str, ir.Value] | None = None,
     ) -> None:
-        import onnxruntime
-
-        self._input_of: dict[str, str] = {}
-        taken = {value.name for value in model.graph.inputs} | set(model.graph.initializers)
-        for index, (name, value) in enumerate(weights.items()):
-            owner = value.graph
-            if owner is not None and value.name is not None and value.name in owner.initializers:
-                del owner.initializers[value.name]
-            if owner is not model.graph and (value.name in taken or not value.name):
-                value.name = f"weight_input_{index}"
-            value.const_value = None
-            model.graph.inputs.append(value)
-            taken.add(value.name)
-            self._input_of[name] = str(value.name)
+        self._input_of = make_inputs(model, weights)
         self._names = {str(output.name): str(output.name) for output in model.graph.outputs}
         self._observed = frozenset(observed or ())
         for key, value in (observed or {}).items():
@@ -60,9 +47,7 @@ class Evaluator:
             self._names[key] = str(value.name)
         options = quiet_options(threads)
         options.enable_cpu_mem_arena = True  # holds no weights; each run asks for the same again
-        self._session = onnxruntime.InferenceSession(
-            _serialized(model), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = session_of(model, options)
 
     def run(self, values: Values, feeds: Sequence[Feed]) -> list[dict[str, Any]]:
         """Outputs by name, and observed values by key, for each feed, with the weights in `values`
@@ -78,24 +63,6 @@ class Evaluator:
         """The model's own outputs by name for one feed."""
         found = self.run(values, [feed])[0]
         return {name: value for name, value in found.items() if name not in self._observed}
-
-
-def _serialized(model: ir.Model) -> bytes:
-    import onnx_ir as ir
-
-    return bytes(ir.to_proto(model).SerializeToString())
-
-
-def runtime_value(array: npt.NDArray[Any]) -> Any:
-    """The array itself, or an OrtValue for types that numpy has only through ml_dtypes."""
-    if array.dtype.kind != "V" and array.dtype.name != "bfloat16":
-        return array
-    import onnx
-    import onnxruntime
-
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
-        np.ascontiguousarray(array).view(np.uint16), int(onnx.TensorProto.BFLOAT16)
-    )
 
 
 def irreproducible(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import InputError, one_line
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     import onnxruntime
 
 FATAL_ONLY = 4
@@ -51,6 +52,17 @@ def open_session(path: Path, threads: int = 0, lean: bool = True) -> onnxruntime
         raise InputError(
             f"{path}: ONNX Runtime cannot load the model ({one_line(error)})"
         ) from error
+
+
+def session_of(
+    model: ir.Model, options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
+    """A stock session of a model in memory. Raises what ONNX Runtime does."""
+    import onnx_ir as ir
+    import onnxruntime
+
+    data = ir.to_proto(model).SerializeToString()
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def run_named(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:

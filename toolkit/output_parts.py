@@ -82,10 +82,19 @@ def affine_outputs(graph: ir.Graph) -> set[str]:
     return {output.name or "" for output in graph.outputs if _is_affine(output)}
 
 
-def _is_affine(value: ir.Value) -> bool:
+def _rearranged(value: ir.Value) -> ir.Value:
+    """The floats that ``value`` only shows in another arrangement."""
     node = value.producer()
-    while node is not None and not node.domain and node.op_type in _PASSED and node.inputs[0]:
-        node = node.inputs[0].producer()
+    while node is not None and not node.domain and node.op_type in _PASSED:
+        first = node.inputs[0]
+        if first is None or not _is_float(first):
+            break
+        value, node = first, first.producer()
+    return value
+
+
+def _is_affine(value: ir.Value) -> bool:
+    node = _rearranged(value).producer()
     if node is None or node.domain:
         return False
     if node.op_type not in ("Add", "Sub"):
@@ -112,24 +121,16 @@ def judged_floats(graph: ir.Graph) -> list[str]:
 
 
 def _before_softmax(value: ir.Value) -> ir.Value:
-    node = value.producer()
-    while node is not None and not node.domain and node.inputs and node.inputs[0] is not None:
-        if node.op_type in ("Softmax", "LogSoftmax"):
-            return node.inputs[0]
-        if node.op_type not in _PASSED:
-            break
-        node = node.inputs[0].producer()
-    return value
+    node = _rearranged(value).producer()
+    if node is None or node.domain or node.op_type not in ("Softmax", "LogSoftmax"):
+        return value
+    return node.inputs[0] or value
 
 
 def _parts(value: ir.Value, squashed: bool) -> Iterator[tuple[ir.Value, bool]]:
     """The computed values behind ``value``, in the order of their Concats."""
+    value = _rearranged(value)
     node = value.producer()
-    while node is not None and not node.domain and node.op_type in _PASSED:
-        first = node.inputs[0]
-        if first is None or not _is_float(first):
-            break
-        value, node = first, first.producer()
     if node is None:  # an input or a constant: nothing of the model's doing
         return
     if not node.domain and node.op_type == "Concat":

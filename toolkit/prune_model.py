@@ -285,18 +285,11 @@ def _check_surgery(
     result: PruneResult, found: Outputs, feeds: list[Feed], threads: int, target: Path
 ) -> None:
     """The cut model must compute what the model computes whose channels are there but silent."""
-    import onnx_ir as ir
-    import onnxruntime
-
-    from toolkit.ort_session import quiet_options, run_named
+    from toolkit.ort_session import quiet_options, run_named, session_of
 
     if result.masked is None:
         return
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(result.masked).SerializeToString(),
-        quiet_options(threads),
-        providers=["CPUExecutionProvider"],
-    )
+    session = session_of(result.masked, quiet_options(threads))
     fidelity = compare_outputs([run_named(session, feed) for feed in feeds], found)
     if fidelity.sqnr_db < SURGERY_FLOOR_DB:
         raise VerificationError(
