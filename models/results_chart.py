@@ -36,7 +36,8 @@ class Point:
 
 def chart(title: str, points: Sequence[Point], *, are_curves: bool = False) -> str:
     """The picture; bytes on a logarithmic axis. One colour for each label of ours, grey crosses for
-    what was published. ``are_curves``: points of one label of ours are joined, from small to large.
+    what was published. ``are_curves``: points of one label of ours are joined, from small to large,
+    labels stand in a corner, and the axis of errors begins below the smallest one, not at 0.
 
     Raises:
         ValueError: there are no points.
@@ -45,21 +46,23 @@ def chart(title: str, points: Sequence[Point], *, are_curves: bool = False) -> s
         raise ValueError("no points to draw")
     sizes = [point.num_bytes for point in points]
     low, high = math.log2(min(sizes)) - 0.3, math.log2(max(sizes)) + 0.6
-    most = 1.15 * max(point.error for point in points)
+    errors = [point.error for point in points]
+    most = 1.15 * max(errors)
+    least = 0.9 * min(errors) if are_curves else 0.0
 
     def x_of(size: float) -> float:
         return _LEFT + (math.log2(size) - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
 
     def y_of(error: float) -> float:
-        return _HEIGHT - _BOTTOM - error / most * (_HEIGHT - _TOP - _BOTTOM)
+        return _HEIGHT - _BOTTOM - (error - least) / (most - least) * (_HEIGHT - _TOP - _BOTTOM)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" '
         f'font-family="sans-serif" font-size="12" role="img" aria-label="{escape(title)}">'
         f'<rect width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" fill="#ffffff"/>'
     ]
-    step = next(s for s in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if most / s <= 7)
-    for index in range(int(most / step) + 1):
+    step = next(s for s in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if (most - least) / s <= 7)
+    for index in range(math.ceil(least / step), int(most / step) + 1):
         y = y_of(index * step)
         parts.append(_line(_LEFT, y, _WIDTH - _RIGHT, y))
         parts.append(_text(_LEFT - 8, y + 4, f"{index * step:.1f} %", "end"))
@@ -76,6 +79,7 @@ def chart(title: str, points: Sequence[Point], *, are_curves: bool = False) -> s
             path = "L".join(f"{x_of(size):.1f} {y_of(error):.1f}" for size, error in mine)
             colour = _COLOURS[place % len(_COLOURS)]
             parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+            parts.append(_text(_WIDTH - _RIGHT, _TOP + 16 * (place + 1), label, "end", colour))
     named: set[str] = set()
     for point in points:
         x, y = x_of(point.num_bytes), y_of(point.error)
@@ -90,7 +94,7 @@ def chart(title: str, points: Sequence[Point], *, are_curves: bool = False) -> s
         parts.append(
             f"{shape}<title>{escape(told)}</title>{'</circle>' if point.ours else '</path>'}"
         )
-        if point.label not in named:
+        if point.label not in named and not (are_curves and point.ours):
             named.add(point.label)
             right = x > 0.7 * _WIDTH
             parts.append(

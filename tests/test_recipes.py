@@ -15,11 +15,12 @@ from click.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="recipes train with torch")
 
+from models.cifar10_methods import METHODS, NETWORK  # noqa: E402
 from models.data.made_up import made_up_images  # noqa: E402
 from models.fetch import DataUnavailable  # noqa: E402
 from models.recipe import Goal, Outcome, recipe_command  # noqa: E402
 from models.results_chart import Point, chart  # noqa: E402
-from models.results_page import page, points_of, read  # noqa: E402
+from models.results_page import FOLDER, page, points_of, read  # noqa: E402
 from models.shifted_digits import ShiftedDigits, logits_of_moves, moved  # noqa: E402
 from toolkit.train import Trainer  # noqa: E402
 
@@ -207,9 +208,36 @@ def test_methods_with_an_amount_become_medians_and_curves(tmp_path: Path) -> Non
     assert [(p.label, p.num_bytes, p.error) for p in drawn if p.label == "mix"] == [
         ("mix", 800, 24.0)
     ]
+
+
+def test_curves_join_their_points_and_their_axis_begins_below_them() -> None:
     points = [Point("lc", 900, 30.0, True), Point("lc", 1500, 25.0, True)]
-    root = ElementTree.fromstring(chart("Net", points, are_curves=True))
-    paths = [p.get("d") for p in root.iter("{http://www.w3.org/2000/svg}path")]
-    assert sum(path.count("L") == 1 and path.startswith("M") for path in paths) > 0
-    plain = ElementTree.fromstring(chart("Net", points))
-    assert len(list(plain.iter("{http://www.w3.org/2000/svg}path"))) == len(paths) - 1
+
+    def drawn(are_curves: bool) -> tuple[list[str], list[str], list[float]]:
+        root = ElementTree.fromstring(chart("Net", points, are_curves=are_curves))
+        space = "{http://www.w3.org/2000/svg}"
+        joined = [p.get("d", "") for p in root.iter(f"{space}path") if p.get("fill") == "none"]
+        words = [text.text or "" for text in root.iter(f"{space}text")]
+        heights = [float(circle.get("cy", "0")) for circle in root.iter(f"{space}circle")]
+        return joined, words, heights
+
+    (path,), words, heights = drawn(True)
+    places = path[1:].split("L")
+    assert [float(place.split()[1]) for place in places] == heights
+    assert words.count("lc") == 1 and "0.0 %" not in words
+    none, plain_words, plain_heights = drawn(False)
+    assert not none and plain_words.count("lc") == 1 and "0.0 %" in plain_words
+    # The same errors lie farther apart.
+    assert heights[1] - heights[0] > 2 * (plain_heights[1] - plain_heights[0])
+
+
+def test_results_of_methods_are_of_points_that_they_have() -> None:
+    """A change of a method's amounts leaves none of its old results behind."""
+    found = [
+        (outcome.method, outcome.options["amount"])
+        for group in read(FOLDER / "results").values()
+        for outcome in group
+        if outcome.network == NETWORK
+    ]
+    points = {(kind, float(amount)) for kind, m in METHODS.items() for amount in m.amounts}
+    assert set(found) == points

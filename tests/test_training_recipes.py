@@ -36,7 +36,6 @@ SHORT = {  # epochs and what else counts them
         "data.options.batch_size": 64,
     },
     "entropy": {},
-    "mix": {"methods.2.distillation.teacher.options.made_up": True},
     "distillation": {"methods.1.distillation.teacher.options.made_up": True},
     "differentiable": {"methods.1.distillation.teacher.options.made_up": True},
 }
