@@ -151,3 +151,23 @@ def test_cosine_as_a_target_with_made_up_inputs(tmp_path: Path) -> None:
     assert report.reached and report.fidelity.score is not None
     assert 0.99 <= report.fidelity.score < 0.9999
     assert any("no calibration data" in note for note in report.notes)
+
+
+def test_a_metric_of_few_samples_says_so(tmp_path: Path) -> None:
+    """24 of 192 samples have the last word: one of them is 4 %."""
+    model, rng = mlp(tmp_path / "m.onnx"), np.random.default_rng(4)
+    np.savez(tmp_path / "x.npz", x=rng.standard_normal((192, 64)).astype(np.float32))
+    [output] = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"]).run(
+        None, dict(np.load(tmp_path / "x.npz"))
+    )
+    np.save(tmp_path / "y.npy", output.argmax(-1))
+    options: dict[str, Any] = {"calibration": tmp_path / "x.npz", "dry_run": True}
+    tight = toolkit.compress(
+        model, metric="top1", labels=tmp_path / "y.npy", max_drop="1%", **options
+    )
+    [note] = [note for note in tight.notes if "top1 is measured on 24 results" in note]
+    assert "one of them is 0.042, more than the 0.01 that may be lost" in note
+    agreeing = toolkit.compress(model, min_agreement=0.97, **options)
+    assert any("agreement is measured on 24 results" in note for note in agreeing.notes)
+    loose = toolkit.compress(model, min_agreement=0.9, **options)
+    assert not any("is measured on 24 results" in note for note in loose.notes)

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import toolkit
 from passes.schemes import MatrixLayout, Moments, RowUse
@@ -73,6 +74,29 @@ def test_rows_that_no_sample_reads_are_said(tmp_path: Path) -> None:
     np.savez(tmp_path / "ids.npz", ids=np.arange(400).reshape(40, 10))
     report = toolkit.compress(model, min_sqnr=20, calibration=tmp_path / "ids.npz")
     assert any("of 500 rows are read by no sample" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("options", [{}, {"min_agreement": 0.9}, {"max_drop": 0.1}])
+def test_inputs_that_show_nothing_ruin_no_weight(tmp_path: Path, options: dict[str, float]) -> None:
+    model = mlp(tmp_path / "m.onnx", scale=0.1)
+    np.savez(tmp_path / "zero.npz", x=np.zeros((64, 64), np.float32))
+    given = {"metric": "cosine", **options} if "max_drop" in options else options
+    report = toolkit.compress(
+        without_biases(model), tmp_path / "o.onnx", calibration=tmp_path / "zero.npz", **given
+    )
+    assert any("outputs do not depend on the weights" in note for note in report.notes)
+    [row] = [row for row in report.tensors if row.name == "A"]
+    assert row.weight_sqnr_db is not None and row.weight_sqnr_db > 25
+
+
+def without_biases(path: Path) -> Path:
+    """The model without its biases, so that zeros give zeros."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 1:
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros(tensor.dims, np.float32), tensor.name))
+    onnx.save(model, path)
+    return path
 
 
 def test_a_table_with_calibration(tmp_path: Path) -> None:

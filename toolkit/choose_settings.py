@@ -14,6 +14,7 @@ import numpy as np
 
 from toolkit.allocation import MAX_SYMBOL
 from toolkit.calibration import Feed
+from toolkit.coarse_metrics import coarse_metric_notes
 from toolkit.fitting import CalibratedFitting, chosen
 from toolkit.judged_values import JudgedValues
 from toolkit.memory import release_memory
@@ -124,6 +125,9 @@ def choose_settings(
         prepared.judged if judged_behind else JudgedValues(),
         list(prepared.checked.reference) if judged_behind and prepared.judged.parted else [],
         score=prepared.checked.metric,
+    )
+    choice.notes += coarse_metric_notes(
+        choice.target, choice.score, prepared.checked.reference if names else ()
     )
     if calibrated:
         with run.timed("moments"):

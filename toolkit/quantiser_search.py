@@ -72,6 +72,9 @@ LEAST_FINER, MOST_FINER = 1 / 64, 0.5
 MAX_BACK = 2
 """... so many steps between that and the one before are tried."""
 
+WEIGHTS_DB = 29.0
+"""Signal-to-noise ratio of a weight at `START_KNOB`, where errors are even within a step."""
+
 MARGIN_DB = 0.02
 """The search aims this much higher, for the round-off between ways of running a model."""
 
@@ -99,11 +102,29 @@ def choose_steps(
         best, chosen = _by_sensitivity(prepared, curves, roles, measures, target, progress)
     else:
         best, chosen = _in_two_rounds(prepared, curves, roles, measures, target, progress)
+    if best.fidelity is not None and best.fidelity.exact and target.kind != "target_size":
+        return _by_weights_alone(best, chosen, measures, prepared)
     if prepared.checks is not None and target.kind != "target_size":
         best = _confirmed(best, chosen, measures, prepared.checks, (target, last_word))
     if with_curve and best.steps is not None:
         best.trace += curve_points(chosen, best.knob, measures, CURVE_SECONDS)
     return best
+
+
+def _by_weights_alone(
+    best: SearchResult, allocation: Allocation, measures: Measures, prepared: Prepared
+) -> SearchResult:
+    """Steps for a model whose outputs are the same whatever its weights are, on inputs that are all
+    zero, say: nothing that is measured holds the search back from steps that leave no weight."""
+    knob = min(START_KNOB, best.knob)
+    steps = allocation.steps(knob)
+    fidelity = measures.fidelity(steps)
+    best.trace.append(measured_point(allocation.mode, knob, measures.estimate(steps), fidelity))
+    prepared.notes.append(
+        "the outputs do not depend on the weights on these inputs: all steps are "
+        f"2^{knob:g} of the root mean square, about {WEIGHTS_DB:g} dB of each weight"
+    )
+    return SearchResult(steps, knob, True, fidelity, best.trace)
 
 
 def _confirmed(
