@@ -131,3 +131,15 @@ def test_what_a_layer_gives_is_no_probability(tmp_path: Path) -> None:
     )
     assert report.reached and report.fidelity.sqnr_db >= 30
     assert not any("probabilities" in note for note in report.notes)
+
+
+def test_files_come_in_the_order_in_which_people_count(tmp_path: Path) -> None:
+    """Labels belong to samples by their order."""
+    for number in (0, 1, 2, 9, 10, 11, 100):
+        np.savez(tmp_path / f"s{number}.npz", x=np.full((1, 64), number, np.float32))
+    (tmp_path / "sub12").mkdir()
+    (tmp_path / "sub3").mkdir()
+    for name, number in (("sub12", 500), ("sub3", 400)):
+        np.save(tmp_path / name / "x.npy", np.full((1, 64), number, np.float32))
+    feeds = read_calibration(tmp_path, [InputSpec("x", "float", ("n", 64))], 99)
+    assert [int(feed["x"][0, 0]) for feed in feeds] == [0, 1, 2, 9, 10, 11, 100, 400, 500]

@@ -4,6 +4,7 @@ Python function `module:function` that yields feeds."""
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ def read_calibration(path: Path, specs: Sequence[InputSpec], max_feeds: int) -> 
 
     An .npz file is one feed, arrays by input name, or, where every input's first dimension is a
     fixed 1 and the arrays stack n samples on it, n feeds. A folder holds such files, or .npy
-    files named after the inputs (`NAME.npy`), or sub-folders of those. For a model of one input an
+    files named after the inputs (`NAME.npy`), or sub-folders of those, in the order of their names,
+    2.npz before 10.npz. For a model of one input an
     .npy file of any name is a feed, and so is an .npz file of one array without a name
     (`numpy.savez(path, array)`).
 
@@ -80,7 +82,7 @@ def _raw_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[tuple[Path, F
     if path.is_file():
         yield path, _read(path, specs)
         return
-    arrays = sorted(path.glob("*.npy"))
+    arrays = sorted(path.glob("*.npy"), key=_by_numbers)
     names = {spec.name for spec in specs}
     if arrays and {file.stem for file in arrays} <= names:
         feed: Feed = {}
@@ -88,10 +90,19 @@ def _raw_feeds(path: Path, specs: Sequence[InputSpec]) -> Iterator[tuple[Path, F
             feed.update(_read(file, specs))
         yield path, feed
     else:
-        for file in sorted([*arrays, *path.glob("*.npz")]):
+        for file in sorted([*arrays, *path.glob("*.npz")], key=_by_numbers):
             yield file, _read(file, specs)
-    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+    folders = [entry for entry in path.iterdir() if entry.is_dir()]
+    for folder in sorted(folders, key=_by_numbers):
         yield from _raw_feeds(folder, specs)
+
+
+def _by_numbers(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sorts names as people count, 2.npz before 10.npz: labels belong to samples by their order."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in parts if part
+    ], path.name
 
 
 def _read(file: Path, specs: Sequence[InputSpec]) -> Feed:
