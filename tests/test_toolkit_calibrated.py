@@ -89,6 +89,23 @@ def test_inputs_that_show_nothing_ruin_no_weight(tmp_path: Path, options: dict[s
     assert row.weight_sqnr_db is not None and row.weight_sqnr_db > 25
 
 
+def test_winners_that_stay_are_no_sign_of_outputs_without_weights(tmp_path: Path) -> None:
+    """A model that gives out the winner alone: on few samples none changes at coarse steps."""
+    model = onnx.load(mlp(tmp_path / "m.onnx"))
+    model.graph.node.append(helper.make_node("ArgMax", ["y"], ["winner"], axis=-1, keepdims=0))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("winner", TensorProto.INT64, None))
+    onnx.save(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "few.npz", x=inputs(24, 3))
+    report = toolkit.compress(
+        tmp_path / "m.onnx", tmp_path / "o.onnx", calibration=tmp_path / "few.npz"
+    )
+    assert report.fidelity.exact and report.reached
+    assert not any("do not depend on the weights" in note for note in report.notes)
+    [row] = [row for row in report.tensors if row.name == "A"]
+    assert row.weight_sqnr_db is not None and row.weight_sqnr_db < 25
+
+
 def without_biases(path: Path) -> Path:
     """The model without its biases, so that zeros give zeros."""
     model = onnx.load(path)

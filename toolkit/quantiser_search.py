@@ -102,7 +102,8 @@ def choose_steps(
         best, chosen = _by_sensitivity(prepared, curves, roles, measures, target, progress)
     else:
         best, chosen = _in_two_rounds(prepared, curves, roles, measures, target, progress)
-    if best.fidelity is not None and best.fidelity.exact and target.kind != "target_size":
+    is_unmoved = best.fidelity is not None and best.fidelity.exact
+    if is_unmoved and best.knob >= chosen.coarsest and target.kind != "target_size":
         return _by_weights_alone(best, chosen, measures, prepared)
     if prepared.checks is not None and target.kind != "target_size":
         best = _confirmed(best, chosen, measures, prepared.checks, (target, last_word))
