@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import InputError
+from toolkit.mapped_arrays import keeper, symbols_kept
 from toolkit.memory import release_memory
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def fit_all(
 
     positions = positions_for(source.model, list(settings.values()))
     remarks: dict[str, list[str]] = {name: [] for name in settings}
+    keep = keeper(source.num_bytes)
     fitted: dict[str, Parameters] = {}
     for group in joint_groups(settings, source.weights):
         members = {name: source.weights[name] for name in group}
@@ -169,7 +171,7 @@ def fit_all(
             except SchemeError as error:
                 raise InputError(f"{source.path}: weight {name}: {error}") from error
             if parameters is not None:
-                fitted[name] = parameters
+                fitted[name] = symbols_kept(parameters, keep)
         notes += [f"{name}: {remark}" for remark in remarks[name]]
     if last and moments is not None:
         correct_biases(source, places, fitted, moments)

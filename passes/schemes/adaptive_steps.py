@@ -35,12 +35,11 @@ def adaptive_steps(
     Returns:
         float32 [shape[axis]] and the axis; [] and None where it would gain next to nothing.
     """
-    logs = np.log2(np.maximum(importance.astype(np.float64), np.finfo(float).tiny))
-    best, axis, levels = _LEAST_GAIN, None, logs
-    for candidate in range(logs.ndim):
-        if logs.shape[candidate] < 2:
+    best, axis, levels = _LEAST_GAIN, None, np.zeros(1)
+    for candidate in range(importance.ndim):
+        if importance.shape[candidate] < 2:
             continue
-        others = tuple(i for i in range(logs.ndim) if i != candidate)
+        others = tuple(i for i in range(importance.ndim) if i != candidate)
         weights = importance.mean(others, dtype=np.float64)
         found = np.log2(np.maximum(weights, np.finfo(float).tiny))
         gain = 0.5 * float(np.log2(max(weights.mean(), 1e-300)) - found.mean())

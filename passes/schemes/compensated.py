@@ -72,11 +72,12 @@ class Compensated(Compensation):
         step = wanted_step(values, self.step, self.relative_step)
         varied = np.ones([1] * values.ndim)
         if self.adaptive:
-            counted = costs[:, :, None] * (1.0 if outputs is None else outputs[:, None, :])
-            varied = layout.array(
-                np.ascontiguousarray(np.broadcast_to(counted, layout.matrix_shape)), values.shape
-            )
+            counted = costs[:, :, None].astype(np.float32)
+            if outputs is not None:
+                counted = counted * outputs[:, None, :]
+            varied = layout.array(np.broadcast_to(counted, layout.matrix_shape), values.shape)
         scale, axis = steps_in_range(values, varied, step, weight.dtype)
+        del varied  # as large as the weight
         spread = spread_along(scale, axis, values.ndim)
         check_range("compensated", values, spread, weight.dtype)
         work = _Work(values, spread, layout, mask, outputs)
@@ -137,7 +138,8 @@ class _Work:
         output_importance: np.ndarray | None,
     ) -> None:
         self.shape, self.layout = values.shape, layout
-        self.targets = np.ascontiguousarray(layout.matrix(values / spread), np.float32)
+        scaled = np.asarray(values / spread, np.float32)
+        self.targets = np.ascontiguousarray(layout.matrix(scaled))
         self.unit = float(spread.max())
         relative = layout.matrix(np.broadcast_to(spread / np.float32(self.unit), values.shape))
         # Steps vary along one axis of the weight, so that they are products of these two.
@@ -146,16 +148,18 @@ class _Work:
         if (of_outputs != 1).any():
             squares = np.square(of_outputs, dtype=np.float32)
             output_importance = squares * (1.0 if output_importance is None else output_importance)
-        places = layout.matrix(np.arange(values.size).reshape(values.shape))
+        kind = np.int32 if values.size < 2**31 else np.int64
+        places = layout.matrix(np.arange(values.size, dtype=kind).reshape(values.shape))
         strides = np.diff(places[:1, :1, :].reshape(-1))
         self.own_order = bool((strides == strides[:1]).all())
         if not self.own_order:
-            places = np.arange(values.size).reshape(layout.matrix_shape)
-            strides = np.ones(1, np.int64)
-        self.first = np.ascontiguousarray(places[:, :, 0])
+            places = np.arange(values.size, dtype=kind).reshape(layout.matrix_shape)
+            strides = np.ones(1, kind)
+        self.first = np.ascontiguousarray(places[:, :, 0], np.int64)
         self.stride = int(strides[0]) if strides.size else 1
-        rounded = np.clip(np.rint(values / spread), -MOST, MOST).astype(np.int16)
-        self.symbols = self._ordered(rounded)
+        rounded = np.rint(scaled)
+        np.clip(rounded, -MOST, MOST, out=rounded)
+        self.symbols = self._ordered(rounded.astype(np.int16))
         self.kept = None if mask is None else self._ordered(mask)
         self.output_importance = (
             None
@@ -184,7 +188,8 @@ class _Work:
     ) -> None:
         """Rounds the features of a group one after the other, later ones making up for each."""
         steps = self.steps[number][group.order]
-        coupling = group.coupling * (steps[:, None] / steps)
+        coupling = group.coupling * steps[:, None]
+        coupling /= steps
         costs = (group.costs * np.square(steps, dtype=np.float64)).astype(np.float32)
         targets = self.targets[number][group.order]
         self._round(number, group, targets, coupling, costs, rates, rate_weight, refine=False)
@@ -194,19 +199,26 @@ class _Work:
     ) -> None:
         """Chooses each symbol of a group again, the others given."""
         steps = self.steps[number][group.order]
-        inputs = group.inputs * np.outer(steps, steps)
+        inputs = group.inputs * steps[:, None]
+        inputs *= steps
         powers = np.ascontiguousarray(np.diagonal(inputs))
-        targets = self.targets[number][group.order]
-        now = self._symbols_of(number)[group.order].astype(np.float32)
-        error = now - targets
-        targets = now - (inputs @ error) / powers[:, None]
-        self._round(
-            number, group, targets, inputs / powers, powers, rates, rate_weight, refine=True
-        )
+        now = self._symbols_of(number, group.order)
+        error = self.targets[number][group.order]
+        np.subtract(now, error, out=error)
+        targets = inputs @ error
+        targets /= powers[:, None]
+        np.subtract(now, targets, out=targets)
+        del now, error  # as large as the weight
+        inputs /= powers
+        self._round(number, group, targets, inputs, powers, rates, rate_weight, refine=True)
 
-    def _symbols_of(self, number: int) -> np.ndarray:
-        outputs = np.arange(self.layout.matrix_shape[2]) * self.stride
-        return np.asarray(self.symbols[self.first[number][:, None] + outputs])
+    def _symbols_of(self, number: int, features: np.ndarray) -> np.ndarray:
+        """Those of some features, float32 [features, outputs]."""
+        length = self.layout.matrix_shape[2] * self.stride
+        found = np.empty((len(features), self.layout.matrix_shape[2]), np.float32)
+        for row, first in zip(found, self.first[number][features], strict=True):
+            row[:] = self.symbols[first : first + length : self.stride]
+        return found
 
     def _round(
         self,

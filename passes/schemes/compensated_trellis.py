@@ -68,9 +68,10 @@ class CompensatedTrellis(Compensation):
         step = wanted_step(values, self.step, self.relative_step) * _FINER
         varied = np.ones([1] * values.ndim)
         if self.adaptive:
-            costs = group.unordered(group.costs)[None, :, None] * counted[:, None, :]
-            varied = layout.array(costs, values.shape)
+            costs = group.unordered(group.costs).astype(np.float32)[None, :, None]
+            varied = layout.array(costs * counted[:, None, :], values.shape)
         scale, axis = steps_in_range(values, varied, step, weight.dtype)
+        del varied  # as large as the weight
         spread = spread_along(scale, axis, values.ndim)
         check_range("compensated_trellis", values, spread, weight.dtype)
         unit = float(spread.max())
