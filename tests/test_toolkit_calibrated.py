@@ -321,7 +321,7 @@ def test_a_trellis_is_taken_where_it_pays(tmp_path: Path, monkeypatch: pytest.Mo
     data = tmp_path / "white.npz"
     np.savez(data, x=np.random.default_rng(5).standard_normal((400, 64), np.float32))
     tried: list[str] = []
-    monkeypatch.setattr("toolkit.quantiser_search.OTHER_OPTIONS", ({"trellis": True},))
+    monkeypatch.setattr("toolkit.fitting_options.OTHER_OPTIONS", ({"trellis": True},))
     found = toolkit.compress(
         model,
         tmp_path / "t.onnx",
@@ -330,7 +330,7 @@ def test_a_trellis_is_taken_where_it_pays(tmp_path: Path, monkeypatch: pytest.Mo
         progress=lambda stage, detail: tried.append(detail),
     )
     assert any("trellis True: +" in text for text in tried), tried
-    monkeypatch.setattr("toolkit.quantiser_search.OTHER_OPTIONS", ())
+    monkeypatch.setattr("toolkit.fitting_options.OTHER_OPTIONS", ())
     without = toolkit.compress(model, tmp_path / "p.onnx", min_sqnr=20, calibration=data)
     assert found.reached and without.reached
     assert found.compressed_bytes < 0.98 * without.compressed_bytes
@@ -340,7 +340,7 @@ def test_options_that_cannot_be_fitted_are_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
-    monkeypatch.setattr("toolkit.quantiser_search.OTHER_OPTIONS", ({"damping": 2.0},))
+    monkeypatch.setattr("toolkit.fitting_options.OTHER_OPTIONS", ({"damping": 2.0},))
     data = tmp_path / "x.npz"
     np.savez(data, x=inputs(400, 3))
     report = toolkit.compress(

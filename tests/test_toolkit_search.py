@@ -12,7 +12,7 @@ import pytest
 
 from toolkit.allocation import MAX_SYMBOL, Allocation, fill_sensitivity
 from toolkit.fidelity import Fidelity
-from toolkit.quantiser_search import _confirmed
+from toolkit.last_word import confirmed
 from toolkit.rate_curve import rate_curve
 from toolkit.search import Measures, search_fidelity
 from toolkit.sensitivity import measure_sensitivity
@@ -265,7 +265,7 @@ def test_a_slice_lost_on_the_last_word_asks_for_finer_steps() -> None:
 
     same = SimpleNamespace(values=lambda arrays, steps, draft: steps)
     checks = SimpleNamespace(fitting=same, arrays={}, fidelity_with=found)
-    last = _confirmed(first, allocation, measures(allocation), checks, (goal, goal))  # type: ignore[arg-type]
+    last = confirmed(first, allocation, measures(allocation), checks, (goal, goal))  # type: ignore[arg-type]
     assert last.steps is not None
     assert found(last.steps).healthy
     assert first.knob - 1.65 < last.knob <= first.knob - 1.5  # halved twice on the way back

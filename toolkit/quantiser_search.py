@@ -6,11 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from toolkit.allocation import FINEST, Allocation
+from toolkit.allocation import Allocation
 from toolkit.fidelity import Fidelity
-from toolkit.fitting import CalibratedFitting, PlainFitting, chosen
+from toolkit.fitting import PlainFitting, chosen
+from toolkit.fitting_options import better_options
+from toolkit.last_word import confirmed
 from toolkit.memory import release_memory
 from toolkit.pipeline import FileLayout, Source, finish
 from toolkit.prepare_model import Prepared
@@ -18,7 +20,6 @@ from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.search import (
     DB_PER_KNOB,
     START_KNOB,
-    UNHEALTHY_DB,
     Measures,
     SearchResult,
     Steps,
@@ -52,25 +53,6 @@ METRICS_DB = 20.0
 """Output SQNR around which metrics begin to lose something, for a first guess."""
 LEAST_START, MOST_START = -8.0, 1.0
 """Range of the first guess of the knob."""
-
-OTHER_OPTIONS: tuple[dict[str, Any], ...] = (
-    {"damping": 1.0},
-    {"rate_weight": 0.0},
-    {"adaptive": False},
-    {"adaptive": True, "by_output": True},
-    {"trellis": True},
-)
-"""Options of the fitting that are tried one after the other, each with those that were better."""
-LEAST_GAIN_DB = 0.2
-DB_PER_BIT = DB_PER_KNOB
-"""A bit per weight halves the step."""
-
-MAX_FINER = 6
-"""Times that steps are made finer because the data that has the last word asks for it ..."""
-LEAST_FINER, MOST_FINER = 1 / 64, 0.5
-"""... by so much of the knob; and after the last time ..."""
-MAX_BACK = 2
-"""... so many steps between that and the one before are tried."""
 
 WEIGHTS_DB = 29.0
 """Signal-to-noise ratio of a weight at `START_KNOB`, where errors are even within a step."""
@@ -106,7 +88,7 @@ def choose_steps(
     if is_unmoved and best.knob >= chosen.coarsest and target.kind != "target_size":
         return _by_weights_alone(best, chosen, measures, prepared)
     if prepared.checks is not None and target.kind != "target_size":
-        best = _confirmed(best, chosen, measures, prepared.checks, (target, last_word))
+        best = confirmed(best, chosen, measures, prepared.checks, (target, last_word))
     if with_curve and best.steps is not None:
         best.trace += curve_points(chosen, best.knob, measures, CURVE_SECONDS)
     return best
@@ -126,55 +108,6 @@ def _by_weights_alone(
         f"2^{knob:g} of the root mean square, about {WEIGHTS_DB:g} dB of each weight"
     )
     return SearchResult(steps, knob, True, fidelity, best.trace)
-
-
-def _confirmed(
-    best: SearchResult,
-    allocation: Allocation,
-    measures: Measures,
-    checks: Prepared,
-    targets: tuple[Target, Target],
-) -> SearchResult:
-    """`best`, or finer steps where those miss the target on the data that has the last word: as
-    much finer as it lacks there, and then back again where that was more than it takes."""
-    searched, last_word = targets
-
-    def at(knob: float) -> SearchResult:
-        steps = allocation.steps(knob)
-        fidelity = measures.fidelity(steps)
-        measures.progress(f"step 2^{knob:+.2f} RMS: {fidelity.sqnr_db:.1f} dB")
-        trace.append(measured_point(allocation.mode, knob, measures.estimate(steps), fidelity))
-        return SearchResult(steps, knob, searched.meets_fidelity(fidelity), fidelity, trace)
-
-    def lacking(found: SearchResult) -> float:
-        """By how much of the knob the steps are too coarse; 0 where they are not."""
-        values = checks.fitting.values(checks.arrays, found.steps or {}, draft=False)
-        fidelity = checks.fidelity_with(values)
-        if last_word.meets_fidelity(fidelity):
-            return 0.0
-        lost = UNHEALTHY_DB if last_word.needs_health and not fidelity.healthy else 0.0
-        lack = max(lost, -last_word.excess(fidelity)) / DB_PER_KNOB
-        return min(max(lack, LEAST_FINER), MOST_FINER) + LEAST_FINER
-
-    if best.steps is None:
-        return best
-    missed, trace = best.knob, best.trace
-    lack = lacking(best)
-    for _ in range(MAX_FINER):
-        if not lack or best.knob <= FINEST:
-            break
-        missed = best.knob
-        best = at(max(best.knob - lack, FINEST))
-        lack = lacking(best)
-    for _ in range(MAX_BACK):
-        if lack or missed - best.knob <= MOST_FINER / 4:
-            break
-        between = at((missed + best.knob) / 2)
-        if lacking(between):
-            missed = between.knob
-        else:
-            best = between
-    return best
 
 
 def _measures(
@@ -232,7 +165,7 @@ def _by_sensitivity(
     if found.steps is None or found.fidelity is None:
         return found, allocation
     fitting, num_bytes = prepared.fitting, measures.write(found.steps)
-    gain = _other_options(prepared, found, measures)
+    gain = better_options(prepared, found, measures)
     if gain > 0:
         knob = min(found.knob + gain / DB_PER_KNOB, allocation.coarsest)
         again = _searched(allocation, target, measures, knob)
@@ -291,46 +224,6 @@ def _searched(
         start,
         max_evaluations=CALIBRATED_EVALUATIONS,
     )
-
-
-def _other_options(prepared: Prepared, found: SearchResult, measures: Measures) -> float:
-    """Tries the steps of `found` under other options of the fitting, and leaves the best ones in
-    `prepared`; returns how many dB they are worth at the same size, 0 where nothing is better.
-
-    Whether rates in the choice of symbols and steps by feature pay depends on the network: with
-    rates all errors of a layer lean the same way, which some networks do not forgive. Damping as
-    large as the inputs themselves helps where calibration has too few samples to tell features
-    apart: what is made up for on it is not on others. Counting errors by what each output of a
-    layer does to the model's asks for data that shows all of them. A trellis takes 3 % fewer bytes
-    where weights have many outputs, and three times as long to fit.
-    """
-    from passes.errors import SchemeError
-
-    fitting, steps = prepared.fitting, found.steps
-    if not isinstance(fitting, CalibratedFitting) or steps is None or found.fidelity is None:
-        return 0.0
-    count = sum(array.size for array in prepared.arrays.values())
-
-    def worth(level: float) -> float:
-        return level - DB_PER_BIT * 8 * measures.write(steps) / max(count, 1)
-
-    first = best = worth(found.fidelity.sqnr_db)
-    plain, chosen = fitting, dict[str, Any]()
-    for options in OTHER_OPTIONS:
-        if options.get("by_output") and not plain.knows_outputs:
-            continue
-        prepared.fitting = other = plain.with_options({**chosen, **options})
-        text = ", ".join(f"{key} {setting}" for key, setting in options.items())
-        try:
-            value = worth(prepared.fidelity(steps).sqnr_db)
-        except SchemeError as error:  # a bias that takes up too much, say
-            measures.progress(f"{text}: not possible ({error})")
-            continue
-        measures.progress(f"{text}: {value - best:+.1f} dB at the same size")
-        if value > best + LEAST_GAIN_DB:
-            best, fitting, chosen = value, other, {**chosen, **options}
-    prepared.fitting = prepared.checked.fitting = fitting
-    return best - first
 
 
 def _in_two_rounds(
