@@ -170,7 +170,7 @@ METHODS = {
     "deep-compression": Method(_deep_compression, (0.2, 0.1, 0.05), "share kept"),
     "lc": Method(_lc, (1e-5, 2e-5, 3e-5), "nats per bit", rate=4e-3),
     "quantized-distillation": Method(_quantized_distillation, (4, 3, 2), "bits"),
-    "differentiable-quantization": Method(_learned_points, (16, 8, 4), "points"),
+    "differentiable-quantization": Method(_learned_points, (16, 8, 4), "points", rate=2e-3),
     "transform": Method(_transform, (0.5, 1, 2), "root mean squares per step", rate=2e-3),
     "entropy-all": Method(_entropy_all, (1e-7, 1e-6, 3e-6, 1e-5), "nats per bit", rate=4e-3),
 }
