@@ -3,41 +3,25 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.errors import InputError, OutputError, VerificationError
-from toolkit.fidelity import Fidelity, compare_outputs
+from toolkit.compress_job import Job, Progress
+from toolkit.errors import InputError
 from toolkit.given_settings import METADATA_KEY, GivenSettings, given_settings
-from toolkit.memory import release_memory, smaller_blocks_mapped
 from toolkit.ort_session import thread_count
-from toolkit.output_file import beside, check_output, output_path, publish
-from toolkit.report import Report, TensorRow
-from toolkit.search import SearchResult, TracePoint
-from toolkit.targets import Target, choose_target
-from toolkit.versions import versions
+from toolkit.output_file import output_path
+from toolkit.report import Report
+from toolkit.targets import choose_target
 
 if TYPE_CHECKING:
-    from passes.settings import Recipe, WeightSettings
-    from toolkit.calibration import Feed
-    from toolkit.choose_settings import Choice
+    from passes.settings import Recipe
     from toolkit.metrics import Metric
-    from toolkit.pipeline import FileLayout, Finished, Source
     from toolkit.task_metrics import TaskMetric
-    from toolkit.verify import Expected
 
-STOCK_FEEDS = 4
-"""Feeds that are run on stock ONNX Runtime, where every run decodes all weights anew."""
-
-Progress = Callable[[str, str], None]
 PathLike = str | os.PathLike[str]
 
 
@@ -126,7 +110,7 @@ def compress(
         )
     from toolkit.pipeline import GPU_LANE_STEPS, FileLayout, fold_layers, read_source
 
-    job = _Job(
+    job = Job(
         Path(model),
         output_path(output) if output is not None else default_output(Path(model)),
         Path(calibration) if calibration is not None else None,
@@ -179,316 +163,6 @@ def default_output(model: Path) -> Path:
     return model.with_name(model.name.removesuffix(".onnx") + ".compressed.onnx")
 
 
-@dataclass
-class _Job:
-    model: Path
-    output: Path
-    calibration: Path | None
-    report: Path | None
-    dry_run: bool
-    threads: int
-    layout: FileLayout
-    progress: Progress
-    metric: Metric | TaskMetric | None = None
-    sequential: bool = False
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        self.progress(stage, "")
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-            self.seconds[stage] = round(spent, 3)
-
-    def check_paths(self, recipe: list[Path]) -> None:
-        if not self.model.exists():
-            raise InputError(f"{self.model}: no such file")
-        if not self.model.is_file():
-            raise InputError(f"{self.model}: is no file")
-        given = [self.model, *recipe]
-        if self.calibration is not None:
-            given.append(self.calibration)
-        self.check_outputs(given)
-
-    def check_outputs(self, given: Sequence[Path]) -> None:
-        """Refuses outputs that cannot be written or that are one of the files `given`."""
-        if not self.dry_run:
-            check_output(self.output, given)
-        if self.report is not None:
-            check_output(self.report, [*given, self.output])
-
-    def run(
-        self,
-        source: Source,
-        target: Target,
-        settings: dict[str, WeightSettings | None],
-        command: str,
-        label: dict[str, Any],
-    ) -> Report:
-        from toolkit.choose_settings import choose_settings
-
-        notes = list(source.notes)
-        notes += [f"{name}: holds NaN or infinity, kept lossless" for name in source.odd]
-        choice = choose_settings(
-            self, source, target, settings, self.metric, self.report is not None
-        )
-        notes += choice.notes
-        target, result = choice.target, choice.result
-        original_bytes = source.num_bytes
-        with self.timed("encode"), smaller_blocks_mapped():
-            finished, expected, rows = self._encode(source, choice)
-        release_memory()
-        notes += finished.notes
-        with self.timed("write"), self._place() as temporary:
-            size = self._write(finished, temporary)
-            del finished.model, source.model  # as large as the file
-            if size >= original_bytes and not self.dry_run:
-                notes.append("the result would not be smaller than the original: nothing written")
-            with self.timed("verify"), smaller_blocks_mapped():
-                try:
-                    fidelity, judged, stock = self._verify(
-                        temporary, choice, finished, expected, notes
-                    )
-                except VerificationError as error:
-                    text = str(error).replace(str(temporary), str(self.output))
-                    raise VerificationError(text) from error
-            reached = _reached(target, judged, size)
-            if target.kind == "min_sqnr" and target.is_default and result and not result.steps:
-                reached = True
-            written = size < original_bytes and not self.dry_run
-            if written:
-                publish(temporary, self.output)
-        self.seconds["total"] = round(sum(v for k, v in self.seconds.items() if k != "verify"), 3)
-        trace = result.trace if result is not None else []
-        if result is not None and result.steps is not None:
-            _correct(trace, result, size, judged)
-        summary = Report(
-            str(self.model),
-            str(self.output) if written else None,
-            original_bytes,
-            size,
-            target.text + _behind(choice, judged),
-            reached,
-            written,
-            fidelity,
-            stock,
-            result.fidelity if result is not None else None,
-            rows,
-            trace,
-            label,
-            command,
-            dict(self.seconds),
-            _unique(notes),
-            finished.functions,
-            versions(),
-        )
-        if self.report is not None:
-            from toolkit.output_file import write_text
-            from toolkit.report_html import render
-
-            write_text(self.report, render(summary))
-        return summary
-
-    def _encode(
-        self, source: Source, choice: Choice
-    ) -> tuple[Finished, dict[str, Expected], list[TensorRow]]:
-        from passes.errors import SettingsError
-        from toolkit.pipeline import finish, fit_all, keep_factors
-        from toolkit.tensor_rows import tensor_rows
-        from toolkit.verify import expected_weights
-
-        decided: list[str] = []
-        fixed = choice.settings
-        fitted = fit_all(source, fixed, decided, choice.moments, choice.known)
-        quality = weight_quality(source, fitted)
-        fitted, notes = keep_factors(source.model, fitted)
-        expected = expected_weights(fitted)
-        codings = {name: how.coding for name, how in fixed.items()}
-        try:
-            finished = finish(source.model, fitted, self.layout, codings)
-        except SettingsError as error:
-            raise InputError(f"{self.model}: {error}") from error
-        finished.notes[:0] = [*decided, *notes]
-        rows = tensor_rows(finished, fitted, quality)
-        source.weights.clear()
-        return finished, expected, rows
-
-    @contextmanager
-    def _place(self) -> Iterator[Path]:
-        """Where the file is written before it is verified."""
-        if self.dry_run:
-            with tempfile.TemporaryDirectory() as folder:
-                yield Path(folder) / self.output.name
-        else:
-            with beside(self.output) as temporary:
-                yield temporary
-
-    def _write(self, finished: Finished, temporary: Path) -> int:
-        from passes.errors import ModelError
-        from passes.model_file import write_model
-
-        try:
-            return int(write_model(finished.model, temporary))
-        except ModelError as error:
-            place = temporary.parent if self.dry_run else self.output
-            raise OutputError(str(error).replace(str(temporary), str(place))) from error
-
-    def _verify(
-        self,
-        path: Path,
-        choice: Choice,
-        finished: Finished,
-        expected: dict[str, Expected],
-        notes: list[str],
-    ) -> tuple[Fidelity, Fidelity, Fidelity | None]:
-        """Fidelity of the outputs, the same in the search's own measure, and on stock ONNX
-        Runtime where that was run."""
-        from toolkit.padding import without_padding
-        from toolkit.verify import (
-            check_weights,
-            run_compressed,
-            run_original,
-            run_parts,
-            run_stock,
-            score,
-        )
-
-        def compared(found: list[dict[str, Any]]) -> Fidelity:
-            return compare_outputs(original, without_padding(found, feeds), choice.ignored)
-
-        release_memory()
-        feeds, encoded = choice.feeds, {row.name for row in finished.encoded}
-        kept = [name for name in expected if name not in encoded]
-        original = without_padding(run_original(self.model, feeds, self.threads), feeds)
-        release_memory()
-        if not encoded:
-            unchanged = compared(run_stock(path, feeds, self.threads))
-            return unchanged, unchanged, None
-        check_weights(path, expected, kept, self.threads)
-        release_memory()
-        parted = choice.judged.parted
-        parts = run_parts(path, parted, feeds, self.threads) if parted else None
-        if parts is not None:  # which has the outputs as well
-            runs = [{name: run[name] for name in original[0]} for run in parts]
-        else:
-            runs = run_compressed(path, feeds, self.threads)
-        fidelity = judged = compared(runs)
-        if parts is not None:
-            seen = without_padding(choice.judged.of(parts), feeds)
-            judged = compare_outputs(choice.reference, seen, choice.ignored)
-        elif parted:
-            if choice.result is not None and choice.result.fidelity is not None:
-                judged = choice.result.fidelity  # the file does not show them, the search saw them
-        elif choice.judged.kinds:
-            seen = without_padding(choice.judged.of(runs), feeds)
-            judged = compare_outputs(choice.judged.of(original), seen, choice.ignored)
-        if choice.score is not None:
-            fidelity.score = judged.score = score(path, choice.score, self.threads)
-            original_score = choice.target.baseline
-            notes.append(
-                f"metric {choice.score.text}: {original_score:.6g} -> {fidelity.score:.6g}"
-            )
-        if choice.moments and not _same(choice.fitted, feeds):
-            notes += self._other_fidelities(path, choice, fidelity)
-        stock = None
-        if finished.functions:
-            del runs, parts  # the outputs of a language model are larger than the model
-            release_memory()
-            few = slice(STOCK_FEEDS)
-            found = without_padding(run_stock(path, feeds[few], self.threads), feeds[few])
-            stock = compare_outputs(original[few], found, choice.ignored)
-        return fidelity, judged, stock
-
-    def _other_fidelities(self, path: Path, choice: Choice, last: Fidelity) -> list[str]:
-        """What the file does on data that it was fitted to, as much of it as the last word was had
-        on, and on data that the search measured on; beside `last`."""
-        from toolkit.padding import without_padding
-        from toolkit.verify import run_compressed, run_original
-
-        parts = {"fitted to": choice.fitted[: len(choice.feeds)]}
-        if not _same(choice.searched, choice.feeds):
-            parts["searched on"] = choice.searched
-        found = []
-        for words, feeds in parts.items():
-            original, after = (
-                without_padding(runs, feeds)
-                for runs in (
-                    run_original(self.model, feeds, self.threads),
-                    run_compressed(path, feeds, self.threads),
-                )
-            )
-            fidelity = compare_outputs(original, after, choice.ignored)
-            found.append(f"{fidelity.sqnr_db:.2f} dB on data that was {words}")
-        return [
-            f"output SQNR: {', '.join(found)}, {last.sqnr_db:.2f} dB on data kept apart from it"
-        ]
-
-
-def weight_quality(source: Source, fitted: dict[str, Any]) -> dict[str, float]:
-    """SQNR in dB of every fitted weight itself."""
-    import numpy as np
-
-    from passes.schemes import decode
-    from toolkit.pipeline import CHUNK
-
-    quality = {}
-    for name, parameters in fitted.items():
-        before = source.weights[name].array()
-        if before.dtype.kind in "iu" or name in source.odd:
-            quality[name] = math.inf
-            continue
-        signal = noise = 0.0
-        after = decode(parameters).reshape(-1)
-        flat = before.reshape(-1)
-        for start in range(0, flat.size, CHUNK):
-            part = flat[start : start + CHUNK].astype(np.float64)
-            error = after[start : start + CHUNK].astype(np.float64) - part
-            signal += float(np.vdot(part, part))
-            noise += float(np.vdot(error, error))
-        quality[name] = 10 * math.log10(signal / noise) if noise and signal else math.inf
-    return quality
-
-
-def _reached(target: Target, fidelity: Fidelity, size: int) -> bool:
-    if target.kind == "target_size":
-        return size <= target.value
-    return target.kind == "fixed" or target.meets_fidelity(fidelity)
-
-
-def _behind(choice: Choice, judged: Fidelity) -> str:
-    """What is to be said of a target that was judged by what is behind the outputs."""
-    text = choice.judged.text
-    return f", {text} ({judged.sqnr_db:.1f} dB)" if text else ""
-
-
-def _correct(trace: list[TracePoint], result: SearchResult, size: int, fidelity: Fidelity) -> None:
-    """Brings estimated sizes to the scale of the file that was really written."""
-    chosen = [p for p in trace if p.knob == result.knob and not p.measured]
-    offset = size - chosen[-1].num_bytes if chosen else 0.0
-    for point in trace:
-        if not point.measured:
-            point.num_bytes = max(point.num_bytes + offset, 1.0)
-    judged = result.fidelity or fidelity
-    trace.append(
-        TracePoint(
-            "result",
-            result.knob,
-            size,
-            True,
-            judged.sqnr_db,
-            judged.max_relative_error,
-            judged.healthy,
-        )
-    )
-
-
-def _same(first: Sequence[Feed], second: Sequence[Feed]) -> bool:
-    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
-
-
 def make_metric(
     text: str | None, labels: PathLike | None, calibration: PathLike | None
 ) -> Metric | TaskMetric | None:
@@ -511,7 +185,7 @@ def make_metric(
     return Metric(text)
 
 
-def _command(job: _Job, given: GivenSettings, targets: Mapping[str, Any]) -> str:
+def _command(job: Job, given: GivenSettings, targets: Mapping[str, Any]) -> str:
     """The command line that repeats this run."""
     parts = ["toolkit", "compress", str(job.model), "--output", str(job.output)]
     options: dict[str, Any] = {
@@ -533,7 +207,3 @@ def _command(job: _Job, given: GivenSettings, targets: Mapping[str, Any]) -> str
     if job.layout.lane_steps:
         parts.append("--for-gpu")
     return shlex.join(parts)
-
-
-def _unique(notes: list[str]) -> list[str]:
-    return list(dict.fromkeys(notes))
