@@ -146,7 +146,8 @@ def test_the_schema_of_training_recipes_is_printed() -> None:
     schema = json.loads(result.stdout)
     parts = schema["$defs"]
     assert set(schema["required"]) == {"version", "model", "data"}
-    assert set(parts["MethodSpec"]["properties"]) == {*METHODS, "distillation"}
+    beside_others = {"distillation", "batch_norm_statistics"}
+    assert set(parts["MethodSpec"]["properties"]) == {*METHODS, *beside_others}
     assert {"type": "string"} in parts["Source"]["anyOf"]
     assert {"type": "string"} in schema["properties"]["compress"]["anyOf"]
     stages = parts["Stage"]["anyOf"]
