@@ -69,7 +69,9 @@ PARAMETERS: list[tuple[str, Build, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("build", "count"), [row[1:] for row in PARAMETERS], ids=lambda v: str(v))
+@pytest.mark.parametrize(
+    ("build", "count"), [row[1:] for row in PARAMETERS], ids=[row[0] for row in PARAMETERS]
+)
 def test_numbers_of_parameters_are_the_published_ones(build: Build, count: int) -> None:
     with torch.device("meta"):
         module = build()

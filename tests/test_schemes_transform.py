@@ -96,7 +96,9 @@ def test_lossless_coefficients_give_the_weight_back(
     fitted = Transform(kind, axes, block, inner=Lossless()).fit(weight)
     decoded = fitted.decode()
     assert decoded.shape == shape == fitted.shape and decoded.dtype == np.float32
-    np.testing.assert_allclose(decoded, weight, rtol=0, atol=1e-6 * float(np.abs(weight).max()))
+    # Round-off of coefficients grows on the way back where the basis is not orthonormal.
+    error = 1e-6 if is_orthonormal(kind) else 4e-6
+    np.testing.assert_allclose(decoded, weight, rtol=0, atol=error * float(np.abs(weight).max()))
 
 
 def test_lossless_coefficients_of_a_real_kernel_size() -> None:

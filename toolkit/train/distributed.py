@@ -47,6 +47,8 @@ def joined(device: str) -> Iterator[World]:
     try:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         yield World(dist.get_rank(), dist.get_world_size(), local)
+        if mine:
+            dist.barrier()  # nobody leaves while another one is still at work
     finally:
         if mine:
             dist.destroy_process_group()
