@@ -13,7 +13,7 @@ demo: $(STAMPS)/install
 	$(BIN)/python -m benchmarks.demo
 
 test: $(STAMPS)/test
-	$(BIN)/python -m pytest --ignore tests/real tests
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --ignore tests/real tests
 
 test-real: $(STAMPS)/test-real
 	$(BIN)/python -m pytest tests/real
