@@ -58,6 +58,15 @@ def model(
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
+def look_up(symbols: str, output: str) -> list[onnx.NodeProto]:
+    """Make the nodes of `book[symbols + offset]`."""
+    return [
+        std("Cast", [symbols], ["c"], to=TensorProto.INT32),
+        std("Add", ["c", "offset"], ["i"]),
+        std("Gather", ["book", "i"], [output]),
+    ]
+
+
 def take(
     blob: Array, index: int, symbols: str, output: str, shape: Sequence[int]
 ) -> onnx.NodeProto:

@@ -27,6 +27,13 @@ class PackedSample:
         random = np.random.default_rng(batch)
         return random.normal(size=(batch, self.product.inputs)).astype(np.float16)
 
+    def arrays_to_unpack(self, kind: Any) -> dict[str, Array]:
+        """What its weight is unpacked from in the type `kind`, zero points among it."""
+        arrays = {k: a if k == "packed" else a.astype(kind) for k, a in self.arrays.items()}
+        if "codebook" not in arrays and "zeros" not in arrays:
+            arrays["zeros"] = np.full_like(arrays["scales"], self.product.zero)
+        return arrays
+
     def check(self, x: Array, found: Array) -> None:
         """Raises `AssertionError` where a product is further off than float16 makes it."""
         exact = x.astype(np.float64) @ self.weight.T

@@ -45,10 +45,7 @@ def test_products_are_those_of_the_weight(sample: PackedSample, batch: int) -> N
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 @pytest.mark.parametrize("sample", list(packed_samples()), ids=lambda s: s.name)
 def test_weights_are_unpacked_exactly(sample: PackedSample, kind: Any) -> None:
-    arrays = {k: a if k == "packed" else a.astype(kind) for k, a in sample.arrays.items()}
-    if "codebook" not in arrays and "zeros" not in arrays:
-        arrays["zeros"] = np.full_like(arrays["scales"], sample.product.zero)
-    found = sample.product.unpack(**arrays)
+    found = sample.product.unpack(**sample.arrays_to_unpack(kind))
     assert found.dtype == kind
     np.testing.assert_array_equal(found, sample.weight.astype(np.float32).astype(kind))
 

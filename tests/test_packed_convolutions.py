@@ -16,7 +16,7 @@ from passes.function_bodies import function_bodies
 from runtime import InferenceSession, graph_fuse, graph_pack
 from runtime.graph_products import CPU_TYPES, CUDA_TYPES, fuse_products
 from runtime.packed import BITS
-from tests.decode_models import CPU, Array, model, node, std, take
+from tests.decode_models import CPU, Array, look_up, model, node, std, take
 
 FLOAT = TensorProto.FLOAT
 FILTERS = (21, 5, 3, 3)
@@ -37,11 +37,7 @@ def conv_model(
     if chain == "codebook":
         constants["book"] = random.normal(size=256).astype(np.float32)
         constants["offset"] = np.array(128, np.int32)
-        nodes += [
-            std("Cast", ["q"], ["c"], to=TensorProto.INT32),
-            std("Add", ["c", "offset"], ["i"]),
-            std("Gather", ["book", "i"], ["w"]),
-        ]
+        nodes += look_up("q", "w")
         weight = constants["book"][values.astype(int) + 128]
     elif chain == "zeros":
         scale = random.uniform(0.01, 0.1, shape[0]).astype(np.float32)

@@ -16,7 +16,7 @@ import runtime
 from passes.function_bodies import function_bodies
 from runtime import InferenceSession, ProviderError, gpu, graph_fuse, graph_pack
 from runtime.packed import BITS
-from tests.decode_models import CPU, Array, model, node, std, symbols, take
+from tests.decode_models import CPU, Array, look_up, model, node, std, symbols, take
 from tests.packed_samples import PackedSample, packed_samples
 
 HALF = np.float16
@@ -35,11 +35,7 @@ def product_model(
     if chain == "codebook":
         constants["book"] = np.sort(random.normal(size=256)).astype(HALF)
         constants["offset"] = np.array(128, np.int32)
-        nodes += [
-            std("Cast", ["q"], ["c"], to=TensorProto.INT32),
-            std("Add", ["c", "offset"], ["i"]),
-            std("Gather", ["book", "i"], ["w"]),
-        ]
+        nodes += look_up("q", "w")
         weight = constants["book"][values.astype(int) + 128]
     else:
         axis = {"outputs": 0 if turned else 1, "inputs": 1 if turned else 0}

@@ -75,11 +75,9 @@ def _take_stored(model: ir.Model) -> dict[str, Any]:
     mapped from there: a session of a model in memory does not find them, and would copy them."""
     import onnx_ir as ir
 
-    weights = {
-        name: value
-        for name, value in model.graph.initializers.items()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    arrays = [value.const_value.numpy() for value in weights.values() if value.const_value]
-    names = make_inputs(model, weights).values()
-    return {name: runtime_value(array) for name, array in zip(names, arrays, strict=True)}
+    weights: dict[str, ir.Value] = {}
+    arrays: dict[str, Any] = {}
+    for name, value in model.graph.initializers.items():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            weights[name], arrays[name] = value, runtime_value(value.const_value.numpy())
+    return {given: arrays[name] for name, given in make_inputs(model, weights).items()}

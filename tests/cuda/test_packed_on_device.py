@@ -32,9 +32,7 @@ def test_packed_products_are_those_of_the_weight(sample: PackedSample, batch: in
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 @pytest.mark.parametrize("sample", list(packed_samples()), ids=lambda s: s.name)
 def test_weights_are_unpacked_exactly(sample: PackedSample, kind: Any) -> None:
-    arrays = {k: a if k == "packed" else a.astype(kind) for k, a in sample.arrays.items()}
-    if "codebook" not in arrays and "zeros" not in arrays:
-        arrays["zeros"] = np.full_like(arrays["scales"], sample.product.zero)
+    arrays = sample.arrays_to_unpack(kind)
     held = {name: DeviceArray.of(array) for name, array in arrays.items()}
     out = DeviceArray(sample.weight.size * np.dtype(kind).itemsize)
     addresses = {name: array.address for name, array in held.items()}
