@@ -22,7 +22,8 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from tests.toolkit_models import embedding, mlp, without_weights
-from toolkit.cli import Bytes, main
+from toolkit.cli import main
+from toolkit.commands.options import Bytes
 from toolkit.console import STAGES
 from toolkit.versions import DISTRIBUTION
 

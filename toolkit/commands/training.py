@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from toolkit.cli import JSON_OPTION, NOT_REACHED, PATH, Bytes, main, reported
+from toolkit.commands.options import JSON_OPTION, PATH, Bytes
+from toolkit.commands.reporting import NOT_REACHED, reported
 from toolkit.errors import InputError
 
 
@@ -46,7 +47,7 @@ def _print_schema(context: click.Context, _: click.Parameter, is_asked: bool) ->
     context.exit()
 
 
-@main.command("train")
+@click.command("train")
 @click.argument("recipe", type=PATH)
 @click.option(
     "--schema",
@@ -66,7 +67,7 @@ def train_command(context: click.Context, /, recipe: str, **options: Any) -> Non
     _run(context, recipe, {}, **options)
 
 
-@main.command("distill")
+@click.command("distill")
 @click.argument("recipe", type=PATH)
 @click.option("--teacher", required=True, help="module:function, or a name of models.")
 @click.option("--teacher-weights", type=PATH, help="Its checkpoint, or state dict (safetensors).")
