@@ -9,7 +9,7 @@ from pathlib import Path
 from passes.model_file import write_model
 from passes.settings import WeightSettings
 from toolkit.pipeline import FileLayout, finish, fit_all, fold_layers, read_source
-from toolkit.sweep_model import SweepTask
+from toolkit.sweep_folder import SweepTask
 from toolkit.sweep_point import PreparedSweep, prepared_sweep
 
 INGREDIENTS = (

@@ -4,7 +4,7 @@ search for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from toolkit.metrics import Metric, Score
 from toolkit.moment_store import moments_of
 from toolkit.pipeline import CHUNK, finish
 from toolkit.prepare_model import Prepared, prepare, searchable
+from toolkit.progress import Progress
 from toolkit.quantiser_search import choose_steps
 from toolkit.search import SearchResult
 from toolkit.targets import Target
@@ -55,7 +56,7 @@ class Run(Protocol):
     sequential: bool
 
     @property
-    def progress(self) -> Callable[[str, str], None]: ...
+    def progress(self) -> Progress: ...
 
     def timed(self, stage: str) -> AbstractContextManager[None]: ...
 

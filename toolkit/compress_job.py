@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from toolkit.errors import InputError, OutputError, VerificationError
 from toolkit.fidelity import Fidelity
 from toolkit.memory import release_memory, smaller_blocks_mapped
 from toolkit.output_file import beside, check_output, publish
+from toolkit.progress import Progress
 from toolkit.report import Report, TensorRow
 from toolkit.search import SearchResult, TracePoint
 from toolkit.targets import Target
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from toolkit.pipeline import FileLayout, Finished, Source
     from toolkit.task_metrics import TaskMetric
     from toolkit.verify import Expected
-
-Progress = Callable[[str, str], None]
 
 
 @dataclass

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.compress_job import Job, Progress
+from toolkit.compress_job import Job
 from toolkit.errors import InputError
 from toolkit.given_settings import METADATA_KEY, GivenSettings, given_settings
 from toolkit.ort_session import thread_count
 from toolkit.output_file import output_path
+from toolkit.progress import Progress, silent
 from toolkit.report import Report
 from toolkit.targets import choose_target
 
@@ -118,7 +119,7 @@ def compress(
         dry_run,
         thread_count(jobs),
         FileLayout(portable, GPU_LANE_STEPS if for_gpu else 0),
-        progress or (lambda stage, detail: None),
+        progress or silent,
         make_metric(metric, labels, calibration),
         sequential,
     )

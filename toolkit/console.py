@@ -29,22 +29,22 @@ STAGES = {
 
 
 @contextmanager
-def progress_line(quiet: bool) -> Iterator[Progress]:
+def progress_line(quiet: bool) -> Iterator[_Line]:
     """Shows progress on stderr: one changing line on a terminal, one line per stage in a pipe,
     nothing where `quiet`."""
     if quiet:
-        yield Progress(None)
+        yield _Line(None)
     elif sys.stderr.isatty():
         from rich.console import Console
 
         console = Console(stderr=True)
         with console.status("starting") as status:
-            yield Progress(status.update)
+            yield _Line(status.update)
     else:
-        yield Progress(lambda text: print(text, file=sys.stderr, flush=True), stages_only=True)
+        yield _Line(lambda text: print(text, file=sys.stderr, flush=True), stages_only=True)
 
 
-class Progress:
+class _Line:
     """Called with a stage and a detail."""
 
     def __init__(self, show: object, stages_only: bool = False) -> None:

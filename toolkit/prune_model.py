@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from toolkit.errors import InputError, OutputError, VerificationError, one_line
 from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.ort_session import thread_count
 from toolkit.output_file import beside, check_output, publish
+from toolkit.progress import Progress, silent
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -74,7 +75,7 @@ def prune_channels(
     multiple_of: int = 8,
     seed: int = 0,
     jobs: int | None = None,
-    progress: Callable[[str, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> ChannelReport:
     """Removes channels of a model and refits the layers behind them on calibration data.
 
@@ -104,7 +105,7 @@ def prune_channels(
     from passes.count_macs import count_macs, count_parameters
     from toolkit.pipeline import fold_layers, read_source
 
-    tell = progress or (lambda stage, detail: None)
+    tell = progress or silent
     path = Path(model)
     target = (
         Path(output)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from toolkit.last_word import confirmed
 from toolkit.memory import release_memory
 from toolkit.pipeline import FileLayout, Source, finish
 from toolkit.prepare_model import Prepared
+from toolkit.progress import Progress
 from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.search import (
     DB_PER_KNOB,
@@ -59,8 +60,6 @@ WEIGHTS_DB = 29.0
 
 MARGIN_DB = 0.02
 """The search aims this much higher, for the round-off between ways of running a model."""
-
-Progress = Callable[[str, str], None]
 
 
 def choose_steps(

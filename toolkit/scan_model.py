@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ import yaml
 from toolkit.errors import InputError
 from toolkit.ort_session import thread_count
 from toolkit.output_file import check_output, write_text
+from toolkit.progress import Progress, silent
 from toolkit.scan_points import ScanPoint, Stages, decibel, measured, noise_of
 from toolkit.scan_sparsity import PruningLadder, divided
 from toolkit.targets import DEFAULT_MIN_SQNR_DB
@@ -105,7 +106,7 @@ def scan(
     recipe: str | os.PathLike[str] | None = None,
     report: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
-    progress: Callable[[str, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Scan:
     """Measures every weight of at least `min_size` elements under every scheme.
 
@@ -130,7 +131,7 @@ def scan(
     from toolkit.pipeline import fold_layers, read_source
     from toolkit.prepare_model import prepare
 
-    path, tell = Path(model), progress or (lambda stage, detail: None)
+    path, tell = Path(model), progress or silent
     _check_options(min_sqnr, sparsity, min_size)
     threads = thread_count(jobs)
     ladder = PruningLadder.of(schemes) if sparsity is not None else None

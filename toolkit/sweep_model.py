@@ -10,45 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
-import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import InputError, OutputError, one_line
+from toolkit.errors import InputError, one_line
 from toolkit.kept_folders import cache_folder
 from toolkit.ort_session import thread_count
 from toolkit.output_file import check_output, write_text
-from toolkit.report import to_json
+from toolkit.progress import Progress, silent
+from toolkit.sweep_folder import (
+    SweepPoint,
+    SweepTask,
+    keep_point,
+    open_folder,
+    read_object,
+    read_point,
+)
 
 VERSION = 2
 """Of what a point is: another one does not find what an earlier one has kept."""
 FIRST, LAST, POINTS = -5.0, 1.5, 14
 """Knobs by default: log2 of a typical step relative to the root mean square of the weights."""
 BACKENDS = ("loky", "threading", "sequential", "dask", "ray")
-
-Progress = Callable[[str, str], None]
-
-
-@dataclass
-class SweepPoint:
-    """One file. `knob` is what it was made for; `num_bytes` are of the whole file, as it would be
-    written. `fitted_sqnr_db` is of data that was fitted to, the other figures of data kept apart;
-    `score` is the metric's."""
-
-    knob: float
-    num_bytes: int
-    sqnr_db: float
-    fitted_sqnr_db: float
-    cosine: float
-    top1_agreement: float | None
-    healthy: bool
-    score: float | None
-    recipe: str
-    seconds: float
 
 
 @dataclass
@@ -68,18 +54,6 @@ class Sweep:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class SweepTask:
-    """What a worker needs to compute points of one sweep, on any machine that sees the files."""
-
-    model: str
-    calibration: str | None
-    metric: str | None
-    labels: str | None
-    folder: str
-    threads: int
 
 
 def sweep(
@@ -115,7 +89,7 @@ def sweep(
         InputError: something given cannot be used.
         OutputError: the folder or the report cannot be written.
     """
-    path, tell = Path(model), progress or (lambda stage, detail: None)
+    path, tell = Path(model), progress or silent
     wanted = _knobs(knobs, points)
     if jobs < 1:
         raise InputError(f"--jobs: expected at least 1, found {jobs}")
@@ -140,8 +114,8 @@ def sweep(
     name = hashlib.sha256(f"{VERSION} {digest(task)}".encode()).hexdigest()[:24]
     home = Path(folder) if folder is not None else cache_folder("sweeps") / name
     task = SweepTask(**{**asdict(task), "folder": str(home.resolve())})
-    _open(home, name)
-    found = {knob: kept for knob in wanted if (kept := _read(home, knob)) is not None}
+    open_folder(home, name)
+    found = {knob: kept for knob in wanted if (kept := read_point(home, knob)) is not None}
     num_kept = len(found)
     missing = [knob for knob in wanted if knob not in found]
     tell("inputs", "")
@@ -172,12 +146,11 @@ def compute_point(task: SweepTask, knob: float) -> SweepPoint:
     """One point, which is kept before it is returned. Runs in a worker."""
     from toolkit.sweep_point import measure_point, prepared_sweep
 
-    kept = _read(Path(task.folder), knob)  # another worker may have been faster
+    kept = read_point(Path(task.folder), knob)  # another worker may have been faster
     if kept is not None:
         return kept
     point, recipe = measure_point(prepared_sweep(task), knob)
-    write_text(Path(point.recipe), recipe)
-    write_text(_place(Path(task.folder), knob, "json"), to_json(asdict(point)))
+    keep_point(Path(task.folder), point, recipe)
     return point
 
 
@@ -243,47 +216,3 @@ def _absolute(given: str | os.PathLike[str]) -> str:
     from toolkit.calibration_callable import is_callable_name
 
     return os.fspath(given) if is_callable_name(given) else str(Path(given).resolve())
-
-
-def _open(home: Path, name: str) -> None:
-    """Makes the folder; refuses one that holds another sweep's points."""
-    mark = home / "sweep.txt"
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        if mark.exists() and mark.read_text(encoding="utf-8") != name:
-            raise InputError(f"{home}: holds the points of a sweep of other files, or options")
-        if not mark.exists():
-            write_text(mark, name)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{home}: is no folder") from error
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{home}: points cannot be kept there ({one_line(error)})") from error
-
-
-def _place(home: Path, knob: float, suffix: str) -> Path:
-    return home / f"{knob:+.6f}.{suffix}"
-
-
-def read_object(place: Path) -> dict[str, Any] | None:
-    """A JSON object that is kept; None where there is none, or no whole one."""
-    try:
-        found = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _read(home: Path, knob: float) -> SweepPoint | None:
-    """A point that is kept; None where there is none, or no whole one."""
-    values = read_object(_place(home, knob, "json"))
-    if values is None or not _place(home, knob, "yaml").is_file():
-        return None
-    try:
-        for name in ("sqnr_db", "fitted_sqnr_db"):
-            if values[name] is None:  # JSON has no infinity
-                values[name] = math.inf if values["healthy"] else -math.inf
-        return SweepPoint(**values)
-    except (KeyError, TypeError):
-        return None

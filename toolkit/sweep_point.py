@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,17 +21,16 @@ from toolkit.given_settings import METADATA_KEY, GivenSettings
 from toolkit.metrics import Metric
 from toolkit.output_file import write_text
 from toolkit.prepare_model import Prepared, prepare, searchable
+from toolkit.progress import Progress, silent
 from toolkit.quantiser_search import CALIBRATED_WORK, REFERENCE_KNOB, SENSITIVITY_WORK
 from toolkit.rate_curve import RateCurve, rate_curve
 from toolkit.report import to_json
 from toolkit.sensitivity import measure_sensitivity
-from toolkit.sweep_model import SweepPoint, SweepTask, _place, read_object
+from toolkit.sweep_folder import SweepPoint, SweepTask, point_file, read_object
 
 if TYPE_CHECKING:
     from passes.settings import WeightSettings
     from toolkit.pipeline import Source
-
-Progress = Callable[[str, str], None]
 
 
 @dataclass
@@ -78,9 +77,7 @@ _READY: dict[SweepTask, PreparedSweep] = {}
 """The one that was asked for last."""
 
 
-def prepared_sweep(
-    task: SweepTask, progress: Progress = lambda stage, detail: None
-) -> PreparedSweep:
+def prepared_sweep(task: SweepTask, progress: Progress = silent) -> PreparedSweep:
     """The model of a sweep made ready, once in each process. Raises `InputError`."""
     if task not in _READY:
         _READY.clear()
@@ -199,7 +196,7 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
         found.top1_agreement,
         found.healthy,
         found.score,
-        str(_place(sweep.folder, knob, "yaml")),
+        str(point_file(sweep.folder, knob, "yaml")),
         round(time.perf_counter() - start, 3),
     )
     return point, recipe
