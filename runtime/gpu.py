@@ -15,7 +15,7 @@ import dataclasses
 import weakref
 from typing import Any
 
-from runtime import library
+from runtime import c_structures, library
 from runtime.errors import Status
 from runtime.gpu_output import LAYOUTS, Layout, OutputSpec, describe_output
 from runtime.wide import WideReader
@@ -53,7 +53,7 @@ class GpuState:
 
 def examine(device: int = 0) -> GpuState:
     """Look at the CUDA code, the driver and a device; never raises for what is missing."""
-    info = library.CudaInfo()
+    info = c_structures.CudaInfo()
     library.load().tk_cuda_get_info(device, ctypes.byref(info))
     return GpuState(
         built=bool(info.built),
@@ -116,7 +116,7 @@ class DeviceDecoder:
             stream: a `cudaStream_t`.
             **inputs: as in `describe_output`, with addresses in the device's memory.
         """
-        output = library.Output(inner=1) if spec is None else describe_output(spec, **inputs)
+        output = c_structures.Output(inner=1) if spec is None else describe_output(spec, **inputs)
         status = self._library.tk_cuda_decode(
             self._handle, ctypes.byref(output), address, num_bytes, stream
         )
@@ -128,9 +128,9 @@ class DeviceDecoder:
             self._library.tk_cuda_decoded(self._handle), f"decoding tensor {self._tensor}"
         )
 
-    def describe(self) -> tuple[library.PlanInfo, int, int]:
+    def describe(self) -> tuple[c_structures.PlanInfo, int, int]:
         """The first launch, and the bytes of device memory of the blob and of the plan."""
-        info, blob, image = library.PlanInfo(), ctypes.c_int64(), ctypes.c_int64()
+        info, blob, image = c_structures.PlanInfo(), ctypes.c_int64(), ctypes.c_int64()
         status = self._library.tk_cuda_describe(
             self._handle, ctypes.byref(info), ctypes.byref(blob), ctypes.byref(image)
         )

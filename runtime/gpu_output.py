@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from runtime import library
+from runtime import c_structures, library
 from runtime.errors import CodecError, Status
 from runtime.wide import WideReader
 
@@ -62,7 +62,7 @@ def describe_output(
     scales: tuple[int, str, Sequence[int]] | None = None,
     zero_points: tuple[int, str] | None = None,
     codebook: tuple[int, int, int] | None = None,
-) -> library.Output:
+) -> c_structures.Output:
     """Fill the library's description of an output.
 
     Args:
@@ -74,7 +74,7 @@ def describe_output(
     Raises:
         CodecError: types or shapes do not fit each other.
     """
-    out = library.Output(num_values=spec.size, offset=spec.offset, inner=1)
+    out = c_structures.Output(num_values=spec.size, offset=spec.offset, inner=1)
     if spec.dtype == "symbols":
         return out
     if spec.dtype == "lookup":
@@ -114,7 +114,7 @@ def plan(
     layout: Layout = "auto",
     multiprocessors: int = 132,
     shared_bytes: int = 232448,
-) -> library.PlanInfo:
+) -> c_structures.PlanInfo:
     """The geometry of the launch that decodes a tensor on a device; -1: the blob's first launch.
 
     Args:
@@ -124,7 +124,7 @@ def plan(
         multiprocessors: of the device.
         shared_bytes: shared memory that one thread block may have.
     """
-    info = library.PlanInfo()
+    info = c_structures.PlanInfo()
     status = library.load().tk_plan_describe(
         reader.handle, tensor, LAYOUTS[layout], multiprocessors, shared_bytes, ctypes.byref(info)
     )
@@ -195,7 +195,7 @@ def values_dtype(spec: OutputSpec, reader: WideReader, codebook: Array | None) -
 def emulate_decode_all(reader: WideReader, *, layout: Layout = "auto") -> Array:
     """Decode the matrix of all symbols as a GPU would: int8 or int16 [num_lanes, num_steps]."""
     out = np.empty((reader.info.num_lanes, reader.info.num_steps), reader.info.dtype)
-    output = library.Output(inner=1)
+    output = c_structures.Output(inner=1)
     status = library.load().tk_emulate_decode(
         reader.handle, -1, LAYOUTS[layout], ctypes.byref(output), out.ctypes.data, out.nbytes
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime import library
+from runtime import c_structures, library
 from runtime.element_types import DTYPES
 from runtime.errors import Status
 from runtime.promises import Array
@@ -59,7 +59,7 @@ def load_plainly(content: bytes | mmap.mmap, inside_bytes: int, threads: int) ->
         memory = memory[-memory.ctypes.data % _ALIGNMENT :][: num_bytes.value]
         if codec.tk_load_decode(handle, memory.ctypes.data, memory.size, threads) != Status.OK:
             return None
-        result = library.LoadResult()
+        result = c_structures.LoadResult()
         codec.tk_load_get_result(handle, result)
         rest = ctypes.string_at(result.rest, result.rest_bytes)
         return Loaded(rest, _weights(result, memory), bool(result.needs_folder))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime import library
+from runtime import c_structures, library
 from runtime.errors import CodecError, Status
 
 BITS = range(1, 9)
@@ -79,9 +79,9 @@ class PackedProduct:
     group_inputs: int = 0
     zero: int = 0
 
-    def describe(self, batch: int, **addresses: int) -> library.Packed:
+    def describe(self, batch: int, **addresses: int) -> c_structures.Packed:
         """The library's description; addresses are x, packed, scales, zeros, codebook, out."""
-        return library.Packed(
+        return c_structures.Packed(
             batch=batch,
             outputs=self.outputs,
             inputs=self.inputs,
@@ -97,8 +97,8 @@ class PackedProduct:
         status = library.load().tk_cuda_packed(ctypes.byref(product), stream)
         library.check(status, f"multiplying by {self.outputs} x {self.inputs} packed weights")
 
-    def _unpacking(self, dtype: npt.DTypeLike, **addresses: int) -> library.Unpacking:
-        return library.Unpacking(
+    def _unpacking(self, dtype: npt.DTypeLike, **addresses: int) -> c_structures.Unpacking:
+        return c_structures.Unpacking(
             outputs=self.outputs,
             inputs=self.inputs,
             group_inputs=self.group_inputs or self.inputs,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime import library
+from runtime import c_structures, library
 from runtime.errors import CodecError, Status
 
 MOST = 2**15 - 1
@@ -94,7 +94,7 @@ class SymbolRates:
 
     def tables(self) -> RateTables:
         """The tables, as arrays of their own."""
-        codec, info = library.load(), library.RatesInfo()
+        codec, info = library.load(), c_structures.RatesInfo()
         library.check(codec.tk_symbol_rates_get_info(self.handle, ctypes.byref(info)), "rates")
         tables = RateTables(
             np.empty(info.rows, np.int8),
@@ -106,7 +106,7 @@ class SymbolRates:
             info.low_bits,
         )
         arrays = (tables.row_classes, tables.column_classes, tables.t1, tables.t2, tables.map)
-        model = library.RatesModel(*(a.ctypes.data for a in (*arrays, tables.bits)))
+        model = c_structures.RatesModel(*(a.ctypes.data for a in (*arrays, tables.bits)))
         status = codec.tk_symbol_rates_get_model(self.handle, ctypes.byref(model))
         library.check(status, "the tables of rates")
         return tables
@@ -174,7 +174,7 @@ def round_features(
                 Status.ARGUMENT,
             )
     missed = np.empty((features, outputs), np.float32)
-    block = library.FeatureBlock(
+    block = c_structures.FeatureBlock(
         targets.ctypes.data,
         coupling.ctypes.data,
         importance.ctypes.data,

@@ -14,7 +14,7 @@ import ctypes
 import numpy as np
 import numpy.typing as npt
 
-from runtime import library
+from runtime import c_structures, library
 from runtime.errors import CodecError, Status
 from runtime.wide import ISAS, Isa
 
@@ -67,7 +67,7 @@ def search_symbols(
     mask = None if kept is None else np.ascontiguousarray(kept, np.bool_)
     symbols = np.empty(array.shape, np.int16)
     bits = ctypes.c_double()
-    wanted = library.Search(
+    wanted = c_structures.Search(
         array.ctypes.data,
         None if weights is None else weights.ctypes.data,
         None if mask is None else mask.ctypes.data,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from runtime import library
+from runtime import c_structures, library
 from runtime.errors import CodecError, Status
 from runtime.fresh_memory import aligned_empty
 
@@ -80,13 +80,13 @@ def encode_wide(
         raise CodecError(
             f"trellis says of {len(trellis)} tensors, expected {len(arrays)}", Status.ARGUMENT
         )
-    described = (library.TensorToEncode * len(arrays))(
+    described = (c_structures.TensorToEncode * len(arrays))(
         *(
-            library.TensorToEncode(array.ctypes.data, *array.shape, int(flag), 0)
+            c_structures.TensorToEncode(array.ctypes.data, *array.shape, int(flag), 0)
             for array, flag in zip(arrays, trellis or (False,) * len(arrays), strict=True)
         )
     )
-    options = library.WideOptions(
+    options = c_structures.WideOptions(
         int(dtype == np.int16), _CONTEXTS[contexts], int(classes), steps, threads, 0
     )
     codec = library.load()
@@ -169,7 +169,7 @@ class WideReader:
         )
         library.check(status, f"the blob of {self._words.size} words is refused")
         weakref.finalize(self, _close, self._codec, self._handle, self._words)
-        info = library.WideInfo()
+        info = c_structures.WideInfo()
         library.check(self._codec.tk_wide_get_info(self._handle, ctypes.byref(info)), "info")
         self.info = SegmentInfo(
             **{f.name: getattr(info, f.name) for f in dataclasses.fields(SegmentInfo)[:-1]},
@@ -269,7 +269,7 @@ class WideReader:
                 f"decoding tensor {index}: {zero.size} zero points for {scale.size} scales",
                 Status.ARGUMENT,
             )
-        how = library.Dequantize(
+        how = c_structures.Dequantize(
             scale.ctypes.data,
             None if zero is None else zero.ctypes.data,
             scale.size,
@@ -333,7 +333,7 @@ class WideReader:
         return self.tensors[index]
 
     def _describe(self, index: int) -> TensorInfo:
-        info = library.WideTensorInfo()
+        info = c_structures.WideTensorInfo()
         status = self._codec.tk_wide_get_tensor(self._handle, index, ctypes.byref(info))
         library.check(status, f"tensor {index}")
         return TensorInfo(

@@ -49,17 +49,23 @@ class LayerInput(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class MatrixInput(LayerInput):
-    """The value ``name`` of a MatMul or Gemm: its features are along ``axis``, its groups, where
-    the weight has several matrices, along all axes but the last two."""
+class ValueInput(LayerInput):
+    """The value ``name`` alone."""
 
     name: str
-    axis: int
-    layout: MatrixLayout
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name,)
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixInput(ValueInput):
+    """The value ``name`` of a MatMul or Gemm: its features are along ``axis``, its groups, where
+    the weight has several matrices, along all axes but the last two."""
+
+    axis: int
+    layout: MatrixLayout
 
     @property
     def key(self) -> Hashable:
@@ -110,15 +116,10 @@ class ConvolutionInput(LayerInput):
 
 
 @dataclass(frozen=True, eq=False)
-class TransposedInput(LayerInput):
+class TransposedInput(ValueInput):
     """The input of a ConvTranspose: each position gives its channels to all taps."""
 
-    name: str
     layout: MatrixLayout
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
 
     @property
     def key(self) -> Hashable:
@@ -133,17 +134,12 @@ class TransposedInput(LayerInput):
 
 
 @dataclass(frozen=True, eq=False)
-class SequenceInput(LayerInput):
+class SequenceInput(ValueInput):
     """What a recurrent layer takes at each step: the input ``name``, (steps, batch, features), or
     (batch, steps, features) with ``batch_first``; the same for each direction."""
 
-    name: str
     batch_first: bool
     layout: MatrixLayout
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
 
     @property
     def key(self) -> Hashable:
