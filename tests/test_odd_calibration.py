@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import toolkit
+from tests.test_toolkit_cli import refused, run
 from tests.toolkit_models import embedding, mlp
 from toolkit.calibration import read_calibration
 from toolkit.calibration_callable import load_callable
@@ -36,6 +38,10 @@ def test_an_id_out_of_range_anywhere_is_bad_input(
 
 USER = """
 import sys
+import numpy
+def rows():
+    for seed in range(3):
+        yield {"x": numpy.random.default_rng(seed).standard_normal((4, 64)).astype("float32")}
 def feeds():
     yield {"x": [[0.0] * 64]}
     sys.exit("done here")
@@ -64,6 +70,21 @@ def test_code_of_the_user_cannot_end_the_command(tmp_path: Path, user: str) -> N
         Metric(f"{user}:leaves").score(dict)
     with pytest.raises(InputError, match=r"cannot be imported \(SystemExit: 5\)"):
         load_callable("odd_leaver:feeds", "--calibration")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["compare", "m.onnx", "m.onnx"], ["scan", "m.onnx"], ["prune-channels", "m.onnx"]],
+    ids=lambda command: command[0],
+)
+def test_every_command_takes_a_function(
+    tmp_path: Path, user: str, command: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlp(tmp_path / "m.onnx")
+    monkeypatch.chdir(tmp_path)
+    done = run(*command, "--calibration", f"{user}:rows", "--json")
+    assert done.exit_code == 0, done.output
+    refused(run(*command, "--calibration", f"{user}:feeds"), "SystemExit: done here")
 
 
 def test_a_metric_gives_a_number_and_says_what_went_wrong(tmp_path: Path, user: str) -> None:
