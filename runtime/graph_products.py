@@ -48,6 +48,7 @@ def fuse_products(
     session: int = 0,
     *,
     ahead: bool = False,
+    ahead_bytes: int = 0,
     branches: bool = True,
 ) -> int:
     """Fuse decoding and products in the whole model.
@@ -58,7 +59,8 @@ def fuse_products(
         session: a number that no other session has, by which the nodes of this one share memory
             for weights on a device; 0 for none.
         ahead: number the places of the nodes in the outermost graph, so that weights are decoded
-            one ahead of their use.
+            ahead of their use, those of neighbours together.
+        ahead_bytes: of weights that are decoded together, at most; 0 leaves it to the ops.
         branches: decode in a branch of an If what only the branch reads. Blobs are then constants
             of another graph than the node's.
 
@@ -80,6 +82,8 @@ def fuse_products(
                 node.proto.attribute.append(helper.make_attribute("session", session))
             if ahead and scope is root and node.op_type not in _UNPACKED_AT_TIMES:
                 node.proto.attribute.append(helper.make_attribute("place", place))
+                if ahead_bytes:
+                    node.proto.attribute.append(helper.make_attribute("ahead_bytes", ahead_bytes))
                 place += 1
     drop_unused(root)
     return fused

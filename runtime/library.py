@@ -87,7 +87,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "tk_cuda_unpack_weight": (_i32, [ctypes.POINTER(c_structures.Unpacking), _pointer]),
     "tk_prefetch_trace": (
         _i32,
-        [_pointer, _i64, _pointer, _i64, _pointer, _i64, ctypes.POINTER(_i64)],
+        [_pointer, _pointer, _i64, _i64, _pointer, _i64, _pointer, _i64, ctypes.POINTER(_i64)],
     ),
     "tk_cuda_get_info": (_i32, [_i32, ctypes.POINTER(c_structures.CudaInfo)]),
     "tk_cuda_problem": (ctypes.c_char_p, []),

@@ -7,7 +7,8 @@ decoding uses every core for a moment, unless the entry `toolkit.threads` says o
 the device decodes the weights of products (`device_weights`), unless `toolkit.unpack` is "host".
 Stream mode keeps the weights compressed in memory and decodes each at every run; packed mode does
 so too, but float16 products whose weight has few bits read it packed (`graph_pack`).
-On CUDA one weight is decoded ahead on a second stream, unless the entry `toolkit.prefetch` is "0".
+On CUDA weights are decoded ahead on a second stream, unless the entry `toolkit.prefetch` is "0"; so
+many together as the entry `toolkit.prefetch_bytes` has room for.
 A model without ops of the toolkit runs as it does in onnxruntime.
 """
 
@@ -282,7 +283,12 @@ def _rewrite(
         number = next(_session_numbers) if on_cuda else 0
         ahead = on_cuda and session_options.wants_prefetch(options)
         graph_products.fuse_products(
-            model, product_types, number, ahead=ahead, branches=not on_cuda
+            model,
+            product_types,
+            number,
+            ahead=ahead,
+            ahead_bytes=session_options.prefetch_bytes(options) if ahead else 0,
+            branches=not on_cuda,
         )
     else:
         parts = graph_rewrite.cut(model)

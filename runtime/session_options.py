@@ -19,6 +19,7 @@ from runtime.graph_values import DOMAIN, graphs_of
 
 _MARK_KEY = "toolkit.registered"
 _PREFETCH_KEY = "toolkit.prefetch"
+_PREFETCH_BYTES_KEY = "toolkit.prefetch_bytes"
 _UNPACK_KEY = "toolkit.unpack"
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 DECODED_FILE = "decoded"
@@ -101,6 +102,19 @@ def wants_prefetch(options: onnxruntime.SessionOptions) -> bool:
     """Tell whether weights are to be decoded ahead of their use, which they are unless an entry
     says "0"."""
     return _entry(options, _PREFETCH_KEY) != "0"
+
+
+def prefetch_bytes(options: onnxruntime.SessionOptions) -> int:
+    """Return how many bytes of weights may be decoded together ahead of their use; 0 where no entry
+    says so.
+
+    Raises:
+        ValueError: the entry is not a positive number.
+    """
+    entry = _entry(options, _PREFETCH_BYTES_KEY)
+    if entry and not (entry.isdecimal() and 0 < int(entry) < 1 << 63):
+        raise ValueError(f"{_PREFETCH_BYTES_KEY} is {entry!r}, expected a positive number of bytes")
+    return int(entry or 0)
 
 
 def wants_host(options: onnxruntime.SessionOptions | None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 RECORD, WAIT, DECODE, USE = range(4)
@@ -25,6 +26,7 @@ class Step(NamedTuple):
     index: int
     value: int
     use: int
+    offset: int = 0
 
 
 class HazardError(AssertionError):
@@ -32,18 +34,56 @@ class HazardError(AssertionError):
 
 
 @dataclasses.dataclass
-class Buffer:
-    """What lies in a buffer: a place, or None for anything; and who is at it."""
+class Span:
+    """Bytes of a buffer: where a weight lies, or is being written."""
 
-    place: int | None = None
-    writers: int = 0
+    begin: int
+    end: int
+    place: int
+    ready: bool = False
     readers: int = 0
+
+    def meets(self, begin: int, end: int) -> bool:
+        return self.begin < end and begin < self.end
+
+
+class Buffer:
+    """The weights in a buffer, and who is at them."""
+
+    def __init__(self) -> None:
+        self._spans: list[Span] = []
+
+    def begin_write(self, begin: int, end: int, place: int) -> None:
+        met = [span for span in self._spans if span.meets(begin, end)]
+        if any(span.readers or not span.ready for span in met):
+            raise HazardError(f"bytes {begin} to {end} are touched while they are used")
+        self._spans = [span for span in self._spans if span not in met]
+        self._spans.append(Span(begin, end, place))
+
+    def begin_read(self, begin: int, end: int, place: int) -> None:
+        for span in self._spans:
+            if span.meets(begin, end):
+                if (span.begin, span.end, span.place) != (begin, end, place):
+                    raise HazardError(f"bytes {begin} to {end} hold {span.place}, not {place}")
+                if not span.ready:
+                    raise HazardError(f"{place} is used before it is decoded")
+                span.readers += 1
+                return
+        raise HazardError(f"bytes {begin} to {end} hold nothing where {place} is used")
+
+    def finish(self, begin: int, place: int, *, read: bool) -> None:
+        span = next(span for span in self._spans if (span.begin, span.place) == (begin, place))
+        if read:
+            span.readers -= 1
+        else:
+            span.ready = True
 
 
 class Lane:
-    """A run's stream, the second stream beside it, and two buffers."""
+    """A run's stream, the second stream beside it, and two buffers for weights of so many bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_of: Mapping[int, int]) -> None:
+        self._bytes = bytes_of
         self.queues: tuple[deque[tuple[Any, ...]], deque[tuple[Any, ...]]] = (deque(), deque())
         self._buffers = [Buffer(), Buffer()]
         self._recorded: dict[int, int] = {}
@@ -63,7 +103,7 @@ class Lane:
                 raise HazardError(f"event {step.index} was never recorded")
             queue.append((WAIT, self._recorded[step.index]))
         else:
-            queue.append((step.action, step.index, step.value))
+            queue.append((step.action, step.index, step.value, step.offset))
 
     def ready(self) -> list[int]:
         """The streams that can go on: end what runs, or begin what is next."""
@@ -86,33 +126,23 @@ class Lane:
             self._begin(*work)
             self._running[stream] = work
 
-    def _begin(self, action: int, index: int, place: int | None = None) -> None:
-        buffer = self._buffers[index]
-        if buffer.writers or (action != USE and buffer.readers):
-            raise HazardError(f"buffer {index} is touched while it is used")
-        if action == USE:
-            if buffer.place != place:
-                raise HazardError(f"buffer {index} holds {buffer.place} where {place} is used")
-            buffer.readers += 1
-        else:
-            buffer.place = None
-            buffer.writers += 1
+    def _begin(self, action: int, index: int, place: int, offset: int) -> None:
+        begin = (
+            self._buffers[index].begin_read if action == USE else self._buffers[index].begin_write
+        )
+        begin(offset, offset + self._bytes[place], place)
 
-    def _end(self, action: int, index: int, place: int | None = None) -> None:
-        buffer = self._buffers[index]
-        if action == USE:
-            buffer.readers -= 1
-        else:
-            buffer.writers -= 1
-            buffer.place = place
+    def _end(self, action: int, index: int, place: int, offset: int) -> None:
+        self._buffers[index].finish(offset, place, read=action == USE)
 
 
-def play(steps: list[tuple[int, Step]], seed: int) -> None:
+def play(steps: list[tuple[int, Step]], seed: int, bytes_of: Mapping[int, int]) -> None:
     """Play the steps of lanes in one of the orders that the streams allow.
 
     Args:
         steps: number of the lane, and the step, in the order of the host.
         seed: chooses the order; some run the side stream late, some early.
+        bytes_of: of the weight of each place.
 
     Raises:
         HazardError: a buffer held the wrong weight, or was touched while it was used.
@@ -121,7 +151,7 @@ def play(steps: list[tuple[int, Step]], seed: int) -> None:
     lanes: dict[int, Lane] = {}
     eager = chance.choice([0.0, 0.2, 0.9])  # how far the device follows the host
     for number, step in steps:
-        lane = lanes.setdefault(number, Lane())
+        lane = lanes.setdefault(number, Lane(bytes_of))
         lane.put(step)
         while chance.random() < eager and (ready := lane.ready()):
             lane.go_on(chance.choice(ready))
@@ -132,14 +162,14 @@ def play(steps: list[tuple[int, Step]], seed: int) -> None:
         assert not any(lane.queues), "a stream waits for ever"
 
 
-def check_joined(steps: list[Step]) -> None:
+def check_joined(steps: list[Step], bytes_of: Mapping[int, int]) -> None:
     """Check that the side stream of a whole run hangs between two points of the main stream, as a
     capture of the main stream needs it.
 
     Raises:
         HazardError: work on the side stream begins before the run, or does not end within it.
     """
-    lane = Lane()
+    lane = Lane(bytes_of)
     first = next((step for step in steps if step.stream == SIDE), None)
     if first is not None and (first.action, first.index) != (WAIT, BEGIN):
         raise HazardError("the side stream does not begin with the run")

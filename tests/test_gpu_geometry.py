@@ -11,7 +11,7 @@ from runtime.gpu_output import LAYOUTS, Layout, plan
 from tests.wide_samples import laplace, samples
 
 WARP_BYTES = 2 * 128 * 2 + 32 * 9 * 4
-MOST_WARPS = 24
+MOST_WARPS, COPYING_WARPS = 24, 8
 # Multiprocessors and shared memory of a thread block: T4, A100, RTX 3090, H200.
 DEVICES = [(40, 65536), (108, 166912), (82, 101376), (132, 232448)]
 
@@ -38,7 +38,9 @@ def test_launches_keep_the_limits_of_the_device(
     assert info.shared_bytes <= shared_bytes
     assert 1 <= info.warps <= MOST_WARPS
     assert 1 <= info.grid <= multiprocessors
-    assert info.grid * info.warps <= info.num_blocks + info.warps - 1
+    if info.warps > COPYING_WARPS:  # else some may have nothing to decode
+        assert info.grid * info.warps <= info.num_blocks + info.warps - 1
+    assert info.grid <= info.num_blocks
 
 
 @pytest.mark.parametrize(
@@ -57,9 +59,11 @@ def test_few_blocks_are_spread_over_the_multiprocessors() -> None:
     reader = WideReader(encode_wide([laplace((3200, 1, 64), 2)], contexts="off", steps=64))
     assert reader.info.num_blocks == 100
     info = plan(reader, 0)
-    assert (info.grid, info.warps) == (100, 1)
+    assert (info.grid, info.warps) == (100, COPYING_WARPS)  # of which one decodes
     info = plan(reader, 0, multiprocessors=30)
-    assert (info.grid, info.warps) == (25, 4)
+    assert (info.grid, info.warps) == (25, COPYING_WARPS)
+    info = plan(reader, 0, multiprocessors=11)
+    assert (info.grid, info.warps) == (10, 10)
 
 
 def test_many_blocks_fill_every_multiprocessor(reader: WideReader) -> None:
@@ -89,8 +93,11 @@ def test_no_geometry_where_not_even_one_warp_fits(reader: WideReader) -> None:
     assert plan(reader, 0, shared_bytes=1024).grid == 0
 
 
-def test_only_the_tables_that_a_tensor_uses_are_taken() -> None:
+def test_tensors_that_go_the_same_way_share_their_tables() -> None:
     sample = next(s for s in samples() if s.name == "most_tables")
     reader = WideReader(sample.encode())
-    assert plan(reader, 0).tables + plan(reader, 1).tables < 256
-    assert plan(reader, 3).tables == 1
+    plans = [plan(reader, tensor) for tensor in range(len(reader.tensors))]
+    alike = [(info.tables, info.image_bytes) for info in plans]
+    assert alike[0] == alike[2] and alike[1] == alike[3]
+    assert 1 == alike[1][0] < alike[0][0] < 256
+    assert plans[0].num_blocks > plans[2].num_blocks  # each launch has its own blocks

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding one weight ahead on a second stream: what is put on which stream, played on a simulation
-of streams and events in many orders."""
+"""Decoding weights ahead on a second stream: what is put on which stream, played on a simulation of
+streams and events in many orders."""
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -39,27 +40,35 @@ class _Use(ctypes.Structure):
 class _Step(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("action", "stream", "index", "reserved")),
-        *((name, ctypes.c_int64) for name in ("value", "use")),
+        *((name, ctypes.c_int64) for name in ("value", "offset", "use")),
     ]
+
+
+BYTES = 100  # of a weight where tests do not say: none shares a group with another
 
 
 def trace(
     uses: Sequence[tuple[int, int, int]],
     num_places: int,
     ahead: Sequence[bool] | None = None,
+    *,
+    num_bytes: Sequence[int] | None = None,
+    group_bytes: int = 0,
 ) -> list[Step]:
     """The steps for uses (place, lane, whether it fails)."""
     given_ahead = np.array([True] * num_places if ahead is None else ahead, np.uint8)
-    steps, count = (_Step * (16 * len(uses) + 16))(), ctypes.c_int64()
+    sizes = np.array([BYTES] * num_places if num_bytes is None else num_bytes, np.int64)
+    most = (8 + 2 * num_places) * (len(uses) + 1)
+    steps, count = (_Step * most)(), ctypes.c_int64()
     held = (_Use * len(uses))(*uses)
     status = library.load().tk_prefetch_trace(
-        given_ahead.ctypes.data, num_places,
+        given_ahead.ctypes.data, sizes.ctypes.data, num_places, group_bytes,
         ctypes.addressof(held), len(uses),
         ctypes.addressof(steps), len(steps), ctypes.byref(count),
     )  # fmt: skip
     library.check(status, "planning")
     made = steps[: count.value]
-    return [Step(s.action, s.stream, s.index, s.value, s.use) for s in made]
+    return [Step(s.action, s.stream, s.index, s.value, s.use, s.offset) for s in made]
 
 
 def run_of(places: Sequence[int], lane: int = 0) -> list[tuple[int, int, int]]:
@@ -71,7 +80,14 @@ def used_at(steps: list[Step]) -> dict[int, int]:
     return {step.use: step.value for step in steps if step.action == USE}
 
 
-def check(uses: list[tuple[int, int, int]], steps: list[Step]) -> None:
+def sizes_of(num_bytes: Sequence[int] | None = None) -> dict[int, int]:
+    """Bytes by place."""
+    return dict(enumerate([BYTES] * 64 if num_bytes is None else num_bytes))
+
+
+def check(
+    uses: list[tuple[int, int, int]], steps: list[Step], num_bytes: Sequence[int] | None = None
+) -> None:
     """Play the steps; where a use has no buffer of the plan, its weight is decoded on the main
     stream into either buffer."""
     planned = used_at(steps)
@@ -83,12 +99,12 @@ def check(uses: list[tuple[int, int, int]], steps: list[Step]) -> None:
             whole += [Step(action, MAIN, number % 2, place, number) for action in (DECODE, USE)]
     whole.sort(key=lambda step: step.use)
     for seed in range(12):
-        play([(uses[step.use][1], step) for step in whole], seed)
+        play([(uses[step.use][1], step) for step in whole], seed, sizes_of(num_bytes))
 
 
 def test_each_weight_is_decoded_while_the_one_before_is_used() -> None:
     steps = trace(run_of(range(3)), 3)
-    assert [tuple(step) for step in steps] == [
+    assert [step[:5] for step in steps] == [
         (RECORD, MAIN, 4, 0, 0),
         (WAIT, SIDE, 4, 0, 0),
         (DECODE, MAIN, 0, 0, 0),
@@ -113,16 +129,58 @@ def test_runs_are_without_hazard_and_joined(length: int) -> None:
     assert len(used_at(steps)) == 3 * length
     check(uses, steps)
     for run in range(3):
-        check_joined([step for step in steps if step.use // length == run])
+        check_joined([step for step in steps if step.use // length == run], sizes_of())
     decoded = [step.value for step in steps if step.action == DECODE and step.stream == SIDE]
     assert decoded == [*range(1, length)] * 3
 
 
-@pytest.mark.parametrize("kind", [WAIT, RECORD])
-def test_the_simulation_sees_a_missing_event(kind: int) -> None:
-    """Without any one of the waits, or with a record too early, some order has a hazard."""
+def test_neighbours_are_decoded_together() -> None:
+    num_bytes = [1000, 300, 2000, 5000, 10, 10]
     uses = run_of([*range(6)] * 2)
-    steps = trace(uses, 6)
+    steps = trace(uses, 6, num_bytes=num_bytes, group_bytes=4096)
+    first = [step for step in steps if step.use < 6]
+    assert [(s.action, s.stream, s.index, s.value, s.offset) for s in first] == [
+        (RECORD, MAIN, 4, 0, 0),
+        (WAIT, SIDE, 4, 0, 0),
+        *((DECODE, MAIN, 0, 0, 0), (DECODE, MAIN, 0, 1, 1024), (DECODE, MAIN, 0, 2, 1536)),
+        (DECODE, SIDE, 1, 3, 0),  # larger than a group
+        (RECORD, SIDE, 1, 0, 0),
+        *((USE, MAIN, 0, 0, 0), (USE, MAIN, 0, 1, 1024), (USE, MAIN, 0, 2, 1536)),
+        (RECORD, MAIN, 2, 0, 0),
+        (WAIT, MAIN, 1, 0, 0),
+        (WAIT, SIDE, 2, 0, 0),
+        *((DECODE, SIDE, 0, 4, 0), (DECODE, SIDE, 0, 5, 256)),
+        (RECORD, SIDE, 0, 0, 0),
+        (USE, MAIN, 1, 3, 0),
+        (WAIT, MAIN, 0, 0, 0),
+        *((USE, MAIN, 0, 4, 0), (USE, MAIN, 0, 5, 256)),
+    ]
+    check(uses, steps, num_bytes)
+    check_joined(first, sizes_of(num_bytes))
+
+
+def test_groups_are_a_sixteenth_of_all_and_not_too_large() -> None:
+    def groups(num_bytes: list[int]) -> list[int]:
+        """How many weights each group has."""
+        steps = trace(run_of(range(len(num_bytes))), len(num_bytes), num_bytes=num_bytes)
+        begins = [s.value for s in steps if s.action == DECODE and s.offset == 0]
+        return [b - a for a, b in itertools.pairwise([*begins, len(num_bytes)])]
+
+    mib = 1 << 20
+    assert groups([mib // 4] * 128) == [8] * 16
+    assert groups([8 * mib] * 128) == [4] * 32  # 32 MiB
+    assert groups([32 * mib] * 128) == [4] * 32  # a 32nd of 4 GiB
+    assert groups([mib, 60 * mib, 59 * mib, mib]) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("group_bytes", [0, 700])
+@pytest.mark.parametrize("kind", [WAIT, RECORD])
+def test_the_simulation_sees_a_missing_event(kind: int, group_bytes: int) -> None:
+    """Without any one of the waits, or with a record too early, some order has a hazard."""
+    num_bytes, num_places = [BYTES] * 12, 12 if group_bytes else 6
+    uses = run_of([*range(num_places)] * 2)
+    steps = trace(uses, num_places, group_bytes=group_bytes)
+    assert len([s for s in steps if s.action == RECORD and s.index == BEGIN]) == 2
     for number, step in enumerate(steps):
         if step.action != kind or (step.index, step.use) == (BEGIN, 0):
             continue  # nothing comes before the first run; only a capture needs it
@@ -137,7 +195,7 @@ def test_the_simulation_sees_a_missing_event(kind: int) -> None:
             changed = [*steps[:before], step, *steps[before:number], *steps[number + 1 :]]
         with pytest.raises((HazardError, AssertionError)):
             for seed in range(400):
-                play([(0, each) for each in changed], seed)
+                play([(0, each) for each in changed], seed, sizes_of(num_bytes))
 
 
 def test_weights_that_cannot_be_decoded_ahead_have_their_turn() -> None:
@@ -146,7 +204,7 @@ def test_weights_that_cannot_be_decoded_ahead_have_their_turn() -> None:
     check(uses, steps)
     assert [s.value for s in steps if s.action == DECODE and s.stream == SIDE] == [2, 2]
     for run in range(2):
-        check_joined([step for step in steps if step.use // 5 == run])
+        check_joined([step for step in steps if step.use // 5 == run], sizes_of())
 
 
 def test_an_order_of_its_own_is_learnt_from_one_whole_run() -> None:
@@ -167,7 +225,7 @@ def test_a_run_that_begins_elsewhere_is_learnt_as_it_is() -> None:
     learnt = [s.value for s in steps if s.action == DECODE and s.stream == SIDE]
     assert learnt == [0, 1] * 3
     for run in range(1, 4):
-        check_joined([step for step in steps if step.use // 3 == run])
+        check_joined([step for step in steps if step.use // 3 == run], sizes_of())
 
 
 def test_orders_that_change_are_given_up() -> None:
@@ -192,7 +250,7 @@ def test_a_run_that_fails_leaves_nothing_behind(fails_at: int, silent: bool) -> 
     steps = trace(uses, 5)
     check(uses, steps)
     last = len(uses) - 5
-    check_joined([step for step in steps if step.use >= last])
+    check_joined([step for step in steps if step.use >= last], sizes_of())
 
 
 @settings(max_examples=60, deadline=None)
@@ -215,7 +273,10 @@ def test_any_runs_on_any_streams_are_without_hazard(data: Any) -> None:
         first = {run[0][1]: run for run in reversed([run for run in waiting if run])}
         uses.append(first[random.choice(sorted(first))].pop(0))
     ahead = [data.draw(st.booleans()) for _ in range(num_places)]
-    check(uses, trace(uses, num_places, ahead))
+    num_bytes = data.draw(st.lists(st.integers(1, 3000), min_size=num_places, max_size=num_places))
+    group_bytes = data.draw(st.sampled_from([0, 1, 1500, 6000]))
+    steps = trace(uses, num_places, ahead, num_bytes=num_bytes, group_bytes=group_bytes)
+    check(uses, steps, num_bytes)
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,10 +301,11 @@ def build_driver(folder: Path, *flags: str) -> Path:
     return driver
 
 
-def calls_of(text: str, uses: Sequence[tuple[int, int, int]]) -> list[Step]:
-    """What the driver wrote, as steps; events by the order in which a lane first names them."""
+def calls_of(text: str, uses: Sequence[tuple[int, int, int]]) -> tuple[list[Step], list[int]]:
+    """What the driver wrote, as steps, events by the order in which a lane first names them; and
+    how many weights were decoded at once."""
     kinds = {"record": RECORD, "wait": WAIT, "decode": DECODE, "use": USE}
-    steps, number = [], -1
+    steps, at_once, number = [], [], -1
     buffers: dict[tuple[int, int], int] = {}
     events: dict[tuple[int, int], int] = {}
     for line in text.splitlines():
@@ -252,17 +314,21 @@ def calls_of(text: str, uses: Sequence[tuple[int, int, int]]) -> list[Step]:
         if word == "turn":
             number = stream
             continue
-        lane = uses[number][1]
+        if word == "start":
+            at_once.append(value)
+            continue
+        lane, offset = uses[number][1], 0
         if word == "take":  # a lane takes the buffer of its first place, then the other
             buffers[lane, index] = len([buffer for buffer in buffers if buffer[0] == lane])
             continue
         if word in ("record", "wait"):
             index = events.setdefault((lane, index), len([e for e in events if e[0] == lane]))
         else:
-            index = buffers[lane, index]
+            offset = index % (1 << 30)  # buffers begin at multiples
+            index = buffers[lane, index - offset]
         main = stream == lane + 1
-        steps.append(Step(kinds[word], MAIN if main else SIDE, index, value, number))
-    return steps
+        steps.append(Step(kinds[word], MAIN if main else SIDE, index, value, number, offset))
+    return steps, at_once
 
 
 def in_order_of_events(steps: Sequence[Step], uses: Sequence[tuple[int, int, int]]) -> list[Step]:
@@ -279,22 +345,28 @@ def in_order_of_events(steps: Sequence[Step], uses: Sequence[tuple[int, int, int
 
 
 @needs_nvcc
-def test_the_device_is_told_what_is_planned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("group_bytes", [0, 700])
+def test_the_device_is_told_what_is_planned(tmp_path: Path, group_bytes: int) -> None:
     driver = build_driver(tmp_path)
-    other = run_of([3, 0, 1, 2], lane=1)
-    uses = [*run_of(range(4)), *run_of(range(4), lane=1), (0, 0, 0), (1, 0, 1), *run_of(range(4)),
-            *other, *run_of(range(4)), *other, *other, *run_of([1, 3])]  # fmt: skip
+    other = run_of([3, 0, 1, 2, 4, 5], lane=1)
+    whole = [*range(6)]
+    uses = [*run_of(whole), *run_of(whole, lane=1), (0, 0, 0), (1, 0, 1), *run_of(whole),
+            *other, *run_of(whole), *other, *other, *run_of([1, 3])]  # fmt: skip
     text = "\n".join(f"{place} {lane + 1} {fails}" for place, lane, fails in uses)
     result = subprocess.run(
-        [str(driver), "4"], input=text, capture_output=True, text=True, check=True, timeout=60
-    )
-    found, wanted = calls_of(result.stdout, uses), in_order_of_events(trace(uses, 4), uses)
+        [str(driver), "6", "0", str(group_bytes)],
+        input=text, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    found, at_once = calls_of(result.stdout, uses)
+    wanted = in_order_of_events(trace(uses, 6, group_bytes=group_bytes), uses)
     planned = used_at(wanted)
     assert [s for s in found if s.use in planned or s.action in (RECORD, WAIT)] == wanted
+    assert max(at_once) == (3 if group_bytes else 1)
+    assert sum(at_once) == len([step for step in found if step.action == DECODE])
     used = [(step.use, step.value) for step in found if step.action == USE]
     assert used == [(number, place) for number, (place, _, _) in enumerate(uses)]
     for seed in range(40):
-        play([(uses[step.use][1], step) for step in found], seed)
+        play([(uses[step.use][1], step) for step in found], seed, sizes_of())
 
 
 @needs_nvcc

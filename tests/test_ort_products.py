@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 import runtime
 from passes.function_bodies import function_bodies
-from runtime import InferenceSession, graph_fuse
+from runtime import InferenceSession, graph_fuse, session_options
 from runtime.graph_products import CPU_TYPES, CUDA_TYPES, fuse_products
 from tests.decode_models import CPU, Array, model, node, plain_run, std, symbols
 from tests.network_models import network
@@ -459,40 +459,62 @@ def test_threads_run_one_session_at_once() -> None:
     assert not wrong
 
 
+def options_with(**entries: str) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    for name, value in entries.items():
+        options.add_session_config_entry(f"toolkit.{name}", value)
+    return options
+
+
 def test_only_sessions_on_cuda_decode_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     from runtime import session
 
-    given: list[tuple[int, bool]] = []
+    given: list[tuple[int, bool, int]] = []
 
     def note(
-        model: onnx.ModelProto, types: Any, number: int, *, ahead: bool, branches: bool
+        model: onnx.ModelProto,
+        types: Any,
+        number: int,
+        *,
+        ahead: bool,
+        ahead_bytes: int,
+        branches: bool,
     ) -> int:
         assert branches == (types == CPU_TYPES)
-        given.append((number, ahead))
+        given.append((number, ahead, ahead_bytes))
         return 0
 
     monkeypatch.setattr(session.graph_products, "fuse_products", note)
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("toolkit.prefetch", "0")
     content = network()[0].SerializeToString()
     for types in (CPU_TYPES, CUDA_TYPES):
-        for sess_options in (None, options):
-            session._plan(content, sess_options, "stream", types)
-    assert given[:2] == [(0, False)] * 2
-    assert 0 < given[2][0] < given[3][0]
-    assert [ahead for _, ahead in given[2:]] == [True, False]
+        for options in (
+            None,
+            options_with(prefetch="0", prefetch_bytes="9"),
+            options_with(prefetch_bytes="123"),
+        ):
+            session._plan(content, options, "stream", types)
+    assert given[:3] == [(0, False, 0)] * 3
+    assert 0 < given[3][0] < given[4][0]
+    assert [entry[1:] for entry in given[3:]] == [(True, 0), (False, 0), (True, 123)]
+
+
+@pytest.mark.parametrize("entry", ["many", "0", "-1", "1e6", str(1 << 63)])
+def test_bytes_to_decode_ahead_are_a_number(entry: str) -> None:
+    with pytest.raises(ValueError, match=r"toolkit\.prefetch_bytes is .*, expected a positive"):
+        session_options.prefetch_bytes(options_with(prefetch_bytes=entry))
 
 
 def test_places_are_numbered_in_the_outermost_graph() -> None:
     compressed, _ = network()
     graph_fuse.fuse(compressed)
-    assert fuse_products(compressed, CUDA_TYPES, session=77, ahead=True) == 3
+    assert fuse_products(compressed, CUDA_TYPES, session=77, ahead=True, ahead_bytes=5) == 3
+    named = ("session", "place", "ahead_bytes")
     found = [
-        {a.name: a.i for a in made.attribute if a.name in ("session", "place")}
+        {a.name: a.i for a in made.attribute if a.name in named}
         for made in compressed.graph.node
         if made.domain == "toolkit"
     ]
-    assert found == [{"session": 77, "place": place} for place in range(3)]
+    assert found == [{"session": 77, "place": place, "ahead_bytes": 5} for place in range(3)]
     x = x_of(2, 3, 7, 7)
     options = onnxruntime.SessionOptions()
     runtime.register(options)

@@ -93,9 +93,10 @@ TK_API int32_t tk_unpack_weight(const tk_unpacking* unpacking, int32_t threads);
 // On a device, on the stream; returns at once.
 TK_API int32_t tk_cuda_unpack_weight(const tk_unpacking* unpacking, void* stream);
 
-// What decoding ahead on a second stream does (prefetch_plan.h), without a device: for weights that may be decoded
-// ahead or not, used one after the other, on several streams (lanes), where some uses fail. Writes all steps in the
-// order in which a host thread takes them; *num_steps is their number also where the capacity is too small.
+// What decoding ahead on a second stream does (prefetch_plan.h), without a device: for weights of so many bytes that
+// may be decoded ahead or not, in groups of group_bytes at most (0: as the library chooses), used one after the other,
+// on several streams (lanes), where some uses fail. Writes all steps in the order in which a host thread takes them;
+// *num_steps is their number also where the capacity is too small.
 typedef struct {
   int64_t place;
   int32_t lane;
@@ -103,10 +104,11 @@ typedef struct {
 } tk_prefetch_use;
 typedef struct {
   int32_t action, stream, index, reserved;  // Action, Stream, buffer or event of prefetch_plan.h
-  int64_t value, use;                       // the place; number of the use
+  int64_t value, offset, use;               // the place; bytes into the buffer; number of the use
 } tk_prefetch_step;
-TK_API int32_t tk_prefetch_trace(const uint8_t* ahead, int64_t num_places, const tk_prefetch_use* uses,
-                                 int64_t num_uses, tk_prefetch_step* steps, int64_t capacity, int64_t* num_steps);
+TK_API int32_t tk_prefetch_trace(const uint8_t* ahead, const int64_t* bytes, int64_t num_places, int64_t group_bytes,
+                                 const tk_prefetch_use* uses, int64_t num_uses, tk_prefetch_step* steps,
+                                 int64_t capacity, int64_t* num_steps);
 
 // What the library and the machine offer. Numbers are 0 and texts empty where something is missing.
 typedef struct {
@@ -129,7 +131,7 @@ TK_API int32_t tk_cuda_get_info(int32_t device, tk_cuda_info* info);
 TK_API const char* tk_cuda_problem(void);
 
 // A tensor of a blob, or with tensor -1 its matrix of all symbols, ready to be decoded on a device. The first one of a
-// reader copies the blob to the device, all others of this reader share the copy. Waits for the device.
+// reader copies the blob and its tables to the device, all others of this reader share them. Waits for the device.
 typedef struct tk_cuda_decoder tk_cuda_decoder;
 TK_API int32_t tk_cuda_open(const tk_wide_reader* reader, int64_t tensor, int32_t device, int32_t layout,
                             tk_cuda_decoder** decoder);
@@ -139,6 +141,20 @@ TK_API void tk_cuda_close(tk_cuda_decoder* decoder);
 // CUDA graph. Several threads may use one decoder.
 TK_API int32_t tk_cuda_decode(const tk_cuda_decoder* decoder, const tk_output* output, void* out, int64_t out_bytes,
                               void* stream);
+
+// The same for several decoders of one device at once: those of one blob that go the same way are decoded by one
+// kernel, which fills a device where one tensor alone would not. Outputs must not overlap.
+typedef struct {
+  const tk_cuda_decoder* decoder;
+  const tk_output* output;
+  void* out;
+  int64_t out_bytes;
+} tk_cuda_request;
+TK_API int32_t tk_cuda_decode_all(const tk_cuda_request* requests, int64_t count, void* stream);
+
+// Whether the tensor, or the matrix, decodes: the first call decodes the whole blob on the device, without writing it,
+// and waits for it; all decoders of the blob share what it found.
+TK_API int32_t tk_cuda_verify(const tk_cuda_decoder* decoder);
 
 // TK_ERR_STREAM where a decoding that has ended met a blob that does not decode, or a symbol outside the codebook. Does
 // not wait.

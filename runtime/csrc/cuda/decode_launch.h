@@ -29,6 +29,7 @@ enum class OutKind : int32_t {
   kBfloat16 = 16,
   kLookup16 = 32,  // entry of a codebook, elements of 2 or 4 bytes
   kLookup32 = 33,
+  kNothing = 64,  // symbols are decoded, and not written
 };
 
 enum class NumberType : int32_t { kNone = 0, kFloat32, kFloat16, kBfloat16, kInt8, kInt16, kInt32 };
@@ -63,11 +64,9 @@ struct Epilogue {
   const void* codebook = nullptr;
 };
 
-// One tensor of the launch.
+// One tensor of a plan.
 struct TensorJob {
-  int64_t out_first;   // where its first value goes, in values
-  int64_t out_stride;  // from lane to lane of the output, in values
-  uint32_t size;       // symbols
+  uint32_t size;  // symbols
   uint32_t rows, rows_per_lane, b, c;
   uint32_t num_lanes, lane_steps;      // symbols of a full lane
   uint32_t first_lane;                 // of the segment: states
@@ -78,19 +77,33 @@ inline constexpr uint32_t kNoClasses = 0xffffffff;
 
 // One block of 32 lanes.
 struct BlockJob {
-  uint32_t tensor;  // of the launch
+  uint32_t tensor;  // of the plan
   uint32_t lane;    // first lane, of the tensor
   uint32_t begin;   // first code word, of the segment
   uint32_t length;  // code words
 };
 static_assert(sizeof(BlockJob) == 16, "one load of 16 bytes");
 
-// A symbol that is replaced after decoding.
+// A symbol of a tensor that is replaced after decoding.
 struct Patch {
-  uint32_t tensor;
   uint32_t flat;  // index among the tensor's symbols
   int32_t value;
 };
+
+// A tensor that a launch decodes: some of the plan's, each with an output of its own.
+struct LaunchPart {
+  Epilogue epilogue;
+  void* out;
+  uint32_t* status;     // gets a tk_status where decoding failed
+  int64_t out_stride;   // from lane to lane of the output, in values
+  uint32_t tensor;      // of the plan
+  uint32_t end;         // blocks of the launch that belong to this part and those before it
+  uint32_t blocks_at;   // added to the number of a block in the launch: its number in the plan, modulo 2^32
+  uint32_t patches_at;  // in the plan
+  uint32_t num_patches;
+  uint32_t most_values;  // that are written, in the tensor's order
+};
+inline constexpr uint32_t kMostParts = 16;  // so that a launch's parameters fit into the 4 KiB that a kernel may have
 
 // The class of a symbol chooses a record: bytes 0-4 the tables of the contexts, 5 and 6 the thresholds, 7 zero; 8-12
 // the tables under the second quantiser.
@@ -104,6 +117,7 @@ inline constexpr uint32_t kTilePitch = kTileWords + 1;   // odd: no two lanes of
 inline constexpr uint32_t kWarpBytes = kRingWords * 2 + 32 * kTilePitch * 4;
 
 struct DecodeLaunch {
+  // The plan's.
   const uint16_t* blob;  // 16-byte aligned, readable up to blob_units
   uint64_t blob_units;   // of four words
   uint64_t words_at;     // where code words begin, in words
@@ -113,19 +127,19 @@ struct DecodeLaunch {
   const int8_t* classes_of_axes;  // class arrays
   const uint8_t* tables;          // records, then tables
   const Patch* patches;
-  uint32_t num_blocks, num_patches;
   uint32_t record_bytes, table_bytes;  // both multiples of 16
   uint32_t table_stride;               // bytes from table to table
   uint32_t entries_at;                 // where a table's entries begin, in bytes of the table
-  // The same for all tensors of a launch, so that the device branches on what all its threads share.
+  // The same for all tensors of a plan, so that the device branches on what all its threads share.
   int32_t classes;                     // of the set, M
   int32_t contexts, trellis, columns;  // 1 where there are contexts, trellis states, classes of columns
   int32_t low_bits;
-  uint32_t most_values;  // of a tensor that are written, in its order
-  void* out;
-  uint32_t* status;  // gets a tk_status where decoding failed
-  Epilogue epilogue;
+  // The launch's own.
+  uint32_t num_blocks;
+  uint32_t num_parts;
+  LaunchPart parts[kMostParts];
 };
+static_assert(sizeof(DecodeLaunch) <= 4096, "a kernel's parameters");
 
 }  // namespace toolkit::cuda
 

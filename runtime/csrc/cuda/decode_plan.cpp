@@ -124,7 +124,7 @@ Divider divider_of(int64_t divisor) {
   return d;
 }
 
-DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<int64_t>& tensors, Form form,
+DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<int64_t>& tensors,
                      const DeviceLimits& limits, int layout) {
   DecodePlan plan;
   plan.wide = s.wide;
@@ -148,10 +148,7 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
       classes.insert(classes.end(), from, from + count);
       return at;
     };
-    const bool matrix = form == Form::kMatrix;
     TensorJob job{};
-    job.out_first = matrix ? t.first_lane * s.num_steps : 0;
-    job.out_stride = matrix ? s.num_steps : t.lane_stride();
     job.size = static_cast<uint32_t>(t.size());
     job.rows = static_cast<uint32_t>(t.rows());
     job.rows_per_lane = t.k;
@@ -165,6 +162,12 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
     job.class_c = place_classes(t.class_c, t.c);
     job.base = t.base;
     tables.add(set, t);
+    PlannedTensor planned{index,
+                          job,
+                          static_cast<uint32_t>(blocks.size()),
+                          static_cast<uint32_t>(t.num_blocks),
+                          static_cast<uint32_t>(patches.size()),
+                          0};
     const auto number = static_cast<uint32_t>(jobs.size());
     for (int64_t b = 0; b < t.num_blocks; ++b) {
       const auto at = static_cast<size_t>(t.first_block + b);
@@ -179,14 +182,12 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
     for (; e != s.exceptions.end() && e->index < last; ++e) {
       const uint64_t at = e->index - first;
       patches.push_back(
-          {number, static_cast<uint32_t>(at / steps * job.lane_steps + at % steps), static_cast<int32_t>(e->value)});
+          {static_cast<uint32_t>(at / steps * job.lane_steps + at % steps), static_cast<int32_t>(e->value)});
     }
+    planned.num_patches = static_cast<uint32_t>(patches.size()) - planned.first_patch;
+    plan.tensors.push_back(planned);
     jobs.push_back(job);
   }
-  // Long blocks first, so that the last ones to end are short.
-  std::stable_sort(blocks.begin(), blocks.end(), [&](const BlockJob& p, const BlockJob& q) {
-    return jobs[p.tensor].lane_steps > jobs[q.tensor].lane_steps;
-  });
 
   std::vector<std::vector<uint32_t>> entries;
   TableNeeds& needs = plan.needs;
@@ -197,10 +198,11 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
     needs.entries = std::max(needs.entries, static_cast<int32_t>(entries.back().size()));
   }
   const auto num_blocks = static_cast<int64_t>(blocks.size());
-  plan.geometry = layout < 0 ? choose_geometry(limits, needs, num_blocks)
-                             : geometry_of(limits, needs, num_blocks, static_cast<Layout>(layout));
-  const Layout chosen = plan.geometry.layout;
-  const auto stride = static_cast<size_t>(table_stride(chosen, needs.entries));
+  const Geometry all = layout < 0 ? choose_geometry(limits, needs, num_blocks)
+                                  : geometry_of(limits, needs, num_blocks, static_cast<Layout>(layout));
+  plan.layout = all.layout;
+  plan.fits = all.grid > 0;
+  const auto stride = static_cast<size_t>(table_stride(plan.layout, needs.entries));
   const size_t record_bytes = (tables.records.size() + 15) / 16 * 16;
   const size_t table_bytes = (stride * entries.size() + 15) / 16 * 16;
 
@@ -209,20 +211,19 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
   plan.parts.classes = add_values(&plan.image, classes);
   plan.parts.patches = add_values(&plan.image, patches);
   plan.parts.tables = add_part(&plan.image, record_bytes + table_bytes);
+  plan.parts.end = plan.image.size();
   uint8_t* const at = plan.image.data() + plan.parts.tables;
   std::copy(tables.records.begin(), tables.records.end(), at);
   for (size_t i = 0; i < entries.size(); ++i)
-    lay_out_table(chosen, s.slots.get() + static_cast<size_t>(tables.numbers[i]) * wide::kSlots, entries[i],
+    lay_out_table(plan.layout, s.slots.get() + static_cast<size_t>(tables.numbers[i]) * wide::kSlots, entries[i],
                   at + record_bytes + i * stride);
 
   plan.launch.words_at = static_cast<uint64_t>(s.words - blob);
   plan.launch.states_at = static_cast<uint64_t>(s.states - blob);
-  plan.launch.num_blocks = static_cast<uint32_t>(blocks.size());
-  plan.launch.num_patches = static_cast<uint32_t>(patches.size());
   plan.launch.record_bytes = static_cast<uint32_t>(record_bytes);
   plan.launch.table_bytes = static_cast<uint32_t>(table_bytes);
   plan.launch.table_stride = static_cast<uint32_t>(stride);
-  plan.launch.entries_at = static_cast<uint32_t>(entries_begin(chosen));
+  plan.launch.entries_at = static_cast<uint32_t>(entries_begin(plan.layout));
   return plan;
 }
 
@@ -237,39 +238,6 @@ std::vector<std::vector<int64_t>> launch_groups(const Segment& s) {
   return lists;
 }
 
-void settle_epilogue(const DecodePlan& plan, uint64_t out_alignment, Epilogue* e) {
-  const bool four = e->kind == OutKind::kFloat32 || e->kind == OutKind::kLookup32;
-  const int64_t size = four ? 4 : (e->kind == OutKind::kSymbols && !plan.wide ? 1 : 2);
-  const int64_t width = 16 / size;
-  const auto* const jobs = reinterpret_cast<const TensorJob*>(plan.image.data() + plan.parts.tensors);
-  const size_t count = (plan.parts.classes - plan.parts.tensors) / sizeof(TensorJob);
-  bool aligned = out_alignment % 16 == 0;
-  for (size_t i = 0; i < count; ++i)
-    aligned = aligned && jobs[i].out_first % width == 0 && jobs[i].out_stride % width == 0;
-  // Scales belong to flat indices, which must then be multiples of the width where a vector begins.
-  for (size_t i = 0; i < count; ++i) aligned = aligned && jobs[i].lane_steps % width == 0;
-  e->vector = aligned ? 1 : 0;
-  e->run = ScaleRun::kEach;
-  if (e->map == ScaleMap::kOne || (e->map == ScaleMap::kAxis && e->inner.divisor % width == 0))
-    e->run = ScaleRun::kSame;
-  else if (e->map == ScaleMap::kAxis && e->inner.divisor == 1 && e->count.divisor % width == 0)
-    e->run = ScaleRun::kConsecutive;
-}
-
-tk_plan_info describe(const DecodePlan& plan) {
-  const Geometry& g = plan.geometry;
-  return {static_cast<int32_t>(g.layout),
-          g.grid,
-          g.warps,
-          g.shared_bytes,
-          plan.needs.tables,
-          plan.needs.entries,
-          plan.needs.record_bytes,
-          0,
-          static_cast<int64_t>(plan.image.size()),
-          static_cast<int64_t>(plan.launch.num_blocks)};
-}
-
 DecodeLaunch launch_at(const DecodePlan& plan, const uint8_t* image, const uint16_t* blob, int64_t blob_words) {
   DecodeLaunch launch = plan.launch;
   launch.blob = blob;
@@ -280,6 +248,65 @@ DecodeLaunch launch_at(const DecodePlan& plan, const uint8_t* image, const uint1
   launch.patches = reinterpret_cast<const Patch*>(image + plan.parts.patches);
   launch.tables = image + plan.parts.tables;
   return launch;
+}
+
+namespace {
+
+// Completes an epilogue: whether 16-byte stores are possible, and how scales lie beside a vector of values.
+void settle_epilogue(bool wide, const PartRequest& request, uint32_t lane_steps, Epilogue* e) {
+  const bool four = e->kind == OutKind::kFloat32 || e->kind == OutKind::kLookup32;
+  const int64_t size = four ? 4 : (e->kind == OutKind::kSymbols && !wide ? 1 : 2);
+  const int64_t width = 16 / size;
+  // Scales belong to flat indices, which must then be multiples of the width where a vector begins.
+  e->vector =
+      reinterpret_cast<uintptr_t>(request.out) % 16 == 0 && request.out_stride % width == 0 && lane_steps % width == 0;
+  e->run = ScaleRun::kEach;
+  if (e->map == ScaleMap::kOne || (e->map == ScaleMap::kAxis && e->inner.divisor % width == 0))
+    e->run = ScaleRun::kSame;
+  else if (e->map == ScaleMap::kAxis && e->inner.divisor == 1 && e->count.divisor % width == 0)
+    e->run = ScaleRun::kConsecutive;
+}
+
+}  // namespace
+
+bool add_part(const DecodePlan& plan, const PartRequest& request, DecodeLaunch* launch) {
+  if (launch->num_parts == kMostParts) return false;
+  const PlannedTensor& planned = plan.tensors[request.place];
+  LaunchPart& part = launch->parts[launch->num_parts++];
+  part.epilogue = request.epilogue;
+  settle_epilogue(plan.wide, request, planned.job.lane_steps, &part.epilogue);
+  part.out = request.out;
+  part.status = request.status;
+  part.out_stride = request.out_stride;
+  part.tensor = static_cast<uint32_t>(request.place);
+  part.blocks_at = planned.first_block - launch->num_blocks;
+  launch->num_blocks += planned.num_blocks;
+  part.end = launch->num_blocks;
+  part.patches_at = planned.first_patch;
+  part.num_patches = planned.num_patches;
+  part.most_values = request.most_values;
+  return true;
+}
+
+Geometry geometry_of(const DecodePlan& plan, const DeviceLimits& limits, int64_t num_blocks) {
+  return geometry_of(limits, plan.needs, num_blocks, plan.layout);
+}
+
+tk_plan_info describe(const DecodePlan& plan, const DeviceLimits& limits, int64_t place) {
+  int64_t num_blocks = 0;
+  for (size_t i = 0; i < plan.tensors.size(); ++i)
+    if (place < 0 || place == static_cast<int64_t>(i)) num_blocks += plan.tensors[i].num_blocks;
+  const Geometry g = geometry_of(plan, limits, num_blocks);
+  return {static_cast<int32_t>(plan.layout),
+          g.grid,
+          g.warps,
+          g.shared_bytes,
+          plan.needs.tables,
+          plan.needs.entries,
+          plan.needs.record_bytes,
+          0,
+          static_cast<int64_t>(plan.parts.end),
+          num_blocks};
 }
 
 }  // namespace toolkit::cuda

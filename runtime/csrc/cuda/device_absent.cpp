@@ -29,6 +29,12 @@ int32_t tk_cuda_decode(const tk_cuda_decoder* /*decoder*/, const tk_output* /*ou
   return TK_ERR_NO_DEVICE;
 }
 
+int32_t tk_cuda_decode_all(const tk_cuda_request* /*requests*/, int64_t /*count*/, void* /*stream*/) {
+  return TK_ERR_NO_DEVICE;
+}
+
+int32_t tk_cuda_verify(const tk_cuda_decoder* /*decoder*/) { return TK_ERR_NO_DEVICE; }
+
 int32_t tk_cuda_decoded(const tk_cuda_decoder* /*decoder*/) { return TK_ERR_NO_DEVICE; }
 
 int32_t tk_cuda_describe(const tk_cuda_decoder* /*decoder*/, tk_plan_info* /*info*/, int64_t* /*blob_bytes*/,

@@ -1,15 +1,18 @@
-// Decoders of tensors on a device: the blob's copy there, plans, launches.
-// SPDX-License-Identifier: Apache-2.0
+// The C API of decoders on a device. SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
-#include <cstring>
 #include <map>
-#include <mutex>
-#include <tuple>
+#include <utility>
 
-#include "device_decoder.h"
+#include "cuda_api.h"
+#include "device_blob.h"
 #include "output_request.h"
-#include "wide_kernels.h"
 #include "wide_reader.h"
+
+// A tensor of a blob, or its matrix of all symbols.
+struct tk_cuda_decoder {
+  std::shared_ptr<toolkit::cuda::DeviceBlob> blob;
+  int64_t tensor = 0;  // -1: the matrix
+};
 
 namespace toolkit::cuda {
 namespace {
@@ -36,55 +39,14 @@ int32_t guarded(F f) {
   }
 }
 
-using Blob = std::shared_ptr<const DeviceBuffer>;
-
-// The copy of a reader's blob on the current device, which all its decoders there share.
-Blob blob_of(const tk_wide_reader& reader, int device) {
-  static std::mutex mutex;
-  static std::map<std::tuple<uint64_t, int>, std::weak_ptr<const DeviceBuffer>> blobs;
-  const std::lock_guard<std::mutex> lock(mutex);
-  for (auto entry = blobs.begin(); entry != blobs.end();)
-    entry = entry->second.expired() ? blobs.erase(entry) : std::next(entry);
-  auto& known = blobs[{reader.serial, device}];
-  Blob blob = known.lock();
-  if (!blob) {
-    // Read in units of four words.
-    const size_t bytes = static_cast<size_t>(reader.num_words) * 2, padded = (bytes + 7) / 8 * 8;
-    auto made = std::make_shared<DeviceBuffer>(padded);
-    check(cudaMemset(made->as<char>() + padded - 8, 0, 8), "clearing");
-    upload(made->as<void>(), reader.blob, bytes);
-    known = made;
-    blob = std::move(made);
-  }
-  return blob;
-}
+// What becomes of one request, put to those of the same way of the same blob.
+using Parts = std::map<std::pair<const DeviceBlob*, size_t>, std::vector<PartRequest>>;
 
 }  // namespace
 
 tk_status remember(cudaError_t error, const char* what) {
   if (error != cudaSuccess) problem = std::string(what) + ": " + cudaGetErrorString(error);
   return status_of(error);
-}
-
-StatusWord::StatusWord() {
-  check(cudaHostAlloc(reinterpret_cast<void**>(&host_), sizeof *host_, cudaHostAllocMapped), "allocating");
-  *host_ = TK_OK;
-  const cudaError_t error = cudaHostGetDevicePointer(reinterpret_cast<void**>(&device_), host_, 0);
-  if (error != cudaSuccess) cudaFreeHost(host_);
-  check(error, "mapping");
-}
-
-StatusWord::~StatusWord() { cudaFreeHost(host_); }
-
-tk_status StatusWord::read() const { return static_cast<tk_status>(*static_cast<const volatile uint32_t*>(host_)); }
-
-DeviceLimits limits_of(int device) {
-  DeviceLimits limits;
-  check(cudaDeviceGetAttribute(&limits.multiprocessors, cudaDevAttrMultiProcessorCount, device), "asking the device");
-  check(cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        "asking the device");
-  check(cudaDeviceGetAttribute(&limits.block_threads, cudaDevAttrMaxThreadsPerBlock, device), "asking the device");
-  return limits;
 }
 
 }  // namespace toolkit::cuda
@@ -133,64 +95,94 @@ int32_t tk_cuda_open(const tk_wide_reader* reader, int64_t tensor, int32_t devic
   if (tensor < -1 || tensor >= static_cast<int64_t>(s.tensors.size())) return TK_ERR_ARGUMENT;
   return guarded([&]() -> int32_t {
     const DeviceScope scope(device);
-    const DeviceLimits limits = limits_of(device);
-    auto made = std::make_unique<tk_cuda_decoder>();
-    made->device = device;
-    made->wide = s.wide;
-    made->matrix = tensor < 0;
-    made->most_values = tensor < 0 ? s.num_lanes * s.num_steps : s.tensors[static_cast<size_t>(tensor)].size();
-    made->blob = blob_of(*reader, device);
-    const auto groups = tensor < 0 ? launch_groups(s) : std::vector<std::vector<int64_t>>{{tensor}};
-    for (const auto& group : groups) {
-      tk_cuda_decoder::Part part;
-      part.plan = make_plan(s, reader->blob, group, tensor < 0 ? Form::kMatrix : Form::kTensor, limits, layout);
-      if (part.plan.geometry.grid == 0) throw std::runtime_error("tables of this layout do not fit shared memory");
-      part.image = std::make_unique<DeviceBuffer>(part.plan.image.data(), part.plan.image.size());
-      check(prepare_decode(part.plan, limits), "preparing the kernel");
-      made->parts.push_back(std::move(part));
-    }
-    *decoder = made.release();
+    *decoder = new tk_cuda_decoder{DeviceBlob::of(*reader, device, layout), tensor};
     return TK_OK;
   });
 }
 
 void tk_cuda_close(tk_cuda_decoder* decoder) { delete decoder; }
 
-int32_t tk_cuda_decode(const tk_cuda_decoder* decoder, const tk_output* output, void* out, int64_t out_bytes,
-                       void* stream) {
-  if (!decoder || !output || !out) return TK_ERR_ARGUMENT;
-  const int64_t size = value_bytes(*output, decoder->wide);
-  const int64_t values = decoder->matrix ? decoder->most_values : output->num_values;
-  if (values < 1 || values > decoder->most_values || out_bytes != values * size) return TK_ERR_ARGUMENT;
-  if (decoder->matrix && output->kind != 0) return TK_ERR_ARGUMENT;
-  Epilogue epilogue;
-  if (tk_status status = make_epilogue(*output, &epilogue)) return status;
+int32_t tk_cuda_verify(const tk_cuda_decoder* decoder) {
+  if (!decoder) return TK_ERR_ARGUMENT;
   return guarded([&]() -> int32_t {
-    const DeviceScope scope(decoder->device);
-    auto* const on = static_cast<cudaStream_t>(stream);
-    if (decoder->matrix) check(cudaMemsetAsync(out, 0, static_cast<size_t>(out_bytes), on), "clearing");
-    for (const auto& part : decoder->parts) {
-      DecodeLaunch launch = launch_at(part.plan, part.image->as<uint8_t>(), decoder->blob->as<uint16_t>(),
-                                      static_cast<int64_t>(decoder->blob->bytes() / sizeof(uint16_t)));
-      settle_epilogue(part.plan, reinterpret_cast<uintptr_t>(out), &epilogue);
-      launch.epilogue = epilogue;
-      launch.most_values = static_cast<uint32_t>(decoder->matrix ? 0x7fffffff : output->num_values);
-      launch.out = out;
-      launch.status = decoder->status.on_device();
-      check(launch_decode(part.plan, launch, on), "starting the kernel");
+    const DeviceScope scope(decoder->blob->device());
+    decoder->blob->verify();
+    return tk_cuda_decoded(decoder);
+  });
+}
+
+namespace {
+
+// Adds the parts of a request; `clear` gets the requests whose output must be cleared before.
+tk_status add_request(const tk_cuda_request& request, Parts* parts, bool* clear) {
+  if (!request.decoder || !request.output || !request.out) return TK_ERR_ARGUMENT;
+  const DeviceBlob& blob = *request.decoder->blob;
+  const int64_t size = value_bytes(*request.output, blob.wide()), tensor = request.decoder->tensor;
+  Epilogue epilogue;
+  *clear = tensor < 0;
+  if (tensor < 0) {
+    if (request.output->kind != 0 || request.out_bytes != blob.matrix_values() * size) return TK_ERR_ARGUMENT;
+    for (size_t way = 0; way < blob.ways().size(); ++way) {
+      for (const PlannedTensor& planned : blob.ways()[way].plan.tensors) {
+        char* const at = static_cast<char*>(request.out) + blob.place_in_matrix(planned.number) * size;
+        (*parts)[{&blob, way}].push_back(
+            blob.request_of(planned.number, at, blob.stride_in_matrix(), planned.job.size));
+      }
     }
+    return TK_OK;
+  }
+  const int64_t values = request.output->num_values;
+  if (values < 1 || values > blob.size_of(tensor) || request.out_bytes != values * size) return TK_ERR_ARGUMENT;
+  if (tk_status status = make_epilogue(*request.output, &epilogue)) return status;
+  PartRequest part = blob.request_of(tensor, request.out, blob.stride_of(tensor), values);
+  part.epilogue = epilogue;
+  (*parts)[{&blob, blob.place_of(tensor).way}].push_back(part);
+  return TK_OK;
+}
+
+}  // namespace
+
+int32_t tk_cuda_decode_all(const tk_cuda_request* requests, int64_t count, void* stream) {
+  if (!requests || count < 1) return TK_ERR_ARGUMENT;
+  return guarded([&]() -> int32_t {
+    Parts parts;
+    auto* const on = static_cast<cudaStream_t>(stream);
+    const bool known = requests[0].decoder != nullptr;
+    const DeviceScope scope(known ? requests[0].decoder->blob->device() : 0);
+    std::vector<const tk_cuda_request*> cleared;
+    for (int64_t i = 0; i < count; ++i) {
+      bool clear = false;
+      if (tk_status status = add_request(requests[i], &parts, &clear)) return status;
+      if (requests[i].decoder->blob->device() != requests[0].decoder->blob->device()) return TK_ERR_ARGUMENT;
+      if (clear) cleared.push_back(&requests[i]);
+    }
+    for (const tk_cuda_request* request : cleared)
+      check(cudaMemsetAsync(request->out, 0, static_cast<size_t>(request->out_bytes), on), "clearing");
+    for (auto& [way, requested] : parts) way.first->launch(way.second, std::move(requested), on);
     return TK_OK;
   });
 }
 
-int32_t tk_cuda_decoded(const tk_cuda_decoder* decoder) { return decoder ? decoder->status.read() : TK_ERR_ARGUMENT; }
+int32_t tk_cuda_decode(const tk_cuda_decoder* decoder, const tk_output* output, void* out, int64_t out_bytes,
+                       void* stream) {
+  const tk_cuda_request request{decoder, output, out, out_bytes};
+  return tk_cuda_decode_all(&request, 1, stream);
+}
+
+int32_t tk_cuda_decoded(const tk_cuda_decoder* decoder) {
+  if (!decoder) return TK_ERR_ARGUMENT;
+  if (decoder->tensor >= 0) return decoder->blob->status(decoder->tensor);
+  for (size_t i = 0; i < decoder->blob->num_tensors(); ++i)
+    if (const tk_status status = decoder->blob->status(static_cast<int64_t>(i))) return status;
+  return TK_OK;
+}
 
 int32_t tk_cuda_describe(const tk_cuda_decoder* decoder, tk_plan_info* info, int64_t* blob_bytes,
                          int64_t* image_bytes) {
   if (!decoder || !info || !blob_bytes || !image_bytes) return TK_ERR_ARGUMENT;
-  *info = describe(decoder->parts.front().plan);
-  *blob_bytes = static_cast<int64_t>(decoder->blob->bytes());
+  *info = decoder->blob->describe(decoder->tensor);
+  *blob_bytes = decoder->blob->word_bytes();
   *image_bytes = 0;
-  for (const auto& part : decoder->parts) *image_bytes += static_cast<int64_t>(part.image->bytes());
+  for (const DeviceBlob::Way& way : decoder->blob->ways()) *image_bytes += static_cast<int64_t>(way.image->bytes());
   return TK_OK;
 }

@@ -24,31 +24,37 @@ DeviceSource::DeviceSource(const Reader* reader, int64_t tensor, const std::stri
   if (reader == nullptr) throw std::runtime_error("on CUDA the blob must be a constant initializer");
   check_device(tk_cuda_open(reader->get(), tensor, current_device(), -1, &decoder_), name_);
   try {
-    verify(*reader, tensor);
+    check_device(tk_cuda_verify(decoder_), name_);
   } catch (...) {
     tk_cuda_close(decoder_);
     throw;
   }
 }
 
-void DeviceSource::decode(void* stream, const tk_output& output, void* out, int64_t num_bytes) const {
+void DeviceSource::add_to(cuda::DecodeBatch* batch, const tk_output& output, void* out, int64_t num_bytes) const {
   check_device(tk_cuda_decoded(decoder_), name_ + " in an earlier run");
-  check_device(tk_cuda_decode(decoder_, &output, out, num_bytes, stream), name_);
+  batch->add(name_, decoder_, output, out, num_bytes);
 }
 
-void DeviceSource::verify(const Reader& reader, int64_t tensor) const {
-  const int64_t size = reader.info().wide ? 2 : 1;
-  tk_output output{};
-  output.inner = 1;
-  int64_t count = reader.info().num_lanes * reader.info().num_steps;
-  if (tensor >= 0) {
-    const tk_wide_tensor_info info = reader.tensor(tensor);
-    count = output.num_values = info.a * info.b * info.c;
-  }
-  const cuda::DeviceBuffer scratch(static_cast<size_t>(count * size));
-  check_device(tk_cuda_decode(decoder_, &output, scratch.as<void>(), count * size, nullptr), name_);
-  cuda::check(cudaStreamSynchronize(nullptr), "waiting for the device");
-  check_device(tk_cuda_decoded(decoder_), name_);
+void DeviceSource::decode(void* stream, const tk_output& output, void* out, int64_t num_bytes) const {
+  cuda::DecodeBatch batch;
+  add_to(&batch, output, out, num_bytes);
+  batch.run(stream);
 }
 
 }  // namespace toolkit::ort
+
+namespace toolkit::cuda {
+
+void DecodeBatch::run(void* stream) const {
+  if (!tensors_.empty()) {
+    std::vector<tk_cuda_request> requests;
+    for (const Tensor& each : tensors_) requests.push_back({each.decoder, &each.output, each.out, each.out_bytes});
+    const int32_t status = tk_cuda_decode_all(requests.data(), static_cast<int64_t>(requests.size()), stream);
+    const std::string more = requests.size() == 1 ? "" : " and the weights behind it";
+    ort::check_device(status, *tensors_.front().name + more);
+  }
+  for (const auto& other : others_) other(stream);
+}
+
+}  // namespace toolkit::cuda

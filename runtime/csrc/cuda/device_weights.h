@@ -4,6 +4,7 @@
 #define TOOLKIT_CUDA_DEVICE_WEIGHTS_H
 
 #include "cuda_api.h"
+#include "decode_batch.h"
 #include "ort_blob_weights.h"
 
 namespace toolkit::ort {
@@ -11,7 +12,8 @@ namespace toolkit::ort {
 // Throws "<what>: <text of the status>" unless the status is TK_OK.
 void check_device(int32_t status, const std::string& what);
 
-// A decoder on the device that the session uses. It decodes once when it is made, to see that the blob decodes.
+// A decoder on the device that the session uses. When it is made, the blob has been decoded once on the device, to see
+// that it decodes.
 class DeviceSource {
  public:
   DeviceSource(const Reader* reader, int64_t tensor, const std::string& name);
@@ -19,18 +21,17 @@ class DeviceSource {
   DeviceSource(const DeviceSource&) = delete;
   DeviceSource& operator=(const DeviceSource&) = delete;
 
-  // Decodes on a stream. Also throws where a run before met a symbol outside the codebook.
+  // Adds the tensor to those that are decoded. Throws where a run before met a symbol outside the codebook.
+  void add_to(cuda::DecodeBatch* batch, const tk_output& output, void* out, int64_t num_bytes) const;
   void decode(void* stream, const tk_output& output, void* out, int64_t num_bytes) const;
 
  private:
-  void verify(const Reader& reader, int64_t tensor) const;
-
   std::string name_;
   tk_cuda_decoder* decoder_ = nullptr;
 };
 
-// A weight class as in ort_fused.h of the form ScaledWeight or CodebookWeight, that can also be decoded on another
-// stream, by tables that are constant.
+// A weight class as in ort_fused.h of the form ScaledWeight or CodebookWeight, that can also be decoded together with
+// others, by tables that are constant.
 template <class Form>
 class DeviceWeight : public Form {
  public:
@@ -42,9 +43,13 @@ class DeviceWeight : public Form {
   using Form::tables;
   // Empty unless all of them are constant.
   const WeightTables& constant_tables() const { return constant_; }
-  void write(const KernelContext& context, void* out) const { write_on(context.stream(), tables(context), out); }
-  void write_on(void* stream, const WeightTables& tables, void* out) const {
-    source_.decode(stream, Form::output(tables), out, this->of_.count * float_bytes(tables.table.type));
+  void write(const KernelContext& context, void* out) const {
+    cuda::DecodeBatch batch;
+    add_to(&batch, tables(context), out);
+    batch.run(context.stream());
+  }
+  void add_to(cuda::DecodeBatch* batch, const WeightTables& tables, void* out) const {
+    source_.add_to(batch, Form::output(tables), out, this->of_.count * float_bytes(tables.table.type));
   }
 
  private:

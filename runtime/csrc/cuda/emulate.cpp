@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "emulate.h"
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -15,7 +16,7 @@
 namespace toolkit::cuda {
 namespace {
 
-using Decode = void (*)(const HostWarp&, const DecodeLaunch&, const BlockJob&, const WarpMemory&);
+using Decode = void (*)(const HostWarp&, const DecodeLaunch&, const LaunchPart&, const BlockJob&, const WarpMemory&);
 
 template <class Symbol, bool kTrellis>
 Decode decoder_of(Layout layout) {
@@ -32,7 +33,7 @@ Decode decoder_of(Layout layout) {
 }
 
 Decode decoder_of(const DecodePlan& plan) {
-  const Layout layout = plan.geometry.layout;
+  const Layout layout = plan.layout;
   if (plan.wide) return plan.launch.trellis ? decoder_of<int16_t, true>(layout) : decoder_of<int16_t, false>(layout);
   return plan.launch.trellis ? decoder_of<int8_t, true>(layout) : decoder_of<int8_t, false>(layout);
 }
@@ -48,8 +49,8 @@ struct Aligned {
 
 }  // namespace
 
-void run_on_host(const DecodePlan& plan, const DecodeLaunch& launch) {
-  const Geometry& g = plan.geometry;
+void run_on_host(const DecodePlan& plan, const DeviceLimits& limits, const DecodeLaunch& launch) {
+  const Geometry g = geometry_of(plan, limits, launch.num_blocks);
   const Decode decode = decoder_of(plan);
   const HostWarp warp;
   for (int32_t block = 0; block < g.grid; ++block) {
@@ -62,35 +63,52 @@ void run_on_host(const DecodePlan& plan, const DecodeLaunch& launch) {
       const WarpMemory memory{shared.data, (in_shared ? shared.data : launch.tables) + launch.record_bytes,
                               reinterpret_cast<uint16_t*>(own), reinterpret_cast<uint32_t*>(own + kRingWords * 2)};
       for (auto b = static_cast<uint32_t>(w * g.grid + block); b < launch.num_blocks;
-           b += static_cast<uint32_t>(g.grid * g.warps))
-        decode(warp, launch, launch.blocks[b], memory);
+           b += static_cast<uint32_t>(g.grid * g.warps)) {
+        const LaunchPart& part = part_of(launch, b);
+        decode(warp, launch, part, launch.blocks[b + part.blocks_at], memory);
+      }
     }
   }
-  for (uint32_t i = 0; i < launch.num_patches; ++i)
-    if (!put_patch(launch, launch.patches[i])) warp.report(launch.status, kStreamError);
+  for (uint32_t p = 0; p < launch.num_parts; ++p) {
+    const LaunchPart& part = launch.parts[p];
+    for (uint32_t i = 0; i < part.num_patches; ++i)
+      if (!put_patch(part, launch.tensors[part.tensor], launch.patches[part.patches_at + i]))
+        warp.report(part.status, kStreamError);
+  }
 }
 
 namespace {
 
-tk_status emulate(const wide::Segment& s, const uint16_t* blob, int64_t num_words, const std::vector<int64_t>& tensors,
-                  Form form, int layout, const tk_output& output, void* out) {
-  const DecodePlan plan = make_plan(s, blob, tensors, form, DeviceLimits(), layout);
-  if (plan.geometry.grid == 0) return TK_ERR_ARGUMENT;
-  Epilogue epilogue;
-  if (tk_status status = make_epilogue(output, &epilogue)) return status;
-  const int64_t padded_words = (num_words + 3) / 4 * 4;
-  const Aligned words(static_cast<size_t>(padded_words) * 2), image(plan.image.size());
-  std::memset(words.data, 0, static_cast<size_t>(padded_words) * 2);
-  std::memcpy(words.data, blob, static_cast<size_t>(num_words) * 2);
+// Memory that is read in units, with zeros behind its end.
+struct HostBlob {
+  HostBlob(const uint16_t* blob, int64_t num_words)
+      : words((num_words + 3) / 4 * 4), memory(static_cast<size_t>(words) * 2) {
+    std::memset(memory.data, 0, static_cast<size_t>(words) * 2);
+    std::memcpy(memory.data, blob, static_cast<size_t>(num_words) * 2);
+  }
+  int64_t words;
+  Aligned memory;
+};
+
+// Decodes some tensors of one of the segment's launch_groups; request(plan, place) says what becomes of each.
+template <class Request>
+tk_status emulate(const tk_wide_reader& reader, const std::vector<int64_t>& tensors, int layout, Request request) {
+  const DeviceLimits limits;
+  const DecodePlan plan = make_plan(reader.segment, reader.blob, tensors, limits, layout);
+  if (!plan.fits) return TK_ERR_ARGUMENT;
+  const HostBlob blob(reader.blob, reader.num_words);
+  const Aligned image(plan.image.size());
   std::memcpy(image.data, plan.image.data(), plan.image.size());
-  DecodeLaunch launch = launch_at(plan, image.data, reinterpret_cast<const uint16_t*>(words.data), padded_words);
   uint32_t status = TK_OK;
-  settle_epilogue(plan, reinterpret_cast<uintptr_t>(out), &epilogue);
-  launch.most_values = static_cast<uint32_t>(form == Form::kMatrix ? 0x7fffffff : output.num_values);
-  launch.out = out;
-  launch.status = &status;
-  launch.epilogue = epilogue;
-  run_on_host(plan, launch);
+  for (size_t place = 0; place < tensors.size();) {
+    DecodeLaunch launch = launch_at(plan, image.data, reinterpret_cast<const uint16_t*>(blob.memory.data), blob.words);
+    for (; place < tensors.size(); ++place) {
+      PartRequest part = request(plan, place);
+      part.status = &status;
+      if (!add_part(plan, part, &launch)) break;
+    }
+    run_on_host(plan, limits, launch);
+  }
   return static_cast<tk_status>(status);
 }
 
@@ -98,8 +116,7 @@ tk_status emulate(const wide::Segment& s, const uint16_t* blob, int64_t num_word
 }  // namespace toolkit::cuda
 
 using toolkit::guarded;
-using toolkit::cuda::DecodePlan;
-using toolkit::cuda::Form;
+using namespace toolkit::cuda;
 
 int32_t tk_plan_describe(const tk_wide_reader* reader, int64_t tensor, int32_t layout, int32_t multiprocessors,
                          int32_t shared_bytes, tk_plan_info* info) {
@@ -112,9 +129,13 @@ int32_t tk_plan_describe(const tk_wide_reader* reader, int64_t tensor, int32_t l
     limits.multiprocessors = multiprocessors;
     limits.shared_bytes = shared_bytes;
     const bool all = tensor < 0;
-    const std::vector<int64_t> tensors = all ? toolkit::cuda::launch_groups(s).front() : std::vector<int64_t>{tensor};
-    *info = describe(make_plan(s, reader->blob, tensors, all ? Form::kMatrix : Form::kTensor, limits, layout));
-    return TK_OK;
+    for (const std::vector<int64_t>& group : toolkit::cuda::launch_groups(s)) {
+      const auto at = std::find(group.begin(), group.end(), tensor);
+      if (!all && at == group.end()) continue;
+      *info = describe(make_plan(s, reader->blob, group, limits, layout), limits, all ? -1 : at - group.begin());
+      return TK_OK;
+    }
+    return TK_ERR_ARGUMENT;
   });
 }
 
@@ -129,13 +150,22 @@ int32_t tk_emulate_decode(const tk_wide_reader* reader, int64_t tensor, int32_t 
       const int64_t most = s.tensors[static_cast<size_t>(tensor)].size();
       if (output->num_values < 1 || output->num_values > most || out_bytes != output->num_values * size)
         return TK_ERR_ARGUMENT;
-      return toolkit::cuda::emulate(s, reader->blob, reader->num_words, {tensor}, Form::kTensor, layout, *output, out);
+      Epilogue epilogue;
+      if (tk_status status = make_epilogue(*output, &epilogue)) return status;
+      return emulate(*reader, {tensor}, layout, [&](const DecodePlan& plan, size_t place) -> PartRequest {
+        return {place,  epilogue, out, plan.tensors[place].job.lane_steps, static_cast<uint32_t>(output->num_values),
+                nullptr};
+      });
     }
     if (output->kind != 0 || out_bytes != s.num_lanes * s.num_steps * size) return TK_ERR_ARGUMENT;
     std::memset(out, 0, static_cast<size_t>(out_bytes));
     for (const auto& group : toolkit::cuda::launch_groups(s)) {
       const tk_status status =
-          toolkit::cuda::emulate(s, reader->blob, reader->num_words, group, Form::kMatrix, layout, *output, out);
+          emulate(*reader, group, layout, [&](const DecodePlan& plan, size_t place) -> PartRequest {
+            const TensorJob& job = plan.tensors[place].job;
+            return {place,       {},       static_cast<char*>(out) + job.first_lane * s.num_steps * size,
+                    s.num_steps, job.size, nullptr};
+          });
       if (status != TK_OK) return status;
     }
     return TK_OK;

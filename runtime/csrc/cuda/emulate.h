@@ -8,7 +8,7 @@ namespace toolkit::cuda {
 
 // Runs every thread block of a launch, one warp after the other, then puts the exceptions in their places; all memory
 // is the host's.
-void run_on_host(const DecodePlan& plan, const DecodeLaunch& launch);
+void run_on_host(const DecodePlan& plan, const DeviceLimits& limits, const DecodeLaunch& launch);
 
 }  // namespace toolkit::cuda
 

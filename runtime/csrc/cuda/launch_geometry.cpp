@@ -59,6 +59,7 @@ Geometry geometry_of(const DeviceLimits& limits, const TableNeeds& needs, int64_
   const int64_t turns = (wanted + fitting - 1) / fitting;
   g.warps = static_cast<int32_t>((wanted + turns - 1) / turns);
   g.grid = static_cast<int32_t>(std::min<int64_t>(limits.multiprocessors, (num_blocks + g.warps - 1) / g.warps));
+  g.warps = static_cast<int32_t>(std::max<int64_t>(g.warps, std::min<int64_t>(kCopyingWarps, fitting)));
   g.shared_bytes = static_cast<int32_t>(shared_bytes_of(layout, needs, g.warps));
   return g;
 }

@@ -26,12 +26,14 @@ struct TableNeeds {
 struct Geometry {
   Layout layout = Layout::kPaired;
   int32_t grid = 0;          // thread blocks, at most one for each multiprocessor
-  int32_t warps = 0;         // of a thread block
+  int32_t warps = 0;         // of a thread block; where they are few, some only help to copy the tables
   int32_t shared_bytes = 0;  // of a thread block
 };
 
-inline constexpr int kMostWarps =
-    24;  // of a thread block: 80 registers a thread, and enough warps to hide a step's latency
+// Warps of a thread block: 80 registers a thread, and enough of them to hide a step's latency.
+inline constexpr int kMostWarps = 24;
+// So many warps at least copy the tables, of up to 200 KiB, into shared memory.
+inline constexpr int kCopyingWarps = 8;
 
 // Bytes of one table; where its entries begin in it.
 int32_t table_stride(Layout layout, int32_t entries);

@@ -12,7 +12,7 @@ struct AllocatorRelease {
 };
 
 // Memory of the session's arena on the device for decoded weights. Nodes of one session (attribute session) share it,
-// and those that have a place among them (attribute place) are decoded one ahead.
+// and those that have a place among them (attribute place) are decoded ahead, in groups of at most ahead_bytes.
 class DeviceScratch {
  public:
   template <class Weight>
@@ -36,10 +36,12 @@ class DeviceScratch {
           if (status != nullptr) ReleaseStatus::call(api(), status);
         }};
     const auto tables = weight.constant_tables();
-    cuda::DecodeOn ahead;
-    if (tables.table) ahead = [&weight, tables](void* stream, void* out) { weight.write_on(stream, tables, out); };
+    cuda::AddToBatch ahead;
+    if (tables.table)
+      ahead = [&weight, tables](cuda::DecodeBatch& batch, void* out) { weight.add_to(&batch, tables, out); };
     const int64_t session = info.integer("session", 0);
     prefetch_ = session == 0 ? std::make_shared<cuda::Prefetch>() : cuda::Prefetch::of_session(session);
+    prefetch_->limit_groups(info.integer("ahead_bytes", 0));
     const int64_t bytes = element_count(weight.shape()) * float_bytes(info.input_type(0));
     place_ = prefetch_->add(info.integer("place", cuda::kNoPlace), bytes, ahead, memory);
   }
@@ -52,7 +54,7 @@ class DeviceScratch {
     const Shape& shape = weight.shape();
     const int64_t bytes = element_count(shape) * float_bytes(type);
     const auto tables = weight.tables(context);
-    const auto decode = [&](void* stream, void* out) { weight.write_on(stream, tables, out); };
+    const auto decode = [&](cuda::DecodeBatch& batch, void* out) { weight.add_to(&batch, tables, out); };
     prefetch_->run(place_, bytes, static_cast<cudaStream_t>(context.stream()), decode,
                    [&](void* data) { use(view(data, shape, type).get()); });
   }
@@ -69,7 +71,7 @@ class DeviceScratch {
   std::shared_ptr<cuda::Prefetch> prefetch_;
 };
 
-// It can also be unpacked on another stream, from constant tables.
+// It can also be unpacked together with others, from constant tables.
 template <bool kCodebook>
 class DevicePackedWeight : public PackedWeight<kCodebook> {
  public:
@@ -79,9 +81,10 @@ class DevicePackedWeight : public PackedWeight<kCodebook> {
       : PackedWeight<kCodebook>(info, first, std::move(shape)),
         constant_(PackedWeight<kCodebook>::constant_tables(info)) {}
   const PackedTables& constant_tables() const { return constant_; }
-  void write_on(void* stream, const PackedTables& tables, void* out) const {
-    const tk_unpacking unpacking = this->describe(tables, out);
-    check_device(tk_cuda_unpack_weight(&unpacking, stream), "unpacking a weight");
+  void add_to(cuda::DecodeBatch* batch, const PackedTables& tables, void* out) const {
+    batch->add([unpacking = this->describe(tables, out)](void* stream) {
+      check_device(tk_cuda_unpack_weight(&unpacking, stream), "unpacking a weight");
+    });
   }
 
  private:

@@ -69,6 +69,8 @@ int64_t value_bytes(const tk_output& output, bool wide) {
     case OutKind::kFloat32:
     case OutKind::kLookup32:
       return 4;
+    case OutKind::kNothing:  // not to be asked for
+      break;
   }
   return 0;
 }

@@ -1,10 +1,11 @@
-// Memory for decoded weights, and decoding them one ahead of their use on a second stream of the device.
+// Memory for decoded weights, and decoding them ahead of their use on a second stream of the device.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <iterator>
 
 #include "device_memory.h"
 #include "prefetch.h"
+#include "weak_cache.h"
 
 namespace toolkit::cuda {
 
@@ -38,15 +39,8 @@ struct Prefetch::Lane {
 };
 
 std::shared_ptr<Prefetch> Prefetch::of_session(int64_t number) {
-  static std::mutex mutex;
-  static std::map<int64_t, std::weak_ptr<Prefetch>> sessions;
-  const std::lock_guard<std::mutex> lock(mutex);
-  for (auto entry = sessions.begin(); entry != sessions.end();)
-    entry = entry->second.expired() ? sessions.erase(entry) : std::next(entry);
-  std::weak_ptr<Prefetch>& known = sessions[number];
-  std::shared_ptr<Prefetch> found = known.lock();
-  if (found == nullptr) known = found = std::make_shared<Prefetch>();
-  return found;
+  static WeakCache<int64_t, Prefetch> sessions;
+  return sessions.get(number, [] { return std::make_shared<Prefetch>(); });
 }
 
 Prefetch::Prefetch() = default;
@@ -61,7 +55,7 @@ Prefetch::~Prefetch() {
   }
 }
 
-int64_t Prefetch::add(int64_t wanted, int64_t bytes, DecodeOn decode, DeviceMemory memory) {
+int64_t Prefetch::add(int64_t wanted, int64_t bytes, AddToBatch decode, DeviceMemory memory) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!memory_.take) memory_ = std::move(memory);
   const bool ahead = static_cast<bool>(decode);
@@ -89,21 +83,30 @@ Prefetch::Lane& Prefetch::lane_of(cudaStream_t stream) {
 
 void* Prefetch::buffer_of(Lane& lane, int32_t index, int64_t bytes) {
   if (lane.bytes[index] >= bytes) return lane.buffers[index];
-  const int64_t most = index == kBufferWithoutPlace ? most_without_place_ : order_.buffer_bytes(index);
-  void* const made = memory_.take(std::max(bytes, most));
+  void* const made = memory_.take(bytes);
   if (lane.buffers[index] != nullptr) lane.outgrown.push_back(lane.buffers[index]);
   lane.buffers[index] = made;
-  lane.bytes[index] = std::max(bytes, most);
+  lane.bytes[index] = bytes;
   return made;
 }
 
-void Prefetch::run(int64_t place, int64_t bytes, cudaStream_t stream, const DecodeOn& decode_now,
+AddToBatch Prefetch::decoder_of(int64_t place) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return decoders_.at(place);
+}
+
+void Prefetch::run(int64_t place, int64_t bytes, cudaStream_t stream, const AddToBatch& decode_now,
                    const std::function<void(void*)>& use) {
   Lane& lane = lane_of(stream);
   const std::lock_guard<std::mutex> lock(lane.mutex);
   bool used = false;
+  const auto weight_at = [&](const PrefetchStep& step) -> void* {
+    const int64_t needed = lane.plan.schedule()->buffer_bytes(step.index);
+    return static_cast<char*>(buffer_of(lane, step.index, needed)) + step.offset;
+  };
   const auto take = [&](const std::vector<PrefetchStep>& steps) {
-    for (const PrefetchStep& step : steps) {
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const PrefetchStep& step = steps[i];
       cudaStream_t const on = step.stream == Stream::kMain ? stream : lane.side;
       switch (step.action) {
         case Action::kRecord:
@@ -112,29 +115,34 @@ void Prefetch::run(int64_t place, int64_t bytes, cudaStream_t stream, const Deco
         case Action::kWait:
           check(cudaStreamWaitEvent(on, lane.events[step.index], 0), "waiting for an event");
           break;
-        case Action::kDecode:
-          if (step.value == place) {
-            decode_now(on, buffer_of(lane, step.index, bytes));
-          } else {
-            DecodeOn decode;
-            {
-              const std::lock_guard<std::mutex> places(mutex_);
-              decode = decoders_.at(step.value);
-            }
-            decode(on, buffer_of(lane, step.index, order_.place(step.value).bytes));
+        case Action::kDecode: {
+          DecodeBatch batch;
+          for (;; ++i) {
+            const AddToBatch& add = steps[i].value == place ? decode_now : decoder_of(steps[i].value);
+            add(batch, weight_at(steps[i]));
+            const bool more = i + 1 < steps.size() && steps[i + 1].action == Action::kDecode &&
+                              steps[i + 1].stream == step.stream && steps[i + 1].index == step.index;
+            if (!more) break;
           }
+          batch.run(on);
           break;
+        }
         case Action::kUse:
           used = true;
-          use(lane.buffers[step.index]);
+          use(weight_at(step));
           break;
       }
     }
   };
-  if (place == kNoPlace) {
-    void* const buffer = buffer_of(lane, kBufferWithoutPlace, bytes);
-    decode_now(stream, buffer);
+  const auto decode_alone = [&](int32_t index, int64_t most) {
+    void* const buffer = buffer_of(lane, index, std::max(bytes, most));
+    DecodeBatch batch;
+    decode_now(batch, buffer);
+    batch.run(stream);
     use(buffer);
+  };
+  if (place == kNoPlace) {
+    decode_alone(kBufferWithoutPlace, most_without_place_);
     return;
   }
   try {
@@ -151,9 +159,7 @@ void Prefetch::run(int64_t place, int64_t bytes, cudaStream_t stream, const Deco
     throw;
   }
   // Nothing is under way on the second stream.
-  void* const buffer = buffer_of(lane, lane.bytes[1] >= bytes && lane.bytes[0] < bytes ? 1 : 0, bytes);
-  decode_now(stream, buffer);
-  use(buffer);
+  decode_alone(lane.bytes[1] >= bytes && lane.bytes[0] < bytes ? 1 : 0, order_.most_bytes());
 }
 
 }  // namespace toolkit::cuda

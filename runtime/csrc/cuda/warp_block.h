@@ -71,9 +71,17 @@ struct WordRing {
   }
 };
 
-// Decodes one block and writes it out. kTrellis: the set is a trellis set, which the launch says too.
+// The part of a launch that a block belongs to; `block` is below launch.num_blocks.
+TK_WARP const LaunchPart& part_of(const DecodeLaunch& launch, uint32_t block) {
+  uint32_t number = 0;
+  while (block >= launch.parts[number].end) ++number;
+  return launch.parts[number];
+}
+
+// Decodes one block of a part and writes it out. kTrellis: the set is a trellis set, which the launch says too.
 template <class Symbol, Layout kLayout, bool kTrellis, class W>
-TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const BlockJob& job, const WarpMemory& memory) {
+TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const LaunchPart& part, const BlockJob& job,
+                          const WarpMemory& memory) {
   constexpr bool kWide = sizeof(Symbol) == 2;
   constexpr uint32_t kGroup = 4 / sizeof(Symbol);  // steps whose symbols make a word of the tile
   static_assert(kGroup * (kWide ? 2 : 1) * kWarpLanes <= kChunkWords, "a group takes no more words than top_up gives");
@@ -193,8 +201,7 @@ TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const Block
   uint32_t tile_begin = 0;
   const auto put = [&](uint32_t tile_end) {
     warp.sync();
-    good =
-        put_tile_of_kind<Symbol>(warp, launch, t, {job.lane, tile_begin, tile_end - tile_begin}, memory.tile) && good;
+    good = put_tile_of_kind<Symbol>(warp, part, t, {job.lane, tile_begin, tile_end - tile_begin}, memory.tile) && good;
     warp.sync();
     tile_begin = tile_end;
   };
@@ -215,7 +222,7 @@ TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const Block
   if (tile_begin < most) put(most);
 
   const uint32_t wrong = warp.ballot([&](int i) { return x[i] != 1u << 16; });
-  if (wrong != 0 || words.at != end || !good) warp.report(launch.status, kStreamError);
+  if (wrong != 0 || words.at != end || !good) warp.report(part.status, kStreamError);
 }
 
 }  // namespace toolkit::cuda

@@ -92,8 +92,8 @@ TK_WARP typename Output<kKind, Symbol>::Value value_of(const Epilogue& e, int sy
 
 // Writes the value of one symbol of a tensor; `flat` is its index in the tensor, `at` that in the output.
 template <OutKind kKind, class Symbol>
-TK_WARP bool put_value(const DecodeLaunch& launch, uint32_t flat, int64_t at, int symbol) {
-  const Epilogue& e = launch.epilogue;
+TK_WARP bool put_value(const LaunchPart& part, uint32_t flat, int64_t at, int symbol) {
+  const Epilogue& e = part.epilogue;
   float scale = 0;
   int zero = 0;
   if constexpr (kIsScaled<kKind>) {
@@ -102,7 +102,7 @@ TK_WARP bool put_value(const DecodeLaunch& launch, uint32_t flat, int64_t at, in
     zero = zero_at(e, j);
   }
   bool good = true;
-  static_cast<typename Output<kKind, Symbol>::Value*>(launch.out)[at] =
+  static_cast<typename Output<kKind, Symbol>::Value*>(part.out)[at] =
       value_of<kKind, Symbol>(e, symbol, scale, zero, &good);
   return good;
 }
@@ -127,13 +127,13 @@ TK_WARP uint32_t steps_of_lane(const TensorJob& t, uint32_t lane) {
 
 // Writes a tile: 16 bytes a lane and turn where the place allows it, else value by value, 32 of a row at once.
 template <OutKind kKind, class Symbol, class W>
-TK_WARP bool put_tile(const W& warp, const DecodeLaunch& launch, const TensorJob& t, const TilePlace& place,
+TK_WARP bool put_tile(const W& warp, const LaunchPart& part, const TensorJob& t, const TilePlace& place,
                       const uint32_t* tile) {
   using Value = typename Output<kKind, Symbol>::Value;
   constexpr uint32_t kSteps = 4 / sizeof(Symbol) * kTileWords;  // of a full tile
   constexpr uint32_t kWidth = 16 / sizeof(Value), kParts = kSteps / kWidth;
-  const Epilogue& e = launch.epilogue;
-  const uint32_t num_values = lesser(t.size, launch.most_values);
+  const Epilogue& e = part.epilogue;
+  const uint32_t num_values = lesser(t.size, part.most_values);
   typename W::template PerLane<bool> good;
   warp.each([&](int i) { good[i] = true; });
   if (e.vector) {
@@ -144,12 +144,11 @@ TK_WARP bool put_tile(const W& warp, const DecodeLaunch& launch, const TensorJob
         if (step >= steps || column >= place.num_steps) continue;
         const uint32_t flat = lane * t.lane_steps + step;
         if (flat >= num_values) continue;
-        const int64_t at = t.out_first + lane * t.out_stride + step;
+        const int64_t at = lane * part.out_stride + step;
         const uint32_t* const from = tile + row * kTilePitch;
         if (steps - step < kWidth || num_values - flat < kWidth) {
           for (uint32_t j = 0; j < kWidth && step + j < steps && flat + j < num_values; ++j)
-            if (!put_value<kKind, Symbol>(launch, flat + j, at + j, symbol_of<Symbol>(from, column + j)))
-              good[i] = false;
+            if (!put_value<kKind, Symbol>(part, flat + j, at + j, symbol_of<Symbol>(from, column + j))) good[i] = false;
           continue;
         }
         uint32_t j0 = 0;
@@ -180,7 +179,7 @@ TK_WARP bool put_tile(const W& warp, const DecodeLaunch& launch, const TensorJob
         }
         Bytes16 bytes;
         memcpy(&bytes, values, sizeof bytes);
-        *reinterpret_cast<Bytes16*>(static_cast<Value*>(launch.out) + at) = bytes;
+        *reinterpret_cast<Bytes16*>(static_cast<Value*>(part.out) + at) = bytes;
       }
     });
   } else {
@@ -192,9 +191,9 @@ TK_WARP bool put_tile(const W& warp, const DecodeLaunch& launch, const TensorJob
         const uint32_t lane = place.lane + row;
         const uint32_t flat = lane * t.lane_steps + step;
         if (step >= steps_of_lane(t, lane) || flat >= num_values) continue;
-        const int64_t at = t.out_first + lane * t.out_stride + step;
+        const int64_t at = lane * part.out_stride + step;
         const int symbol = symbol_of<Symbol>(tile + row * kTilePitch, column);
-        if (!put_value<kKind, Symbol>(launch, flat, at, symbol)) good[i] = false;
+        if (!put_value<kKind, Symbol>(part, flat, at, symbol)) good[i] = false;
       }
     });
   }
@@ -204,44 +203,46 @@ TK_WARP bool put_tile(const W& warp, const DecodeLaunch& launch, const TensorJob
 // The same with the kind of output known at run time only. Called, not inlined: it is seldom needed, and the loop over
 // the steps then keeps its registers.
 template <class Symbol, class W>
-TK_WARP_CALL bool put_tile_of_kind(const W warp, const DecodeLaunch& launch, const TensorJob& t, const TilePlace place,
+TK_WARP_CALL bool put_tile_of_kind(const W warp, const LaunchPart& part, const TensorJob& t, const TilePlace place,
                                    const uint32_t* tile) {
-  switch (launch.epilogue.kind) {
+  switch (part.epilogue.kind) {
+    case OutKind::kNothing:
+      return true;
     case OutKind::kSymbols:
-      return put_tile<OutKind::kSymbols, Symbol>(warp, launch, t, place, tile);
+      return put_tile<OutKind::kSymbols, Symbol>(warp, part, t, place, tile);
     case OutKind::kFloat32:
-      return put_tile<OutKind::kFloat32, Symbol>(warp, launch, t, place, tile);
+      return put_tile<OutKind::kFloat32, Symbol>(warp, part, t, place, tile);
     case OutKind::kFloat16:
-      return put_tile<OutKind::kFloat16, Symbol>(warp, launch, t, place, tile);
+      return put_tile<OutKind::kFloat16, Symbol>(warp, part, t, place, tile);
     case OutKind::kBfloat16:
-      return put_tile<OutKind::kBfloat16, Symbol>(warp, launch, t, place, tile);
+      return put_tile<OutKind::kBfloat16, Symbol>(warp, part, t, place, tile);
     case OutKind::kLookup16:
-      return put_tile<OutKind::kLookup16, Symbol>(warp, launch, t, place, tile);
+      return put_tile<OutKind::kLookup16, Symbol>(warp, part, t, place, tile);
     case OutKind::kLookup32:
-      return put_tile<OutKind::kLookup32, Symbol>(warp, launch, t, place, tile);
+      return put_tile<OutKind::kLookup32, Symbol>(warp, part, t, place, tile);
   }
   return false;
 }
 
 // Puts a replaced symbol in its place (FORMAT.md 2.7).
-TK_WARP bool put_patch(const DecodeLaunch& launch, const Patch& patch) {
-  const TensorJob& t = launch.tensors[patch.tensor];
-  if (patch.flat >= launch.most_values) return true;
-  const uint32_t lane = patch.flat / t.lane_steps;
-  const int64_t at = t.out_first + lane * t.out_stride + patch.flat % t.lane_steps;
-  switch (launch.epilogue.kind) {
+TK_WARP bool put_patch(const LaunchPart& part, const TensorJob& t, const Patch& patch) {
+  if (patch.flat >= part.most_values) return true;
+  const int64_t at = patch.flat / t.lane_steps * part.out_stride + patch.flat % t.lane_steps;
+  switch (part.epilogue.kind) {
+    case OutKind::kNothing:
+      return true;
     case OutKind::kSymbols:
-      return put_value<OutKind::kSymbols, int16_t>(launch, patch.flat, at, patch.value);
+      return put_value<OutKind::kSymbols, int16_t>(part, patch.flat, at, patch.value);
     case OutKind::kFloat32:
-      return put_value<OutKind::kFloat32, int16_t>(launch, patch.flat, at, patch.value);
+      return put_value<OutKind::kFloat32, int16_t>(part, patch.flat, at, patch.value);
     case OutKind::kFloat16:
-      return put_value<OutKind::kFloat16, int16_t>(launch, patch.flat, at, patch.value);
+      return put_value<OutKind::kFloat16, int16_t>(part, patch.flat, at, patch.value);
     case OutKind::kBfloat16:
-      return put_value<OutKind::kBfloat16, int16_t>(launch, patch.flat, at, patch.value);
+      return put_value<OutKind::kBfloat16, int16_t>(part, patch.flat, at, patch.value);
     case OutKind::kLookup16:
-      return put_value<OutKind::kLookup16, int16_t>(launch, patch.flat, at, patch.value);
+      return put_value<OutKind::kLookup16, int16_t>(part, patch.flat, at, patch.value);
     case OutKind::kLookup32:
-      return put_value<OutKind::kLookup32, int16_t>(launch, patch.flat, at, patch.value);
+      return put_value<OutKind::kLookup32, int16_t>(part, patch.flat, at, patch.value);
   }
   return false;
 }

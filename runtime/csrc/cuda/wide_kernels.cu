@@ -29,14 +29,16 @@ __global__ void __launch_bounds__(kThreads, 1) decode_wide(const __grid_constant
   places.ring = reinterpret_cast<uint16_t*>(own);
   places.tile = reinterpret_cast<uint32_t*>(own + kRingWords * sizeof(uint16_t));
   const DeviceWarp warp{static_cast<int>(threadIdx.x % kWarpLanes)};
-  for (uint32_t b = warp_number * gridDim.x + blockIdx.x; b < launch.num_blocks; b += gridDim.x * warps)
-    decode_block<Symbol, kLayout, kTrellis>(warp, launch, launch.blocks[b], places);
+  for (uint32_t b = warp_number * gridDim.x + blockIdx.x; b < launch.num_blocks; b += gridDim.x * warps) {
+    const LaunchPart& part = part_of(launch, b);
+    decode_block<Symbol, kLayout, kTrellis>(warp, launch, part, launch.blocks[b + part.blocks_at], places);
+  }
 }
 
-__global__ void patch_wide(const __grid_constant__ DecodeLaunch launch) {
+__global__ void patch_wide(const __grid_constant__ LaunchPart part, const TensorJob* tensors, const Patch* patches) {
   const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < launch.num_patches && !put_patch(launch, launch.patches[i]))
-    DeviceWarp{0}.report(launch.status, kStreamError);
+  if (i < part.num_patches && !put_patch(part, tensors[part.tensor], patches[part.patches_at + i]))
+    DeviceWarp{0}.report(part.status, kStreamError);
 }
 
 using Kernel = void (*)(DecodeLaunch);
@@ -56,9 +58,9 @@ Kernel kernel_of(Layout layout) {
 }
 
 Kernel kernel_of(const DecodePlan& plan) {
-  const Layout layout = plan.geometry.layout;
-  if (plan.wide) return plan.launch.trellis ? kernel_of<int16_t, true>(layout) : kernel_of<int16_t, false>(layout);
-  return plan.launch.trellis ? kernel_of<int8_t, true>(layout) : kernel_of<int8_t, false>(layout);
+  if (plan.wide)
+    return plan.launch.trellis ? kernel_of<int16_t, true>(plan.layout) : kernel_of<int16_t, false>(plan.layout);
+  return plan.launch.trellis ? kernel_of<int8_t, true>(plan.layout) : kernel_of<int8_t, false>(plan.layout);
 }
 
 }  // namespace
@@ -68,15 +70,22 @@ cudaError_t prepare_decode(const DecodePlan& plan, const DeviceLimits& limits) {
                               cudaFuncAttributeMaxDynamicSharedMemorySize, limits.shared_bytes);
 }
 
-cudaError_t launch_decode(const DecodePlan& plan, const DecodeLaunch& launch, cudaStream_t stream) {
-  const Geometry& g = plan.geometry;
+cudaError_t launch_decode(const DecodePlan& plan, const DeviceLimits& limits, const DecodeLaunch& launch,
+                          cudaStream_t stream) {
+  if (launch.num_blocks == 0) return cudaSuccess;
+  const Geometry g = geometry_of(plan, limits, launch.num_blocks);
   kernel_of(plan)<<<static_cast<unsigned>(g.grid), static_cast<unsigned>(g.warps * kWarpLanes),
                     static_cast<size_t>(g.shared_bytes), stream>>>(launch);
   if (cudaError_t error = cudaGetLastError()) return error;
-  if (launch.num_patches == 0) return cudaSuccess;
   constexpr uint32_t kPatchThreads = 256;
-  patch_wide<<<(launch.num_patches + kPatchThreads - 1) / kPatchThreads, kPatchThreads, 0, stream>>>(launch);
-  return cudaGetLastError();
+  for (uint32_t i = 0; i < launch.num_parts; ++i) {
+    const LaunchPart& part = launch.parts[i];
+    if (part.num_patches == 0) continue;
+    patch_wide<<<(part.num_patches + kPatchThreads - 1) / kPatchThreads, kPatchThreads, 0, stream>>>(
+        part, launch.tensors, launch.patches);
+    if (cudaError_t error = cudaGetLastError()) return error;
+  }
+  return cudaSuccess;
 }
 
 }  // namespace toolkit::cuda

@@ -13,8 +13,9 @@ namespace toolkit::cuda {
 // launch. All plans of a kernel share this setting, so it must not be what one of them needs.
 cudaError_t prepare_decode(const DecodePlan& plan, const DeviceLimits& limits);
 
-// Decodes on the stream: the blocks, then the exceptions. Returns at once.
-cudaError_t launch_decode(const DecodePlan& plan, const DecodeLaunch& launch, cudaStream_t stream);
+// Decodes the parts of a launch on the stream: the blocks, then the exceptions. Returns at once.
+cudaError_t launch_decode(const DecodePlan& plan, const DeviceLimits& limits, const DecodeLaunch& launch,
+                          cudaStream_t stream);
 
 }  // namespace toolkit::cuda
 
