@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -264,6 +265,39 @@ def test_outputs_that_are_other_inputs(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_outputs_of_one_name(tmp_path: Path) -> None:
+    model, place = mlp(tmp_path / "m.onnx"), tmp_path / "r"
+    part = "is given for two outputs"
+    refused(run("compress", model, "-o", place, "--report", place), f"{place}: {part}")
+    refused(run("scan", model, "--recipe", place, "--report", place), f"{place}: {part}")
+    assert names(tmp_path) == ["m.onnx"]
+
+
+@pytest.mark.parametrize("command", ["compress", "expand", "inspect", "scan", "prune-channels"])
+def test_folders_that_may_not_be_looked_into(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, closed = mlp(tmp_path / "m.onnx"), tmp_path / "closed"
+    closed.mkdir()
+    real = os.stat
+
+    def stat(path: object, *arguments: object, **options: object) -> os.stat_result:
+        if str(path).startswith(f"{closed}{os.sep}"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    output = [] if command in ("inspect", "scan") else ["-o", tmp_path / "o.onnx"]
+    refused(
+        run(command, closed / "m.onnx", *output),
+        f"error: {closed / 'm.onnx'}: ",
+        "Permission denied",
+    )
+    if output:
+        refused(run(command, model, "-o", closed / "o.onnx"), "o.onnx: cannot be written (Perm")
+    assert names(tmp_path) == ["closed", "m.onnx"]
+
+
 def test_external_data_is_not_replaced_by_external_data(tmp_path: Path) -> None:
     model = onnx.load(str(mlp(tmp_path / "m.onnx")))
     onnx.save(
@@ -288,7 +322,6 @@ def test_a_device_is_no_output(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
     import tempfile
 
     (tmp_path / "closed").mkdir()
@@ -467,8 +500,6 @@ def test_a_full_standard_output(tmp_path: Path) -> None:
 
 
 def test_enospc_is_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
     def full(source: object, target: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -484,12 +515,12 @@ def test_an_interrupt_leaves_nothing(
 ) -> None:
     from toolkit import console
 
-    class Stop(console.Progress):
+    class Stop(console.ProgressLine):
         def __call__(self, name: str, detail: str) -> None:
             if name == stage:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(console, "Progress", Stop)
+    monkeypatch.setattr(console, "ProgressLine", Stop)
     result = run("compress", mlp(tmp_path / "m.onnx"))
     assert result.exit_code == 130
     assert "interrupted" in result.stderr

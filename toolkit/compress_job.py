@@ -71,7 +71,7 @@ class Job:
         if not self.dry_run:
             check_output(self.output, given)
         if self.report is not None:
-            check_output(self.report, [*given, self.output])
+            check_output(self.report, given, [self.output])
 
     def run(
         self,

@@ -29,22 +29,22 @@ STAGES = {
 
 
 @contextmanager
-def progress_line(quiet: bool) -> Iterator[_Line]:
+def progress_line(quiet: bool) -> Iterator[ProgressLine]:
     """Shows progress on stderr: one changing line on a terminal, one line per stage in a pipe,
     nothing where `quiet`."""
     if quiet:
-        yield _Line(None)
+        yield ProgressLine(None)
     elif sys.stderr.isatty():
         from rich.console import Console
 
         console = Console(stderr=True)
         with console.status("starting") as status:
-            yield _Line(status.update)
+            yield ProgressLine(status.update)
     else:
-        yield _Line(lambda text: print(text, file=sys.stderr, flush=True), stages_only=True)
+        yield ProgressLine(lambda text: print(text, file=sys.stderr, flush=True), stages_only=True)
 
 
-class _Line:
+class ProgressLine:
     """Called with a stage and a detail."""
 
     def __init__(self, show: object, stages_only: bool = False) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 FATAL_ONLY = 4
+_FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
 def thread_count(jobs: int | None) -> int:
@@ -57,10 +58,16 @@ def open_session(path: Path, threads: int = 0, lean: bool = True) -> onnxruntime
 def session_of(
     model: ir.Model, options: onnxruntime.SessionOptions
 ) -> onnxruntime.InferenceSession:
-    """A stock session of a model in memory. Raises what ONNX Runtime does."""
+    """A stock session of a model in memory; external data is found in any working directory. Raises
+    what ONNX Runtime does."""
     import onnx_ir as ir
     import onnxruntime
 
+    for value in (v for graph in model.graphs() for v in graph.initializers.values()):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            folder = str(Path(value.const_value.path).parent.resolve())
+            options.add_session_config_entry(_FOLDER_KEY, folder)
+            break
     data = ir.to_proto(model).SerializeToString()
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 

@@ -13,6 +13,13 @@ from pathlib import Path
 
 from toolkit.errors import InputError, OutputError, one_line
 
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full",
+    errno.EFBIG: "the file exceeds the size limit",
+}
+"""Errors that only writing gives, in words."""
+
 
 def output_path(given: str | os.PathLike[str]) -> Path:
     """The path of an output file. Raises `InputError` where the text names a folder."""
@@ -22,11 +29,15 @@ def output_path(given: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-def check_output(output: Path, sources: Iterable[Path]) -> None:
-    """Refuses an output that cannot be written or that is one of `sources`, or whose external data
-    would be. Raises `InputError`."""
+def check_output(output: Path, sources: Iterable[Path], others: Iterable[Path] = ()) -> None:
+    """Refuses an output that cannot be written, that is one of `sources`, or whose external data
+    would be, or that is one of the `others` of the same run. Raises `InputError`."""
     folder = output.parent
-    if output.is_dir():
+    try:
+        is_there, is_folder = output.exists(), output.is_dir()
+    except OSError as error:  # of a folder that may not be looked into
+        raise InputError(str(write_failure(output, error))) from error
+    if is_folder:
         raise InputError(f"{output}: the output is a folder, expected a file's name")
     if not folder.is_dir():
         raise InputError(f"{output}: cannot be written, there is no folder {folder}")
@@ -38,9 +49,11 @@ def check_output(output: Path, sources: Iterable[Path]) -> None:
                 f"{output}: its external data would replace the input {source}, give the output "
                 "another name"
             )
-    if output.exists() and not output.is_file():
+    if any(_same(other, output) for other in others):
+        raise InputError(f"{output}: is given for two outputs, give one of them another name")
+    if is_there and not output.is_file():
         raise InputError(f"{output}: cannot be written, it is a device or the like, no file")
-    if output.exists() and not os.access(output, os.W_OK):
+    if is_there and not os.access(output, os.W_OK):
         raise InputError(f"{output}: cannot be written, the file is read-only")
     try:
         os.rmdir(tempfile.mkdtemp(prefix=f".{output.name}.", dir=folder))  # as `beside` will do
@@ -100,8 +113,6 @@ def write_text(path: Path, text: str) -> None:
 
 def write_failure(path: Path, error: OSError) -> OutputError:
     """The error to raise where writing `path` failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"{path}: cannot be written, the disk is full")
-    if error.errno == errno.EFBIG:
-        return OutputError(f"{path}: cannot be written, the file exceeds the size limit")
+    if error.errno in FULL:
+        return OutputError(f"{path}: cannot be written, {FULL[error.errno]}")
     return OutputError(f"{path}: cannot be written ({error.strerror or one_line(error)})")

@@ -148,7 +148,7 @@ def scan(
     outputs = [Path(given) for given in (recipe, report) if given is not None]
     inputs = [path] if calibration is None else [path, Path(calibration)]
     for place, given in enumerate(outputs):
-        check_output(given, [*inputs, *outputs[:place]])
+        check_output(given, inputs, outputs[:place])
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     tell("read", "")

@@ -51,10 +51,7 @@ def reported(context: click.Context) -> Iterator[None]:
     except OSError as error:
         if debug:
             raise
-        from toolkit.output_file import write_failure
-
-        name = error.filename or "standard output"
-        fail(BAD_INPUT, f"error: {one_line(write_failure(_path(name), error))}")
+        fail(BAD_INPUT, f"error: {one_line(_failure(error))}")
     except Exception as error:
         if debug:
             raise
@@ -65,10 +62,18 @@ def reported(context: click.Context) -> Iterator[None]:
         )
 
 
-def _path(name: Any) -> Any:
+def _failure(error: OSError) -> Exception:
+    """What the system refused: to write where it says so, else whatever was asked of the file."""
     from pathlib import Path
 
-    return Path(os.fsdecode(name))
+    from toolkit.output_file import FULL, write_failure
+
+    if error.filename is None:
+        return write_failure(Path("standard output"), error)
+    path = Path(os.fsdecode(error.filename))
+    if error.errno in FULL:
+        return write_failure(path, error)
+    return InputError(f"{path}: {error.strerror or one_line(error)}")
 
 
 class Termination(KeyboardInterrupt):
