@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA files of the library as nvcc compiles them: host code as a shared library that calls
+the runtime of the PTX machine, kernels as PTX."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.library import library_path
+from tests.ptx.parser import Module, parse
+
+CUDA = Path(__file__).resolve().parent.parent.parent / "runtime" / "csrc" / "cuda"
+NVCC = shutil.which("nvcc")
+KERNELS = ("wide_kernels", "packed_matmul", "packed_unpack")
+"""Files with kernels."""
+
+ARCHITECTURES = (90, 75)
+"""Compute capabilities, 90 for 9.0: the newest that the kernels have code of their own for, and the
+one whose PTX the library ships for all devices."""
+
+_HOST = ("cuda/device_decoder.cu", "cuda/decode_plan.cpp", "cuda/launch_geometry.cpp",
+         "cuda/output_request.cpp")  # fmt: skip
+
+
+class CompileError(Exception):
+    """What nvcc said."""
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=600, cwd=folder
+    )
+    if result.returncode != 0:
+        raise CompileError(result.stderr[-2000:])
+
+
+def _compile(folder: Path) -> None:
+    """One run for each kind of file; a kernel's name in PTX is that in the host's code only where
+    both come from one run."""
+    flags = [
+        *(str(NVCC), "-std=c++17", "-Xcompiler", "-fPIC", "-I", str(CUDA.parent), "-I", str(CUDA)),
+        '-DTOOLKIT_CUDA_ARCHITECTURES="PTX"',
+    ]
+    targets = [f"-gencode=arch=compute_{a},code=compute_{a}" for a in ARCHITECTURES]
+    kernels = [str(CUDA / f"{name}.cu") for name in KERNELS]
+    _run([*flags, *targets, "-c", "--keep", *kernels], folder)
+    library = Path(library_path())
+    sources = [
+        *(CUDA.parent / name for name in _HOST),
+        Path(__file__).with_name("cuda_runtime.cpp"),
+    ]
+    _run([*flags, "-O1", "-c", "-x", "c++", *map(str, sources)], folder)
+    objects = [*(f"{name}.o" for name in KERNELS), *(f"{source.stem}.o" for source in sources)]
+    _run([
+        *(str(NVCC), "-shared", "-cudart", "none", *objects, "-o", "libptx_kernels.so"),
+        *("-L", str(library.parent), f"-l{library.stem.removeprefix('lib')}", "-lpthread"),
+        *("-Xlinker", f"-rpath={library.parent},-Bsymbolic,-z,defs"),
+    ], folder)  # fmt: skip
+
+
+def compile_once(folder: Path) -> Path:
+    """The shared library of the host's code, made in a folder where it is not there yet; the PTX
+    lies beside it. Processes wait for each other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / "libptx_kernels.so"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.is_file():
+            _compile(folder)
+    return made
+
+
+def load_module(folder: Path, name: str, architecture: int) -> Module:
+    """The kernels of a file, in a folder of `compile_once`."""
+    return parse((folder / f"{name}.compute_{architecture}.ptx").read_text("utf-8"))
