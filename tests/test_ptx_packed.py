@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernels of packed weights as nvcc compiles them, on the PTX machine."""
+"""The kernels of packed weights and of byte planes as nvcc compiles them, on the PTX machine."""
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,24 @@ def test_weights_are_unpacked_exactly(ptx_device: PtxDevice, bits: int, kind: An
             np.testing.assert_array_equal(
                 device.download(out, kind, sample.weight.shape), sample.product.unpack(**arrays)
             )
+
+
+@pytest.mark.parametrize("architecture", [90, 75])
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_planes_are_joined(ptx_device: PtxDevice, dtype: Any, architecture: int) -> None:
+    """As float_planes.h says: bits turned left by one, bytes from the highest, the first less 128;
+    the grid goes over them several times."""
+    bits = (
+        np.random.default_rng(0).integers(0, 1 << 8 * np.dtype(dtype).itemsize, 1700).astype(dtype)
+    )
+    turned = bits << dtype(1) | bits >> dtype(8 * bits.itemsize - 1)
+    planes = turned.view(np.uint8).reshape(-1, bits.itemsize).T[::-1] ^ np.uint8(0)
+    planes[0] ^= 0x80
+    with ptx_device.in_use(architecture=architecture) as device:
+        addresses = [device.upload(plane) for plane in planes] + [0] * (4 - bits.itemsize)
+        out = device.allocate(bits.nbytes)
+        kernel = next(
+            n for n in device.kernels("ort_ops_cuda") if f"joinI{'jt'[bits.itemsize == 2]}" in n
+        )
+        device.launch(kernel, (3, 1, 1), (256, 1, 1), struct.pack("<6Q", *addresses, 1700, out))
+        np.testing.assert_array_equal(device.download(out, dtype, bits.shape), bits)

@@ -15,15 +15,16 @@ from tests.ptx.parser import Module, parse
 
 CUDA = Path(__file__).resolve().parent.parent.parent / "runtime" / "csrc" / "cuda"
 NVCC = shutil.which("nvcc")
-KERNELS = ("wide_kernels", "packed_matmul", "packed_unpack")
-"""Files with kernels."""
+_INSTALLED = ("ort_", "prefetch", "device_weights", "device_absent", "emulate", "packed_")
+"""How files begin whose host code is not taken: what they have is in the installed library, or
+belongs to ONNX Runtime's ops."""
+
+KERNELS = tuple(f.stem for f in sorted(CUDA.glob("*.cu")) if "__global__" in f.read_text("utf-8"))
+"""Files with kernels; those of ONNX Runtime's ops are launched by tests themselves."""
 
 ARCHITECTURES = (90, 75)
 """Compute capabilities, 90 for 9.0: the newest that the kernels have code of their own for, and the
 one whose PTX the library ships for all devices."""
-
-_HOST = ("cuda/device_decoder.cu", "cuda/decode_plan.cpp", "cuda/launch_geometry.cpp",
-         "cuda/output_request.cpp")  # fmt: skip
 
 
 class CompileError(Exception):
@@ -49,12 +50,14 @@ def _compile(folder: Path) -> None:
     kernels = [str(CUDA / f"{name}.cu") for name in KERNELS]
     _run([*flags, *targets, "-c", "--keep", *kernels], folder)
     library = Path(library_path())
+    others = sorted(f for f in CUDA.iterdir() if f.suffix in (".cu", ".cpp"))
     sources = [
-        *(CUDA.parent / name for name in _HOST),
+        *(f for f in others if f.stem not in KERNELS and not f.name.startswith(_INSTALLED)),
         Path(__file__).with_name("cuda_runtime.cpp"),
     ]
     _run([*flags, "-O1", "-c", "-x", "c++", *map(str, sources)], folder)
-    objects = [*(f"{name}.o" for name in KERNELS), *(f"{source.stem}.o" for source in sources)]
+    linked = [name for name in KERNELS if not name.startswith("ort_")]
+    objects = [*(f"{name}.o" for name in linked), *(f"{source.stem}.o" for source in sources)]
     _run([
         *(str(NVCC), "-shared", "-cudart", "none", *objects, "-o", "libptx_kernels.so"),
         *("-L", str(library.parent), f"-l{library.stem.removeprefix('lib')}", "-lpthread"),

@@ -157,35 +157,57 @@ class PtxDevice:
         self._allowed[kernel.decode()] = size
         return 0
 
+    def _module(self, file: str) -> LoadedModule:
+        key = file, self.architecture
+        if key not in self._modules:
+            self._modules[key] = LoadedModule(self._load_module(*key), self.memory)
+        return self._modules[key]
+
+    def kernels(self, file: str) -> list[str]:
+        """The names of a file's kernels."""
+        functions = self._module(file).module.functions.values()
+        return [function.name for function in functions if function.is_kernel]
+
     def _kernel(self, name: str) -> LoadedKernel:
         for file in KERNELS:
-            key = file, self.architecture
-            if key not in self._modules:
-                self._modules[key] = LoadedModule(self._load_module(*key), self.memory)
-            if name in self._modules[key].module.functions:
-                return self._modules[key].kernel(name)
+            module = self._module(file)
+            if name in module.module.functions:
+                return module.kernel(name)
         raise PtxError(f"there is no kernel {name!r}")
 
     def _launch(self, name_bytes: bytes, shape: Any, shared_bytes: int, arguments: Any) -> int:
         name = name_bytes.decode()
         kernel = self._kernel(name)
-        grid, block = tuple(shape[0:3]), tuple(shape[3:6])
-        allowed = self._allowed.get(name, _DEFAULT_SHARED)
-        if shared_bytes + kernel.static_shared > allowed:
-            raise PtxError(f"{name}: {shared_bytes} bytes of shared memory, allowed {allowed}")
         params = bytearray(kernel.param_bytes)
         for number, param in enumerate(kernel.params):
             at = kernel.param_places[param.name]
             params[at : at + param.size] = ctypes.string_at(arguments[number], param.size)
+        self.launch(name, tuple(shape[0:3]), tuple(shape[3:6]), bytes(params), shared_bytes)
+        return 0
+
+    def launch(
+        self,
+        name: str,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        params: bytes,
+        shared_bytes: int = 0,
+    ) -> None:
+        """Run a kernel to its end.
+
+        Raises:
+            PtxError: it did what it must not.
+        """
+        kernel = self._kernel(name)
+        allowed = self._allowed.get(name, _DEFAULT_SHARED)
+        if shared_bytes + kernel.static_shared > allowed:
+            raise PtxError(f"{name}: {shared_bytes} bytes of shared memory, allowed {allowed}")
         counters = None
         if self.counters is not None:
             counters = Counters(kernel.translation.program)
             self.counters.append((name, counters))
-        launch = Launch(kernel, self.memory, grid, block, shared_bytes, bytes(params), counters,
-                        self.races)  # fmt: skip
-        launch.run()
+        Launch(kernel, self.memory, grid, block, shared_bytes, params, counters, self.races).run()
         self.launches.append((name, (*grid, *block)))
-        return 0
 
     def allocate(self, size: int, offset: int = 0) -> int:
         """The address of new bytes without values, `offset` behind a multiple of 256."""
