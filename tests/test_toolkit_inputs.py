@@ -15,14 +15,8 @@ from toolkit.calibration import read_calibration
 from toolkit.calibration_split import PIECE
 from toolkit.errors import InputError
 from toolkit.index_bounds import index_bounds
-from toolkit.inputs import (
-    MAX_FEEDS,
-    Sizes,
-    make_feed,
-    model_inputs,
-    resolve_shapes,
-    work_of_feed,
-)
+from toolkit.inputs import model_inputs, work_of_feed
+from toolkit.made_up_inputs import MAX_FEEDS, Sizes, make_feed, resolve_shapes
 from toolkit.pipeline import read_source
 from toolkit.signature import InputSpec, model_signature
 

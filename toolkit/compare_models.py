@@ -60,6 +60,7 @@ def compare(
     """
     from passes.errors import ModelError
     from passes.model_file import deserialize
+    from toolkit.fixed_sizes import fixed_sizes
     from toolkit.index_bounds import index_bounds
     from toolkit.inputs import model_inputs
     from toolkit.model_check import read_any
@@ -70,13 +71,16 @@ def compare(
     sizes: list[int] = []
     sources: list[tuple[Path, bool]] = []
     bounds: dict[str, int] = {}
+    fixed: dict[str, dict[int, int]] = {}
     for path in (first, second):
         model = read_any(Path(path))
         if not sources:
             try:
-                bounds = index_bounds(deserialize(model.proto, path))
+                graph = deserialize(model.proto, path)
             except ModelError as error:
                 raise InputError(str(error)) from error
+            bounds, fixed = index_bounds(graph), fixed_sizes(graph)
+            del graph
         sizes.append(model.num_bytes)
         sources.append((model.path, model.is_compressed))
         del model  # as large as the file, and a session takes as much again
@@ -91,6 +95,7 @@ def compare(
         Path(calibration) if calibration is not None else None,
         bounds,
         lambda feed: run_named(sessions[0], feed),
+        sizes=fixed,
     )
     outputs: list[list[dict[str, Any]]] = []
     for path, session in zip((first, second), sessions, strict=True):

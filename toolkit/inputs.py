@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,17 +13,13 @@ import numpy as np
 from toolkit.calibration import Feed, read_calibration, split_feeds
 from toolkit.calibration_split import PIECE
 from toolkit.errors import InputError, one_line
-from toolkit.example_values import example_array
+from toolkit.fixed_sizes import with_sizes
+from toolkit.made_up_inputs import made_up_feeds
 from toolkit.signature import InputSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-SEED = 20_240_229
-MIN_FEEDS, MAX_FEEDS = 4, 16
-MACS_OF_FEEDS = 15e9
-"""Made-up feeds are as many as take so many multiply-accumulates together: a power of two within
-those limits. No time is measured: the result of a run is the same on every machine."""
 MACS_OF_ACTIVATION = 20
 """Multiply-accumulates in the time that one value of an activation takes; of thirty networks in
 ONNX Runtime on one core."""
@@ -32,31 +27,6 @@ MAX_CALIBRATION_FEEDS = 64
 """To measure on."""
 MAX_FITTED_FEEDS = 4096
 """To fit to."""
-
-_BATCH_NAMES = ("batch", "bs", "n", "num_samples")
-_LENGTH_NAMES = ("seq", "len", "time", "token", "step", "frame", "word", "samples", "position")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of dynamic dimensions, by what they look like. One attempt at running the model."""
-
-    batch: int = 4
-    length: int = 64
-    image: int = 224
-    channels: int = 3
-    other: int = 16
-
-
-ATTEMPTS: tuple[Sizes, ...] = (
-    Sizes(),
-    Sizes(batch=1),
-    Sizes(batch=1, length=512, image=256),
-    Sizes(batch=1, image=640),
-    Sizes(batch=1, length=128, image=64, channels=1, other=1),
-    Sizes(batch=1, length=16_000, image=32, channels=1, other=512),
-    Sizes(batch=1, length=1, image=32, channels=1, other=1),
-)
 
 
 @dataclass
@@ -75,13 +45,15 @@ def model_inputs(
     attempt: Callable[[Feed], object],
     max_feeds: int = MAX_CALIBRATION_FEEDS,
     work: Callable[[Feed], int] = lambda feed: 0,
+    sizes: Mapping[str, Mapping[int, int]] | None = None,
 ) -> ModelInputs:
     """Feeds from `calibration`, at most `max_feeds`, or made from the signature where it is None.
 
     `bounds` are exclusive upper bounds of integer inputs (`index_bounds`). `attempt` runs the model
     once and raises where it cannot; it is called on the first samples, and for generated inputs
     again with other sizes of the dynamic dimensions until one runs. `work` tells the
-    multiply-accumulates of one feed: the more, the fewer feeds are made.
+    multiply-accumulates of one feed: the more, the fewer feeds are made. `sizes` of open dimensions
+    that the model's layers fix (`fixed_sizes`) are tried first.
 
     Raises `InputError` where the calibration does not match or no generated feed runs.
     """
@@ -97,7 +69,9 @@ def model_inputs(
             raise InputError(f"{calibration}: the model's outputs on it are not finite")
         count = "1 feed" if len(feeds) == 1 else f"{len(feeds)} feeds"
         return ModelInputs(feeds, False, [f"measured on {count} from {calibration}"])
-    return _generated(specs, bounds, attempt, work)
+    signatures = [with_sizes(specs, sizes or {}), specs]
+    feeds, note = made_up_feeds(signatures, bounds, attempt, work)
+    return ModelInputs(feeds, True, [note])
 
 
 def work_of_feed(model: ir.Model, feed: Feed) -> int:
@@ -126,170 +100,3 @@ def _is_lost(outputs: object) -> bool:
             arrays.append(found)
     floats = [array for array in arrays if array.dtype.kind == "f" and array.size]
     return len(floats) == len(arrays) > 0 and not any(np.isfinite(a).any() for a in floats)
-
-
-def _generated(
-    specs: Sequence[InputSpec],
-    bounds: Mapping[str, int],
-    attempt: Callable[[Feed], object],
-    work: Callable[[Feed], int],
-) -> ModelInputs:
-    for spec in specs:
-        if spec.dtype is None:
-            raise InputError(
-                f"input {spec.text}: cannot make values of this type, give them by --calibration"
-            )
-    failure: Exception | None = None
-    tried: set[tuple[tuple[int, ...], ...]] = set()
-    for sizes in ATTEMPTS:
-        shapes = tuple(resolve_shapes(specs, sizes).values())
-        if shapes in tried:
-            continue
-        tried.add(shapes)
-        for cautious in (False, True):
-            first = make_feed(specs, sizes, bounds, 0, cautious)
-            try:
-                attempt(first)
-            except Exception as error:  # onnxruntime raises many kinds; the first is reported
-                failure = failure or error
-                continue
-            count = _affordable(work(first))
-            numbers = range(1, count if specs else 1)
-            rest = [make_feed(specs, sizes, bounds, i, cautious) for i in numbers]
-            if not cautious and _has_guessed_integers(specs, bounds):
-                rest = list(_that_run(rest, specs, sizes, bounds, attempt))
-            return ModelInputs([first, *rest], True, [_describe(specs, first, 1 + len(rest))])
-    raise InputError(
-        "cannot make inputs that the model runs on, give real ones by --calibration "
-        f"(onnxruntime: {one_line(failure or ValueError('no attempt'))})"
-    ) from failure
-
-
-def _has_guessed_integers(specs: Sequence[InputSpec], bounds: Mapping[str, int]) -> bool:
-    """Whether there are integers of which nobody knows how large they may be."""
-    return any(
-        spec.dtype is not None and spec.dtype.kind in "iu" and spec.name not in bounds
-        for spec in specs
-    )
-
-
-def _that_run(
-    feeds: Sequence[Feed],
-    specs: Sequence[InputSpec],
-    sizes: Sizes,
-    bounds: Mapping[str, int],
-    attempt: Callable[[Feed], object],
-) -> Iterator[Feed]:
-    """The feeds after the first, cautious ones instead of those on which the model does not run:
-    lengths of sequences, say, that are within the sequence in one feed and beyond it in another."""
-    for number, feed in enumerate(feeds, start=1):
-        for candidate in (feed, make_feed(specs, sizes, bounds, number, cautious=True)):
-            try:
-                attempt(candidate)
-            except Exception:  # onnxruntime raises many kinds
-                continue
-            yield candidate
-            break
-
-
-def _affordable(macs: int) -> int:
-    """How many feeds to make where each takes so many multiply-accumulates."""
-    count = MIN_FEEDS
-    while count < MAX_FEEDS and 2 * count * macs <= MACS_OF_FEEDS:
-        count *= 2
-    return count
-
-
-def _describe(specs: Sequence[InputSpec], feed: Feed, count: int) -> str:
-    if not specs:
-        return "the model takes no inputs: it was run once"
-    shown = [f"{s.name} {s.element} {list(feed[s.name].shape)}" for s in specs]
-    text = ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
-    return (
-        f"no calibration data: measured on {count} made-up feeds of {text}; "
-        "accuracy was not measured, real inputs (--calibration) make the figures trustworthy"
-    )
-
-
-def make_feed(
-    specs: Sequence[InputSpec],
-    sizes: Sizes,
-    bounds: Mapping[str, int],
-    index: int,
-    cautious: bool = False,
-) -> Feed:
-    """Feed number `index`, the same for the same arguments. `cautious` keeps integers below 2."""
-    shapes = resolve_shapes(specs, sizes)
-    feed: Feed = {}
-    for spec in specs:
-        rng = np.random.default_rng([SEED, index, zlib.crc32(spec.name.encode())])
-        bound = 2 if cautious else bounds.get(spec.name)
-        feed[spec.name] = example_array(spec, shapes[spec.name], rng, bound)
-    return feed
-
-
-def resolve_shapes(specs: Sequence[InputSpec], sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """A size for every dimension; a symbol has one size wherever it occurs."""
-    symbols: dict[str, int] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for spec in specs:
-        shape = []
-        for axis, dim in enumerate(spec.shape):
-            if isinstance(dim, int):
-                shape.append(dim)
-            elif isinstance(dim, str):
-                shape.append(symbols.setdefault(dim, _symbol_size(dim, axis, spec, sizes, symbols)))
-            else:
-                shape.append(_guess(axis, spec, sizes))
-        shapes[spec.name] = tuple(shape)
-    return shapes
-
-
-def _symbol_size(
-    symbol: str, axis: int, spec: InputSpec, sizes: Sizes, symbols: Mapping[str, int]
-) -> int:
-    if "+" in symbol:
-        terms = [term.strip() for term in symbol.split("+")]
-        return sum(
-            int(term)
-            if term.isdigit()
-            else symbols.get(term, _symbol_size(term, axis, spec, sizes, symbols))
-            for term in terms
-        )
-    low = symbol.lower()
-    if "past" in low or "cache" in low:
-        return 8
-    if "total" in low:
-        return 8 + sizes.length
-    if low in _BATCH_NAMES or "batch" in low:
-        return sizes.batch
-    if any(part in low for part in _LENGTH_NAMES):
-        return sizes.length
-    if "channel" in low:
-        return sizes.channels
-    if "height" in low or "width" in low or low in ("h", "w"):
-        return sizes.image
-    return _guess(axis, spec, sizes)
-
-
-def _guess(axis: int, spec: InputSpec, sizes: Sizes) -> int:
-    """By position: the first axis is a batch; images are [N, C, H, W] or [N, H, W, C]."""
-    rank = len(spec.shape)
-    if axis == 0 and rank > 1:
-        return sizes.batch
-    if rank == 4:
-        last = spec.shape[3]
-        channels_last = isinstance(last, int) and last in (1, 3, 4)
-        if not channels_last and axis == 1:
-            return sizes.channels
-        return sizes.image
-    if rank in (2, 3) and axis == 1:
-        floats = spec.element.startswith(("float", "double", "bfloat"))
-        return sizes.length if rank == 3 or not floats else max(sizes.other, 512)
-    if rank == 3:
-        return sizes.batch if _is_state(spec.name) else sizes.other
-    return sizes.batch if rank == 1 else sizes.other
-
-
-def _is_state(name: str) -> bool:
-    return name.lower() in ("h", "c", "h0", "c0", "hx", "cx", "state", "hidden")

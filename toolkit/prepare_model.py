@@ -19,6 +19,7 @@ from toolkit.errors import InputError, one_line
 from toolkit.evaluator import Evaluator, irreproducible
 from toolkit.fidelity import Fidelity, compare_outputs
 from toolkit.fitting import Fitting, PlainFitting
+from toolkit.fixed_sizes import fixed_sizes
 from toolkit.index_bounds import index_bounds
 from toolkit.inputs import MAX_CALIBRATION_FEEDS, MAX_FITTED_FEEDS, model_inputs, work_of_feed
 from toolkit.judged_values import JudgedValues
@@ -160,6 +161,7 @@ def prepare(
         lambda feed: evaluator.run(original, [feed]),
         most,
         partial(work_of_feed, source.model),
+        fixed_sizes(source.model),
     )
     notes = list(inputs.notes)
     split = CalibrationSplit(inputs.feeds, (list(range(len(inputs.feeds))),) * 3)

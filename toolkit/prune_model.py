@@ -209,6 +209,7 @@ def _shares(
 def _run_original(
     path: Path, model: ir.Model, calibration: PathLike | None, threads: int
 ) -> tuple[list[Feed], Outputs, list[str]]:
+    from toolkit.fixed_sizes import fixed_sizes
     from toolkit.index_bounds import index_bounds
     from toolkit.inputs import model_inputs, work_of_feed
     from toolkit.ort_session import open_session, run_named
@@ -221,6 +222,7 @@ def _run_original(
         index_bounds(model),
         lambda feed: run_named(session, feed),
         work=partial(work_of_feed, model),
+        sizes=fixed_sizes(model),
     )
     try:
         outputs = [run_named(session, feed) for feed in chosen.feeds]
