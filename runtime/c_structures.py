@@ -167,6 +167,17 @@ class Output(ctypes.Structure):
     ]
 
 
+class DecodeRequest(ctypes.Structure):
+    """`tk_cuda_request`: a tensor to decode on a device."""
+
+    _fields_ = [
+        ("decoder", _pointer),
+        ("output", ctypes.POINTER(Output)),
+        ("out", _pointer),
+        ("out_bytes", _i64),
+    ]
+
+
 class PlanInfo(ctypes.Structure):
     """`tk_plan_info`: the geometry of a launch."""
 

@@ -1,58 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load mode on a device: weights are decoded where they are used, not in the host's memory.
 
-The decoder of a cut model runs on the device into memory there, which the session then takes as its
-initializers (`SessionOptions.add_initializer`). ONNX Runtime's optimisers work on the host: for
-them the data of such a weight is a file without content, so that one that wants to read it fails,
-and never works on other values. Therefore only weights are taken that no optimiser should want: of
-MatMul, Gemm and Conv, without normalisations or constant factors behind them to fold in; and in a
-second attempt, without the three products of one input that may be put together to an attention.
-All others are decoded on the host.
+The weights of a cut model are decoded on the device into one piece of memory there, which the
+session then takes as its initializers (`SessionOptions.add_initializer`). ONNX Runtime's optimisers
+work on the host: for them the data of such a weight is a file without content, so that one that
+wants to read it fails, and never works on other values. Therefore only weights are taken that no
+optimiser should want: of MatMul, Gemm and Conv, without normalisations or constant factors behind
+them to fold in; and in a second attempt, without the three products of one input that may be put
+together to an attention. All others are decoded on the host.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from runtime import graph_fuse, session_options
+from runtime import c_structures, graph_fuse, session_options
+from runtime.decoder_session import run_decoder
+from runtime.decoding_device import DecodingDevice, Memory, Work
+from runtime.element_types import DTYPES, array_of_tensor, number_of
 from runtime.errors import ModelError
+from runtime.gpu_output import OutputSpec, bits_of, describe_output
 from runtime.graph_rewrite import Cut
-from runtime.graph_values import DOMAIN, Node, Scope, count_uses, scan
-from runtime.library import register
-from runtime.model_bytes import serialize
+from runtime.graph_values import DOMAIN, Node, Scope, count_uses, drop_unused, scan
+from runtime.wide import WideReader
+
+Array = npt.NDArray[Any]
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 _DECODERS = ("DecodeDequantize", "DecodeLookup")
 _FOLDED = ("Mul", "Add", "Sub", "Div")  # with a constant, into the weight before
 _ATTENTION = 3  # products of one input
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-
-
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """Where weights are decoded.
-
-    Attributes:
-        name: as ONNX Runtime's OrtValue names it, "cuda" or "cpu".
-        number: of the device.
-        provider: the execution provider and its options.
-        careful: leave out what may become an attention.
-    """
-
-    name: str
-    number: int
-    provider: tuple[str, dict[str, Any]]
-    careful: bool = False
+_ALIGNMENT = 256  # bytes, as CUDA's allocator aligns
 
 
 @dataclasses.dataclass
@@ -60,19 +50,19 @@ class DeviceWeights:
     """Decoded weights on a device.
 
     Attributes:
-        values: by name, in the memory of `held`.
-        held: what owns the memory; it must live as long as sessions that use the values.
+        values: by name, in `memory`.
+        memory: which must live as long as sessions that use the values.
     """
 
     values: dict[str, onnxruntime.OrtValue]
-    held: list[onnxruntime.OrtValue]
+    memory: Memory
 
     def describe(self) -> list[onnx.TensorProto]:
         """The initializers of a model that takes them, with data in an empty file."""
         return [
             session_options.initializer_of(
                 name,
-                np.broadcast_to(np.zeros((), _DTYPES[value.data_type()]), value.shape()),
+                np.broadcast_to(np.zeros((), DTYPES[value.element_type()]), value.shape()),
                 inside=False,
             )
             for name, value in self.values.items()
@@ -145,46 +135,156 @@ def _folds(root: Scope, node: Node, readers: dict[str, Node], parts: Cut) -> boo
 
 
 def decode_on(
-    device: Device, parts: Cut, names: Sequence[str], folder: str = "", log_level: int = 4
+    device: DecodingDevice, parts: Cut, names: Sequence[str], folder: str = ""
 ) -> DeviceWeights:
-    """Decode weights into memory of a device.
+    """Decode weights into memory of a device, all of them together.
 
     Args:
         device: where.
         parts: a cut model.
         names: as `choose` returns them.
         folder: where its external data lies.
-        log_level: severity from which on ONNX Runtime writes messages.
 
     Raises:
         ModelError: they cannot be decoded there; the message says why.
     """
     decoder = parts.decoder(names)
     graph_fuse.fuse(decoder, folder)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = max(log_level, 4)  # errors come as exceptions
-    session_options.set_folder(options, folder)
-    register(options)
+    root = scan(decoder.graph, overridable=decoder.ir_version >= 4)
+    made = {output: node for node in root.nodes for output in node.outputs}
+    nodes = [made[name] for name in names]
     try:
-        session = onnxruntime.InferenceSession(
-            serialize(decoder), options, providers=[device.provider], enable_fallback=0
+        tables = _tables(decoder, root, nodes, folder)
+        at_tables, table_bytes = _places([table.nbytes for table in tables.values()])
+        held = device.allocate(table_bytes)  # until all is decoded
+        addresses = dict(zip(tables, at_tables, strict=True))
+        for name, table in tables.items():
+            held.upload(bits_of(table), addresses[name])
+            addresses[name] += held.address
+        outputs = [_output(node, tables, addresses) for node in nodes]
+        sizes = [math.prod(shape) * dtype.itemsize for _, shape, dtype in outputs]
+        at, num_bytes = _places(sizes)
+        memory, readers = device.allocate(num_bytes), _Readers(root, folder)
+        works = [
+            Work(
+                readers.of(node.inputs[0]),
+                node.attributes()["tensor"],
+                output,
+                memory.address + place,
+                size,
+            )
+            for node, (output, _, _), place, size in zip(nodes, outputs, at, sizes, strict=True)
+        ]
+        device.decode(works)
+        values = _values_at(
+            device,
+            {
+                name: (memory.address + place, shape, dtype)
+                for name, (_, shape, dtype), place in zip(names, outputs, at, strict=True)
+            },
         )
-        if session.get_providers()[0] != device.provider[0]:
-            raise RuntimeError(f"the session has no {device.provider[0]}")
-        binding, held = session.io_binding(), []
-        for meta in session.get_outputs():
-            kind = _DTYPES[meta.type]
-            value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                meta.shape, kind, device.name, device.number
-            )
-            held.append(value)
-            binding.bind_output(
-                meta.name, device.name, device.number, kind, meta.shape, value.data_ptr()
-            )
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        # ONNX Runtime takes only memory that is not the value's own.
-        values = dict(zip(names, binding.get_outputs(), strict=True))
     except Exception as error:  # the classes of ONNX Runtime's errors share no other base
         raise ModelError(f"the weights cannot be decoded on the device: {error}") from error
-    return DeviceWeights(values, held)
+    return DeviceWeights(values, memory)
+
+
+class _Readers:
+    """Readers of a graph's blobs, each made once."""
+
+    def __init__(self, root: Scope, folder: str) -> None:
+        self._root, self._folder = root, folder
+        self._readers: dict[str, WideReader] = {}
+
+    def of(self, blob: str) -> WideReader:
+        if blob not in self._readers:
+            tensor = self._root.initializer(blob)
+            assert tensor is not None  # else graph_fuse had left the node alone
+            self._readers[blob] = WideReader(array_of_tensor(tensor, self._folder))
+        return self._readers[blob]
+
+
+def _tables(
+    decoder: onnx.ModelProto, root: Scope, nodes: Sequence[Node], folder: str
+) -> dict[str, Array]:
+    """The scales, zero points and codebooks of nodes; those that are made by nodes themselves are
+    made on the host."""
+    wanted = list(dict.fromkeys(name for node in nodes for name in node.inputs[1:] if name))
+    constant = {name: root.initializer(name) for name in wanted}
+    tables = {name: array_of_tensor(tensor, folder) for name, tensor in constant.items() if tensor}
+    computed = [name for name in wanted if name not in tables]
+    if computed:
+        rest = onnx.ModelProto()
+        rest.CopyFrom(decoder)
+        del rest.graph.output[:]
+        rest.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
+        drop_unused(scan(rest.graph, overridable=rest.ir_version >= 4))
+        arrays = run_decoder(rest, folder, onnxruntime.SessionOptions())
+        tables |= dict(zip(computed, arrays, strict=True))
+    return tables
+
+
+def _output(
+    node: Node, tables: Mapping[str, Array], addresses: Mapping[str, int]
+) -> tuple[c_structures.Output, list[int], np.dtype[Any]]:
+    """What a node writes: for the device, and its shape and type."""
+    attributes = node.attributes()
+    shape = [int(size) for size in attributes["shape"]]
+    first = node.inputs[1]
+    table = tables[first]
+    if node.op_type == "DecodeLookup":
+        spec = OutputSpec("lookup", tuple(shape), offset=attributes.get("offset", 0))
+        entries = addresses[first], table.itemsize, table.size
+        return describe_output(spec, codebook=entries), shape, table.dtype
+    spec = OutputSpec(
+        table.dtype.name,
+        tuple(shape),
+        axis=attributes.get("axis", 1),
+        block_size=attributes.get("block_size", 0),
+    )
+    zeros = node.inputs[2] if len(node.inputs) > 2 else ""
+    output = describe_output(
+        spec,
+        scales=(addresses[first], table.dtype.name, table.shape),
+        zero_points=(addresses[zeros], tables[zeros].dtype.name) if zeros else None,
+    )
+    return output, shape, table.dtype
+
+
+def _places(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Where values of so many bytes lie one behind the other, and the bytes of all."""
+    places, end = [], 0
+    for size in sizes:
+        places.append(end)
+        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return places, max(end, _ALIGNMENT)
+
+
+def _values_at(
+    device: DecodingDevice, places: Mapping[str, tuple[int, list[int], np.dtype[Any]]]
+) -> dict[str, onnxruntime.OrtValue]:
+    """ONNX Runtime's values of memory that is not theirs, by name: address, shape and type.
+
+    It makes them for outputs that are bound to memory, so a session that never runs has outputs of
+    these names.
+    """
+    graph = onnx.GraphProto(name="places")
+    for name, (_, _, dtype) in places.items():
+        graph.output.append(onnx.helper.make_tensor_value_info(name, number_of(dtype), None))
+        made = onnx.helper.make_node("Constant", [], [name], value_float=0.0)
+        if dtype != np.float32:
+            made.output[0] = f"{name}.float"
+            graph.node.append(made)
+            made = onnx.helper.make_node("Cast", [made.output[0]], [name], to=number_of(dtype))
+        graph.node.append(made)
+    model = onnx.ModelProto(ir_version=8, graph=graph)
+    model.opset_import.add(domain="", version=13)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    binding = session.io_binding()
+    for name, (address, shape, dtype) in places.items():
+        binding.bind_output(name, device.name, device.number, dtype.type, shape, address)
+    return dict(zip(places, binding.get_outputs(), strict=True))

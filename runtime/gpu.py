@@ -13,7 +13,11 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import weakref
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from runtime import c_structures, library
 from runtime.errors import Status
@@ -122,6 +126,11 @@ class DeviceDecoder:
         )
         library.check(status, f"decoding tensor {self._tensor}")
 
+    @property
+    def handle(self) -> ctypes.c_void_p:
+        """The library's decoder, for as long as this object lives."""
+        return self._handle
+
     def check_decoded(self) -> None:
         """Raise `CodecError` where a decoding that has ended went wrong; waits for none."""
         library.check(
@@ -136,6 +145,85 @@ class DeviceDecoder:
         )
         library.check(status, f"describing tensor {self._tensor}")
         return info, blob.value, image.value
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A tensor to decode.
+
+    Attributes:
+        decoder: of the tensor.
+        output: what to write, with addresses in the device's memory.
+        address: where to write, in the device's memory.
+        num_bytes: of the output.
+    """
+
+    decoder: DeviceDecoder
+    output: c_structures.Output
+    address: int
+    num_bytes: int
+
+
+def decode_together(requests: Sequence[Request], *, stream: int = 0) -> None:
+    """Decode several tensors on a stream and return at once: those of one blob that go the same way
+    by one kernel, which fills a device where one tensor would not.
+
+    Args:
+        requests: of decoders of one device; their outputs must not overlap.
+        stream: a `cudaStream_t`.
+
+    Raises:
+        DeviceError: the device cannot.
+        CodecError: a request contradicts itself.
+    """
+    if not requests:
+        return
+    held = (c_structures.DecodeRequest * len(requests))(
+        *(
+            c_structures.DecodeRequest(
+                each.decoder.handle, ctypes.pointer(each.output), each.address, each.num_bytes
+            )
+            for each in requests
+        )
+    )
+    status = library.load().tk_cuda_decode_all(held, len(requests), stream)
+    library.check(status, f"decoding {len(requests)} tensors")
+
+
+class DeviceMemory:
+    """Memory of a device, given back with the object.
+
+    Args:
+        num_bytes: how many.
+        device: number of the device.
+
+    Raises:
+        DeviceError: there is no such device, or it has not enough.
+    """
+
+    def __init__(self, num_bytes: int, device: int = 0) -> None:
+        self._library, self._device, memory = library.load(), device, ctypes.c_void_p()
+        status = self._library.tk_cuda_allocate(device, num_bytes, ctypes.byref(memory))
+        library.check(status, f"allocating {num_bytes:,} bytes on device {device}")
+        self.address = memory.value or 0
+        weakref.finalize(self, self._library.tk_cuda_free, device, memory)
+
+    def upload(self, data: npt.NDArray[Any], offset: int = 0) -> None:
+        """Copy an array of the host into it, and wait for the end."""
+        data = np.ascontiguousarray(data)
+        status = self._library.tk_cuda_upload(
+            self._device, self.address + offset, data.ctypes.data, data.nbytes
+        )
+        library.check(status, f"copying {data.nbytes:,} bytes to device {self._device}")
+
+
+def wait(device: int = 0, *, stream: int = 0) -> None:
+    """Wait for the work on a stream.
+
+    Raises:
+        DeviceError: work of the device failed.
+    """
+    library.check(library.load().tk_cuda_wait(device, stream), f"waiting for device {device}")
 
 
 def why_not(device: int = 0) -> str:

@@ -97,7 +97,16 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         _i32,
         [_pointer, ctypes.POINTER(c_structures.Output), _pointer, _i64, _pointer],
     ),
+    "tk_cuda_decode_all": (
+        _i32,
+        [ctypes.POINTER(c_structures.DecodeRequest), _i64, _pointer],
+    ),
+    "tk_cuda_verify": (_i32, [_pointer]),
     "tk_cuda_decoded": (_i32, [_pointer]),
+    "tk_cuda_allocate": (_i32, [_i32, _i64, ctypes.POINTER(_pointer)]),
+    "tk_cuda_free": (None, [_i32, _pointer]),
+    "tk_cuda_upload": (_i32, [_i32, _pointer, _pointer, _i64]),
+    "tk_cuda_wait": (_i32, [_i32, _pointer]),
     "tk_cuda_describe": (
         _i32,
         [

@@ -36,7 +36,8 @@ from runtime import (
     session_options,
 )
 from runtime.decode_weights import decode_weights
-from runtime.device_weights import Device, DeviceWeights, empty_data
+from runtime.decoding_device import CudaDevice, DecodingDevice
+from runtime.device_weights import DeviceWeights, empty_data
 from runtime.errors import ProviderError
 from runtime.graph_values import DOMAIN
 from runtime.library import load_threads, register
@@ -103,9 +104,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
             _check_gpu(wanted, mode)
         self._toolkit_source = (path_or_bytes, sess_options, mode, dict(kwargs))
 
-        def start(device: Device | None) -> None:
+        def start(device: DecodingDevice | None, careful: bool = False) -> None:
             types = _types_of_products(wanted)
-            plan = _plan(path_or_bytes, sess_options, mode, types, device)
+            plan = _plan(path_or_bytes, sess_options, mode, types, device, careful)
             with empty_data() if plan.unpacked else contextlib.nullcontext("") as folder:
                 if plan.unpacked:
                     session_options.set_folder(plan.options, folder)
@@ -120,15 +121,13 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]
                 given = plan.given_options or onnxruntime.SessionOptions()
                 self._sess_options = self._sess_options_initial = given
 
-        attempts: list[Device] = []
+        device = None
         if mode == "load" and not session_options.wants_host(sess_options):
             device = _unpack_device(wanted, providers or (), provider_options or ())
-            if device is not None:
-                attempts = [device, dataclasses.replace(device, careful=True)]
         reason = ""
-        for attempt in attempts:
+        for careful in (False, True) if device is not None else ():
             try:
-                start(attempt)
+                start(device, careful)
                 break
             except Exception as error:  # ONNX Runtime's errors share no other base
                 reason = str(error)
@@ -186,7 +185,7 @@ def _unpack_device(
     wanted: Sequence[str],
     providers: Sequence[str | tuple[str, dict[Any, Any]]],
     provider_options: Sequence[dict[Any, Any]],
-) -> Device | None:
+) -> DecodingDevice | None:
     """Where load mode decodes; None for the host."""
     if not wanted or wanted[0] != "CUDAExecutionProvider":
         return None
@@ -195,13 +194,12 @@ def _unpack_device(
     given = providers[0]
     settings = dict(given[1]) if not isinstance(given, str) else {}
     settings |= dict(provider_options[0]) if provider_options else {}
-    settings.pop("enable_cuda_graph", None)  # the decoder runs once
     number = int(settings.get("device_id", 0))
     problem = gpu.why_not(number)
     if problem:
         _say_host(problem)
         return None
-    return Device("cuda", number, (wanted[0], settings))
+    return CudaDevice(number)
 
 
 def _say_host(reason: str) -> None:
@@ -241,7 +239,8 @@ def _plan(
     sess_options: onnxruntime.SessionOptions | None,
     mode: Mode,
     product_types: frozenset[int],
-    device: Device | None = None,
+    device: DecodingDevice | None = None,
+    careful: bool = False,
 ) -> _Plan:
     """Read the model and rewrite it for the mode."""
     with _compressed(source) as content:
@@ -259,7 +258,7 @@ def _plan(
         model = _parse(content)
     if model is None or not _imports_toolkit(model):
         return _Plan(source, sess_options)
-    return _rewrite(model, _folder(source), sess_options, mode, product_types, device)
+    return _rewrite(model, _folder(source), sess_options, mode, product_types, device, careful)
 
 
 def _rewrite(
@@ -268,7 +267,8 @@ def _rewrite(
     sess_options: onnxruntime.SessionOptions | None,
     mode: Mode,
     product_types: frozenset[int],
-    device: Device | None,
+    device: DecodingDevice | None,
+    careful: bool,
 ) -> _Plan:
     model = graph_rewrite.prepare(model)
     own = sess_options is None or session_options.can_copy(sess_options, model)
@@ -293,7 +293,8 @@ def _rewrite(
     else:
         parts = graph_rewrite.cut(model)
         if parts is not None:
-            unpacked = _unpack(parts, folder, options, device) if own and device else None
+            if own and device and not session_options.has_folder(options):
+                unpacked = _unpack(parts, folder, device, careful)
             weights = decode_weights(parts, folder, options, unpacked.values if unpacked else ())
     if own and not unpacked:
         session_options.set_folder(options, folder)
@@ -318,15 +319,11 @@ def _rewrite(
 
 
 def _unpack(
-    parts: graph_rewrite.Cut, folder: str, options: onnxruntime.SessionOptions, device: Device
+    parts: graph_rewrite.Cut, folder: str, device: DecodingDevice, careful: bool
 ) -> DeviceWeights | None:
     """Decode on a device what is to be decoded there, if anything is."""
-    if session_options.has_folder(options):
-        return None
-    names = device_weights.choose(parts, folder, careful=device.careful)
-    if not names:
-        return None
-    return device_weights.decode_on(device, parts, names, folder, options.log_severity_level)
+    names = device_weights.choose(parts, folder, careful=careful)
+    return device_weights.decode_on(device, parts, names, folder) if names else None
 
 
 def _folder(source: Source) -> str:

@@ -15,13 +15,16 @@ from onnx import TensorProto
 
 import runtime
 from runtime import InferenceSession, device_weights, gpu, graph_rewrite, session
-from runtime.device_weights import Device, choose, decode_on
+from runtime.decoder_session import run_decoder
+from runtime.decoding_device import CudaDevice
+from runtime.device_weights import choose, decode_on
 from runtime.errors import ModelError
 from tests.decode_models import CPU, Array, model, node, plain_run, std, symbols
+from tests.host_device import HostDevice
 from tests.network_models import network
 
 FLOAT = TensorProto.FLOAT
-HERE = Device("cpu", 0, ("CPUExecutionProvider", {}))
+HERE = HostDevice()
 
 
 @pytest.fixture
@@ -82,6 +85,52 @@ def test_values_are_those_of_the_host() -> None:
     assert [list(t.dims) for t in weights.describe()] == [
         list(expected[name].shape) for name in weights.values
     ]
+
+
+def test_every_kind_of_weight_is_decoded() -> None:
+    """Scales that nodes make, blocks, zero points, codebooks, float16, wide symbols; tensors of two
+    blobs, large and small."""
+    random = np.random.default_rng(3)
+    wide = random.integers(-3000, 3000, (1, 24, 16)).astype(np.int16)
+    narrow = [symbols((1, 16, 24), 1), symbols((1, 24, 40), 2), np.abs(symbols((1, 40, 16), 3))]
+    constants = {
+        "narrow": runtime.encode_wide(narrow),
+        "wide": runtime.encode_wide([wide]),
+        "table": random.uniform(0.001, 0.01, 5).astype(np.float32),
+        "which": random.integers(0, 5, 24),
+        "blocks": random.uniform(0.01, 0.02, (3, 40)).astype(np.float16),
+        "zeros": random.integers(-3, 3, (3, 40)).astype(np.int8),
+        "codebook": random.normal(size=128).astype(np.float16),
+        "one": np.float32(0.0001),
+    }
+    nodes = [
+        std("Gather", ["table", "which"], ["scale"]),
+        node("DecodeDequantize", ["narrow", "scale"], ["a"], tensor=0, shape=[16, 24], axis=1),
+        node(
+            "DecodeDequantize", ["narrow", "blocks", "zeros"], ["b"],
+            tensor=1, shape=[24, 40], axis=0, block_size=8,
+        ),
+        node("DecodeLookup", ["narrow", "codebook"], ["c"], tensor=2, shape=[40, 16], offset=0),
+        node("DecodeDequantize", ["wide", "one"], ["d"], tensor=0, shape=[24, 16]),
+        std("MatMul", ["x", "a"], ["xa"]),
+        std("MatMul", ["xa", "d"], ["xd"]),
+        std("Cast", ["xa"], ["xh"], to=TensorProto.FLOAT16),
+        std("MatMul", ["xh", "b"], ["xb"]),
+        std("MatMul", ["xb", "c"], ["xc"]),
+        std("Cast", ["xc"], ["xf"], to=TensorProto.FLOAT),
+        std("Add", ["xf", "xd"], ["y"]),
+    ]  # fmt: skip
+    proto = model(nodes, constants, ["y"], [("x", FLOAT, ["batch", 16])])
+    parts = cut(proto)
+    names = choose(parts)
+    assert sorted(names) == ["a", "b", "c", "d"]
+    found = decode_on(HERE, parts, names)
+    everything = run_decoder(parts.decoder(names), "", onnxruntime.SessionOptions())
+    for name, expected in zip(names, everything, strict=True):
+        value = found.values[name]
+        assert value.data_ptr() % 256 == 0
+        assert value.numpy().dtype == expected.dtype
+        np.testing.assert_array_equal(value.numpy(), expected)
 
 
 def test_without_a_device_the_host_decodes() -> None:
@@ -202,7 +251,7 @@ def test_what_is_wrong_with_a_file_is_told_as_on_the_host(on_device: None) -> No
 
 
 def test_a_device_that_cannot_decode_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = Device("cuda", 0, ("CUDAExecutionProvider", {}))
+    absent = CudaDevice(number=99)
     monkeypatch.setattr(session, "_unpack_device", lambda *_: absent)
     with pytest.warns(RuntimeWarning, match="decoded on the host: the weights cannot be decoded"):
         made = InferenceSession(network()[0].SerializeToString(), providers=CPU)
@@ -228,7 +277,7 @@ def test_only_a_session_that_begins_with_cuda_has_a_device() -> None:
     else:
         given = [(CUDA, {"device_id": "0", "enable_cuda_graph": "1"})]
         device = session._unpack_device([CUDA], given, ())
-        assert device == Device("cuda", 0, (CUDA, {"device_id": "0"}))
+        assert device == CudaDevice(0)
 
 
 CUDA = "CUDAExecutionProvider"

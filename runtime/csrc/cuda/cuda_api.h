@@ -160,6 +160,14 @@ TK_API int32_t tk_cuda_verify(const tk_cuda_decoder* decoder);
 // not wait.
 TK_API int32_t tk_cuda_decoded(const tk_cuda_decoder* decoder);
 
+// Memory of a device; TK_ERR_DEVICE_MEMORY where there is not enough. Giving back waits for the device.
+TK_API int32_t tk_cuda_allocate(int32_t device, int64_t bytes, void** memory);
+TK_API void tk_cuda_free(int32_t device, void* memory);
+// Copies from the host's memory and waits for the end.
+TK_API int32_t tk_cuda_upload(int32_t device, void* to, const void* from, int64_t bytes);
+// Waits for the work on a stream, null for the legacy default stream.
+TK_API int32_t tk_cuda_wait(int32_t device, void* stream);
+
 // The launch of a decoder, and the bytes of device memory that its blob and its image take.
 TK_API int32_t tk_cuda_describe(const tk_cuda_decoder* decoder, tk_plan_info* info, int64_t* blob_bytes,
                                 int64_t* image_bytes);

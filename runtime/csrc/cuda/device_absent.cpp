@@ -37,6 +37,16 @@ int32_t tk_cuda_verify(const tk_cuda_decoder* /*decoder*/) { return TK_ERR_NO_DE
 
 int32_t tk_cuda_decoded(const tk_cuda_decoder* /*decoder*/) { return TK_ERR_NO_DEVICE; }
 
+int32_t tk_cuda_allocate(int32_t /*device*/, int64_t /*bytes*/, void** /*memory*/) { return TK_ERR_NO_DEVICE; }
+
+void tk_cuda_free(int32_t /*device*/, void* /*memory*/) {}
+
+int32_t tk_cuda_upload(int32_t /*device*/, void* /*to*/, const void* /*from*/, int64_t /*bytes*/) {
+  return TK_ERR_NO_DEVICE;
+}
+
+int32_t tk_cuda_wait(int32_t /*device*/, void* /*stream*/) { return TK_ERR_NO_DEVICE; }
+
 int32_t tk_cuda_describe(const tk_cuda_decoder* /*decoder*/, tk_plan_info* /*info*/, int64_t* /*blob_bytes*/,
                          int64_t* /*image_bytes*/) {
   return TK_ERR_NO_DEVICE;

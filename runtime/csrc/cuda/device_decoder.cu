@@ -1,10 +1,10 @@
 // The C API of decoders on a device. SPDX-License-Identifier: Apache-2.0
-#include <cstdio>
 #include <map>
 #include <utility>
 
 #include "cuda_api.h"
 #include "device_blob.h"
+#include "device_problem.h"
 #include "output_request.h"
 #include "wide_reader.h"
 
@@ -17,83 +17,20 @@ struct tk_cuda_decoder {
 namespace toolkit::cuda {
 namespace {
 
-thread_local std::string problem;
-
-// Runs f, which returns a status or throws, and remembers what went wrong.
-template <class F>
-int32_t guarded(F f) {
-  try {
-    return f();
-  } catch (const CudaError& error) {
-    problem = error.what();
-    return status_of(error.code);
-  } catch (const std::bad_alloc&) {
-    problem = "out of memory";
-    return TK_ERR_MEMORY;
-  } catch (const std::exception& error) {
-    problem = error.what();
-    return TK_ERR_ARGUMENT;
-  } catch (...) {
-    problem = "unknown error";
-    return TK_ERR_ARGUMENT;
-  }
-}
-
 // What becomes of one request, put to those of the same way of the same blob.
 using Parts = std::map<std::pair<const DeviceBlob*, size_t>, std::vector<PartRequest>>;
 
 }  // namespace
-
-tk_status remember(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) problem = std::string(what) + ": " + cudaGetErrorString(error);
-  return status_of(error);
-}
-
 }  // namespace toolkit::cuda
 
 using namespace toolkit::cuda;
-
-const char* tk_cuda_problem(void) { return problem.c_str(); }
-
-int32_t tk_cuda_get_info(int32_t device, tk_cuda_info* info) {
-  if (!info) return TK_ERR_ARGUMENT;
-  *info = tk_cuda_info{};
-  info->built = 1;
-  std::snprintf(info->architectures, sizeof info->architectures, "%s", TOOLKIT_CUDA_ARCHITECTURES);
-  cudaRuntimeGetVersion(&info->runtime_version);
-  cudaDriverGetVersion(&info->driver_version);
-  const auto refuse = [&](cudaError_t error) -> int32_t {
-    std::snprintf(info->problem, sizeof info->problem, "%s", cudaGetErrorString(error));
-    cudaGetLastError();
-    return status_of(error);
-  };
-  if (cudaError_t error = cudaGetDeviceCount(&info->num_devices)) {
-    info->num_devices = 0;
-    return refuse(error);
-  }
-  if (device < 0 || device >= info->num_devices) return refuse(cudaErrorInvalidDevice);
-  cudaDeviceProp properties;
-  if (cudaError_t error = cudaGetDeviceProperties(&properties, device)) return refuse(error);
-  info->capability = properties.major * 10 + properties.minor;
-  info->multiprocessors = properties.multiProcessorCount;
-  info->shared_bytes = static_cast<int32_t>(properties.sharedMemPerBlockOptin);
-  std::snprintf(info->name, sizeof info->name, "%.63s", properties.name);
-  return guarded([&]() -> int32_t {
-    const DeviceScope scope(device);
-    size_t free_bytes = 0, total_bytes = 0;
-    if (cudaError_t error = cudaMemGetInfo(&free_bytes, &total_bytes)) return refuse(error);
-    info->free_bytes = static_cast<int64_t>(free_bytes);
-    info->total_bytes = static_cast<int64_t>(total_bytes);
-    return TK_OK;
-  });
-}
 
 int32_t tk_cuda_open(const tk_wide_reader* reader, int64_t tensor, int32_t device, int32_t layout,
                      tk_cuda_decoder** decoder) {
   if (!reader || !decoder || layout < -1 || layout >= kLayouts) return TK_ERR_ARGUMENT;
   const auto& s = reader->segment;
   if (tensor < -1 || tensor >= static_cast<int64_t>(s.tensors.size())) return TK_ERR_ARGUMENT;
-  return guarded([&]() -> int32_t {
+  return guarded_on_device([&]() -> int32_t {
     const DeviceScope scope(device);
     *decoder = new tk_cuda_decoder{DeviceBlob::of(*reader, device, layout), tensor};
     return TK_OK;
@@ -104,7 +41,7 @@ void tk_cuda_close(tk_cuda_decoder* decoder) { delete decoder; }
 
 int32_t tk_cuda_verify(const tk_cuda_decoder* decoder) {
   if (!decoder) return TK_ERR_ARGUMENT;
-  return guarded([&]() -> int32_t {
+  return guarded_on_device([&]() -> int32_t {
     const DeviceScope scope(decoder->blob->device());
     decoder->blob->verify();
     return tk_cuda_decoded(decoder);
@@ -144,7 +81,7 @@ tk_status add_request(const tk_cuda_request& request, Parts* parts, bool* clear)
 
 int32_t tk_cuda_decode_all(const tk_cuda_request* requests, int64_t count, void* stream) {
   if (!requests || count < 1) return TK_ERR_ARGUMENT;
-  return guarded([&]() -> int32_t {
+  return guarded_on_device([&]() -> int32_t {
     Parts parts;
     auto* const on = static_cast<cudaStream_t>(stream);
     const bool known = requests[0].decoder != nullptr;
