@@ -3,11 +3,11 @@
 
     python -m benchmarks.cuda_decode [--folder F] [--seconds S] [--largest N]
 
-Prints one Markdown table each of the ways to choose tables, of the layouts, and of sizes; with
-`--folder` writes them there, and the figures as JSON. Symbols are rounded Laplacian noise with
-scales by row, about 2 bits each. Every decoding is compared with the symbols before it is timed.
-A time is the median of the launches between two events. Where there is no GPU the tables say
-"not measured".
+Prints one Markdown table each of the ways to choose tables, of the layouts, of sizes, and of a
+network's small tensors decoded one by one and together; with `--folder` writes them there, and the
+figures as JSON. Symbols are rounded Laplacian noise with scales by row, about 2 bits each. Every
+decoding is compared with the symbols before it is timed. A time is the median of the launches
+between two events. Where there is no GPU the tables say "not measured".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import click
 import numpy as np
 
 from runtime import WideReader, encode_wide, gpu
-from runtime.gpu_output import LAYOUTS, OutputSpec
+from runtime.gpu_output import LAYOUTS, OutputSpec, describe_output
 
 COLUMNS = 1024  # of a row, and a lane has one: 32 x 1024 symbols are one block, one warp's work
 SIZES = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30)
@@ -33,6 +33,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "classes": {"contexts": "off"},
     "classes and contexts": {"contexts": "on"},
 }
+SMALL, SMALL_SHAPE = 512, (384, 1536)  # tensors of a network that repeats its layers
+TOGETHER = (1, 4, 16, 64, 512)  # of them at once
 NOT_MEASURED = "not measured"
 
 
@@ -185,7 +187,63 @@ TITLES = {
     "Ways to choose tables": list(WAYS),
     "Layouts of tables": [name for name in LAYOUTS if name != "auto"],
     "Sizes": [f"{size:,}" for size in SIZES],
+    "Small tensors": [
+        f"{count} at once, lanes of {steps}" for steps in (1024, 512, 256) for count in TOGETHER
+    ],
 }
+
+
+def small_tensors(seconds: float, steps: int, copy: float) -> list[list[str]]:
+    """A network's weights of SMALL_SHAPE to float16, so many at once as TOGETHER says."""
+    import torch
+
+    rows, columns = SMALL_SHAPE
+    size = rows * columns
+    symbols = make_symbols(SMALL * size, 3).reshape(SMALL, rows, columns)
+    # Rows are divided, as for a GPU `toolkit compress --for-gpu` does: a lane has one at least.
+    part = max(n for n in range(1, steps + 1) if columns % n == 0)
+    reader = WideReader(encode_wide([each.reshape(1, -1, part) for each in symbols], steps=part))
+    scales = torch.rand(rows, device="cuda") * 0.1
+    given = {"scales": (scales.data_ptr(), "float32", (rows,))}
+    out = torch.empty((SMALL, rows, columns), dtype=torch.float16, device="cuda")
+    output = describe_output(OutputSpec("float16", SMALL_SHAPE, axis=0), **given)
+    requests = [
+        gpu.Request(gpu.DeviceDecoder(reader, n), output, out[n].data_ptr(), 2 * size)
+        for n in range(SMALL)
+    ]
+    gpu.decode_together(requests)
+    torch.cuda.synchronize()
+    wanted = torch.from_numpy(symbols).cuda().float() * scales[:, None]
+    if not torch.equal(out, wanted.to(torch.float16)):
+        raise SystemExit("small tensors: decoded values differ")
+    info, blob, _ = requests[0].decoder.describe()
+    found = []
+    for name, count in zip(
+        [name for name in TITLES["Small tensors"] if name.endswith(f" {steps}")], TOGETHER,
+        strict=True,
+    ):  # fmt: skip
+        parts = [requests[n : n + count] for n in range(0, SMALL, count)]
+
+        def launch(parts: list[list[gpu.Request]] = parts) -> None:
+            for part in parts:
+                gpu.decode_together(part)
+
+        took = time_launches(launch, seconds)
+        written = 2 * SMALL * size
+        measured = {
+            "symbols": SMALL * size,
+            "bits": 8 * blob / (SMALL * size),
+            "dtype": "float16",
+            "tables": info.tables,
+            "layout": list(LAYOUTS)[info.layout + 1],
+            "warps": min(info.num_blocks * count, 24 * gpu.examine().multiprocessors),
+            "microseconds": took * 1e6,
+            "gsymbols": SMALL * size / took / 1e9,
+            "written": written / took / 1e9,
+            "moved": (written + blob) / took / 1e9,
+        }
+        found.append(row_of(name, measured, copy))
+    return found
 
 
 def measure_all(seconds: float, largest: int, budget: float) -> tuple[str, dict[str, Any]]:
@@ -228,6 +286,17 @@ def measure_all(seconds: float, largest: int, budget: float) -> tuple[str, dict[
         figures[f"size {size}"] = found
         rows.append(row_of(name, found, copy))
     texts.append(table("Sizes", rows))
+    rows = []
+    for steps in (1024, 512, 256):
+        if time.perf_counter() < stop:
+            rows += small_tensors(seconds, steps, copy)
+    measured = {row[0] for row in rows}
+    rows += [
+        [name, *[NOT_MEASURED] * (len(HEAD) - 1)]
+        for name in TITLES["Small tensors"]
+        if name not in measured
+    ]
+    texts.append(table("Small tensors", rows))
     return "\n".join(texts), figures
 
 

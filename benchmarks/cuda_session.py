@@ -4,10 +4,11 @@
     python -m benchmarks.cuda_session PLAIN.onnx COMPRESSED.onnx [--folder F]
 
 PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. Dense decodes
-on the device or on the host; stream decodes one weight ahead or none. Each way is measured in a
-process of its own: session start from a warm file cache, device memory that the session takes, and
-the median latency at batch 1, 8 and 32, inputs bound on the device. Where there is no GPU or no
-CUDA provider, or without models, the table says "not measured".
+on the device or on the host; stream decodes groups of weights ahead, one weight, or none. Each way
+is measured in a process of its own: session start from a warm file cache, device memory that the
+session takes, what it has taken after runs of one input, and the median latency at batch 1, 8 and
+32, inputs bound on the device. Where there is no GPU or no CUDA provider, or without models, the
+table says "not measured".
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ from benchmarks.cuda_decode import NOT_MEASURED
 from benchmarks.cuda_packed import markdown
 from runtime import gpu
 
-ONE_AT_A_TIME, FROM_HOST = "stream, none ahead", "dense, from the host"
-WAYS = ("float16", "dense", FROM_HOST, "packed", "stream", ONE_AT_A_TIME)
-ENTRIES = {ONE_AT_A_TIME: ("toolkit.prefetch", "0"), FROM_HOST: ("toolkit.unpack", "host")}
+NONE_AHEAD, ONE_AHEAD = "stream, none ahead", "stream, one ahead"
+FROM_HOST = "dense, from the host"
+WAYS = ("float16", "dense", FROM_HOST, "packed", "stream", ONE_AHEAD, NONE_AHEAD)
+ENTRIES = {
+    NONE_AHEAD: ("toolkit.prefetch", "0"),
+    ONE_AHEAD: ("toolkit.prefetch_bytes", "1"),
+    FROM_HOST: ("toolkit.unpack", "host"),
+}
 BATCHES = (1, 8, 32)
-HEAD = ("weights", "start s", "MB on the device", *(f"ms at batch {n}" for n in BATCHES))
+MEMORY = ("MB on the device", "MB after runs")
+HEAD = ("weights", "start s", *MEMORY, *(f"ms at batch {n}" for n in BATCHES))
 PROVIDER = "CUDAExecutionProvider"
 
 
@@ -101,6 +108,8 @@ def measure(way: str, plain: str, compressed: str) -> dict[str, Any]:
             if number >= 10:
                 times.append(time.perf_counter() - begin)
         found[f"batch {batch}"] = statistics.median(times)
+        if batch == BATCHES[0]:  # with decoded weights, and the little that one input needs
+            found["bytes after runs"] = before - gpu.examine().free_bytes
     return found
 
 
@@ -133,7 +142,8 @@ def main(models: tuple[Path, ...], folder: Path | None, way: str | None) -> None
         for name in WAYS:
             found = run_apart(name, *models)
             latencies = (f"{found[f'batch {n}'] * 1e3:.2f}" for n in BATCHES)
-            row = [name, f"{found['start']:.2f}", f"{found['bytes'] / 1e6:.0f}", *latencies]
+            memory = (f"{found[key] / 1e6:.0f}" for key in ("bytes", "bytes after runs"))
+            row = [name, f"{found['start']:.2f}", *memory, *latencies]
             rows.append(row)
     text = head + markdown("Sessions", HEAD, rows)
     print(text)

@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 
 from runtime import CodecError, WideReader, encode_wide
-from runtime.gpu import DeviceDecoder
-from runtime.gpu_output import LAYOUTS, Layout, OutputSpec, emulate_decode, plan
+from runtime.gpu import DeviceDecoder, DeviceMemory, Request, decode_together, wait
+from runtime.gpu_output import (
+    LAYOUTS,
+    Layout,
+    OutputSpec,
+    describe_output,
+    emulate_decode,
+    plan,
+)
 from runtime.oracle import decode_matrix
-from tests.cuda.device_arrays import DeviceArray, needs_gpu
+from tests.cuda.device_arrays import DeviceArray, bytes_at, needs_gpu
 from tests.malformed_corpus import malformed_blobs
 from tests.wide_samples import Sample, laplace, laplace16, samples
 
@@ -51,6 +58,52 @@ def decode_on_device(
     found = out.numpy(dtype, spec.shape)
     decoder.check_decoded()
     return found
+
+
+def test_tensors_are_decoded_together_as_alone() -> None:
+    """Of several blobs, more than a launch has room for, each to its own type and place; memory
+    between the outputs keeps what it held."""
+    random = np.random.default_rng(4)
+    requests, wanted, held = [], [], []
+    for sample in samples():
+        reader = WideReader(sample.encode())
+        for index, expected in enumerate(sample.decoded()):
+            shape = expected.shape
+            for dtype in ("symbols", "float16", "float32", "symbols"):
+                spec, given = OutputSpec(dtype, shape, axis=0), {}
+                values = expected
+                if dtype != "symbols":
+                    scales = random.uniform(0.01, 0.1, shape[0]).astype(np.float32)
+                    held.append(DeviceArray.of(scales))
+                    given["scales"] = held[-1].address, "float32", scales.shape
+                    wide = scales.reshape(-1, *[1] * (len(shape) - 1))
+                    values = (expected.astype(np.float32) * wide).astype(dtype)
+                out = DeviceArray(values.nbytes + 32)
+                decoder = DeviceDecoder(reader, index)
+                output = describe_output(spec, **given)
+                requests.append(Request(decoder, output, out.address, values.nbytes))
+                wanted.append((out, values))
+    assert len(requests) > 300
+    decode_together(requests)
+    for out, values in wanted:
+        found = out.numpy(np.uint8, (out.nbytes,))
+        assert found[: values.nbytes].tobytes() == values.tobytes()
+        assert set(found[values.nbytes :]) == {0xA5}
+    for request in requests:
+        request.decoder.check_decoded()
+
+
+def test_memory_of_the_library() -> None:
+    values = laplace((3, 5, 64), 1)
+    reader = WideReader(encode_wide([values]))
+    memory = DeviceMemory(values.nbytes + 16)
+    memory.upload(np.full(values.nbytes + 16, 7, np.uint8))
+    output = describe_output(OutputSpec("symbols", values.shape))
+    decode_together([Request(DeviceDecoder(reader, 0), output, memory.address + 16, values.nbytes)])
+    wait()
+    found = bytes_at(memory.address, values.nbytes + 16)
+    assert set(found[:16]) == {7}
+    assert found[16:].tobytes() == values.tobytes()
 
 
 @pytest.mark.parametrize("layout", ON_DEVICE)
