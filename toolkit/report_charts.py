@@ -143,9 +143,15 @@ def fidelity_curve(report: Report) -> str:
     return curve_of_points(report.trace)
 
 
+def final_stage(trace: Sequence[TracePoint]) -> str:
+    """The way of choosing steps that the search tried last, and took."""
+    stages = [p.stage for p in trace if p.stage not in ("result", "curve")]
+    return stages[-1] if stages else ""
+
+
 def curve_of_points(trace: Sequence[TracePoint]) -> str:
-    """Bytes of the file against output SQNR; a line through the points of the last stage and those
-    of stage "curve"; empty without two points of finite SQNR."""
+    """Bytes of the file against output SQNR; a line through the points of `final_stage` and those
+    of stage "curve", where they are healthy; empty without two points of finite SQNR."""
     points = [p for p in trace if p.sqnr_db is not None and math.isfinite(p.sqnr_db)]
     if len(points) < 2:
         return ""
@@ -186,22 +192,22 @@ def curve_of_points(trace: Sequence[TracePoint]) -> str:
         f'<text class="axis mid" x="{(left + width) / 2:.0f}" y="{height - 6}">'
         "bytes of the file</text>"
     )
-    modes = list(dict.fromkeys(p.stage for p in points if p.stage not in ("result", "curve")))
-    best = modes[-1] if modes else ""
-    line = sorted(at(p) for p in points if p.stage in (best, "curve", "result"))
+    shown = (final_stage(points), "curve", "result")
+    line = sorted(at(p) for p in points if p.stage in shown and p.healthy is not False)
     parts.append(
         '<polyline class="line" points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in line) + '"/>'
     )
     for p in sorted(points, key=lambda p: p.stage == "result"):
         x, y = at(p)
-        kind = "chosen" if p.stage == "result" else "dot"
-        kind = kind if p.stage in (best, "curve", "result") else "faint"
+        kind = "chosen" if p.stage == "result" else "dot" if p.stage in shown else "faint"
         text = f"{size_text(p.num_bytes)}, {db_text(p.sqnr_db)}, step 2^{p.knob:+.2f} RMS"
+        if p.healthy is False:
+            kind, text = f"{kind} lost", f"{text}, an output is lost"
         parts.append(
             f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" '
-            f'r="{7 if kind == "chosen" else 4}"><title>{escape(text)}</title></circle>'
+            f'r="{7 if p.stage == "result" else 4}"><title>{escape(text)}</title></circle>'
         )
-        if kind == "chosen":
+        if p.stage == "result":
             side = "end" if x > width * 0.7 else "start"
             shift = -13 if side == "end" else 13
             parts.append(

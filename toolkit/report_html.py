@@ -11,7 +11,7 @@ from pathlib import PurePath
 from toolkit.console import db_text, shape_text, share_text, size_text
 from toolkit.fidelity import Fidelity
 from toolkit.report import Report, TensorRow
-from toolkit.report_charts import fidelity_curve, size_map
+from toolkit.report_charts import fidelity_curve, final_stage, size_map
 from toolkit.report_style import STYLE
 
 MAX_ROWS = 200
@@ -128,11 +128,13 @@ def _curve(report: Report) -> str:
     if not picture:
         return ""
     text = "Every candidate that the search ran, and the one it chose."
-    if 'class="faint"' in picture:
-        text += (
-            " Paler points belong to one common step for all weights; the line to steps weighted "
-            "by how much each weight matters."
-        )
+    if 'class="faint' in picture:
+        ways = ["one common step for all weights", "steps weighted by how much each weight matters"]
+        if final_stage(report.trace) == "uniform":
+            ways.reverse()
+        text += f" Paler points belong to {ways[0]}; the line to {ways[1]}."
+    if ' lost"' in picture:
+        text += " Hollow ones lose a slice of an output, whatever the whole output says."
     return f"<section><h2>Size against fidelity</h2><p>{text}</p>{picture}</section>"
 
 

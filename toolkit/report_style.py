@@ -52,6 +52,7 @@ g:hover>rect{filter:brightness(1.12)}
 .grid{stroke:var(--line);stroke-width:1}
 .line{fill:none;stroke:var(--accent);stroke-width:2.5;stroke-linejoin:round;opacity:.55}
 .dot{fill:var(--accent)}.faint{fill:var(--before)}
+.lost{fill:var(--panel);stroke:var(--accent);stroke-width:1.5}.faint.lost{stroke:var(--before)}
 .chosen{fill:var(--accent);stroke:var(--panel);stroke-width:3}
 .legend{display:flex;flex-wrap:wrap;gap:16px;margin:14px 0 0;font-size:13px}
 .legend span{display:inline-flex;align-items:center;gap:6px}
