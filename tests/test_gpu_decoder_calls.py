@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc, which ha
 SOURCES = (
     "device_decoder.cu",
     "device_blob.cu",
+    "device_problem.cu",
     "decode_plan.cpp",
     "launch_geometry.cpp",
     "output_request.cpp",
