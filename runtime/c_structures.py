@@ -189,7 +189,7 @@ class PlanInfo(ctypes.Structure):
         ("tables", _i32),
         ("entries", _i32),
         ("record_bytes", _i32),
-        ("reserved", _i32),
+        ("span", _i32),
         ("image_bytes", _i64),
         ("num_blocks", _i64),
     ]

@@ -32,7 +32,7 @@ typedef struct {
 // How tables lie: -1 lets the library choose, 0 direct, 1 paired, 2 buckets, 3 buckets in global memory.
 typedef struct {
   int32_t layout, grid, warps, shared_bytes;
-  int32_t tables, entries, record_bytes, reserved;
+  int32_t tables, entries, record_bytes, span;
   int64_t image_bytes, num_blocks;
 } tk_plan_info;
 

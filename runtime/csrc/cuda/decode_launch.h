@@ -10,11 +10,11 @@
 
 namespace toolkit::cuda {
 
-// How the tables of a launch lie in memory; `slot` is one of 4096. An *entry* is cum << 20 | freq << 8 | symbol.
+// How the tables of a launch lie in memory; `slot` is one of 4096. warp_lookup.h says what entries are.
 enum class Layout : int32_t {
-  kDirect = 0,         // an entry for each slot, with slot - cum in the place of cum: one load, 16 KiB a table
-  kPaired = 1,         // a byte for each slot, the number of its entry: two loads, 4 KiB and the entries
-  kBuckets = 2,        // a byte for every 16 slots, the entry of the first of them, and a search from there
+  kDirect = 0,   // an entry for each slot: one load, 16 KiB a table
+  kPaired = 1,   // a byte for each slot, its symbol, and an entry for each symbol: two loads, 4 KiB and the entries
+  kBuckets = 2,  // a byte for every 16 slots, the entry of the first of them, and a search from there
   kGlobalBuckets = 3,  // the same, left in global memory because shared memory has no room
 };
 inline constexpr int kLayouts = 4;
@@ -105,16 +105,16 @@ struct LaunchPart {
 };
 inline constexpr uint32_t kMostParts = 16;  // so that a launch's parameters fit into the 4 KiB that a kernel may have
 
-// The class of a symbol chooses a record: bytes 0-4 the tables of the contexts, 5 and 6 the thresholds, 7 zero; 8-12
-// the tables under the second quantiser.
-inline constexpr int kRecordBytes = 16;
+// The class of a symbol chooses a record, a byte for each symbol that may stand before it: the number of the table. Of
+// a trellis set two records follow each other, one for each quantiser. Without contexts a record is one byte.
 inline constexpr int kMaxClassesOfSet = 64;
 
-inline constexpr uint32_t kChunkWords = 128;             // code words that a warp loads at once, 8 bytes a lane
-inline constexpr uint32_t kRingWords = 2 * kChunkWords;  // and keeps at hand
+inline constexpr uint32_t kChunkWords = 128;  // code words that a warp loads at once, 8 bytes a lane
+inline constexpr uint32_t kChunkBytes = 2 * kChunkWords;
+inline constexpr uint32_t kRingBytes = 3 * kChunkBytes;  // two chunks, and the first once more behind the second
 inline constexpr uint32_t kTileWords = 8;                // 32-bit words of symbols that a lane stages
-inline constexpr uint32_t kTilePitch = kTileWords + 1;   // odd: no two lanes of a column share a bank
-inline constexpr uint32_t kWarpBytes = kRingWords * 2 + 32 * kTilePitch * 4;
+inline constexpr uint32_t kTilePitch = kTileWords + 3;   // with a scale and a zero point; odd: lanes are in other banks
+inline constexpr uint32_t kWarpBytes = kRingBytes + 32 * kTilePitch * 4;
 
 struct DecodeLaunch {
   // The plan's.
@@ -127,9 +127,11 @@ struct DecodeLaunch {
   const int8_t* classes_of_axes;  // class arrays
   const uint8_t* tables;          // records, then tables
   const Patch* patches;
-  uint32_t record_bytes, table_bytes;  // both multiples of 16
+  uint32_t record_bytes, table_bytes;  // of all; both multiples of 16
+  uint32_t record_stride;              // bytes from record to record
+  uint32_t record_origin;              // where the byte of symbol 0 lies in a record
   uint32_t table_stride;               // bytes from table to table
-  uint32_t entries_at;                 // where a table's entries begin, in bytes of the table
+  uint32_t entries_at;                 // where a table's entries begin, or that of symbol 0, in bytes of the table
   // The same for all tensors of a plan, so that the device branches on what all its threads share.
   int32_t classes;                     // of the set, M
   int32_t contexts, trellis, columns;  // 1 where there are contexts, trellis states, classes of columns

@@ -8,6 +8,7 @@
 #include <map>
 #include <tuple>
 
+#include "warp_lookup.h"
 #include "wide_step.h"
 
 namespace toolkit::cuda {
@@ -54,18 +55,29 @@ std::vector<uint32_t> entries_of(const uint32_t* slots) {
   return entries;
 }
 
-void lay_out_table(Layout layout, const uint32_t* slots, const std::vector<uint32_t>& entries, uint8_t* to) {
-  if (layout == Layout::kDirect) {
-    std::memcpy(to, slots, wide::kSlots * sizeof(uint32_t));
+// `lowest`: symbol whose entry is the first of a table with an entry for each symbol.
+void lay_out_table(Layout layout, const std::vector<uint32_t>& entries, int lowest, uint8_t* to) {
+  auto* const words = reinterpret_cast<uint32_t*>(to + entries_begin(layout));
+  if (layout == Layout::kBuckets || layout == Layout::kGlobalBuckets) {
+    size_t entry = 0;
+    for (uint32_t slot = 0; slot < wide::kSlots; slot += kBucketSlots) {
+      while (entry + 1 < entries.size() && entries[entry + 1] >> 20 <= slot) ++entry;
+      to[slot / kBucketSlots] = static_cast<uint8_t>(entry);
+    }
+    std::copy(entries.begin(), entries.end(), words);
     return;
   }
-  const uint32_t step = layout == Layout::kPaired ? 1 : kBucketSlots;
-  size_t entry = 0;
-  for (uint32_t slot = 0; slot < wide::kSlots; slot += step) {
-    while (entry + 1 < entries.size() && entries[entry + 1] >> 20 <= slot) ++entry;
-    to[slot / step] = static_cast<uint8_t>(entry);
+  for (const uint32_t entry : entries) {
+    const int symbol = static_cast<int8_t>(entry);
+    const uint32_t frequency = entry >> 8 & 0xfff, cum = entry >> 20;
+    if (layout == Layout::kPaired) {
+      words[symbol - lowest] = paired_entry(frequency, cum);
+      std::memset(to + cum, symbol, frequency);
+    } else {
+      for (uint32_t slot = cum; slot < cum + frequency; ++slot)
+        words[slot] = direct_entry(symbol, frequency, slot, cum);
+    }
   }
-  std::memcpy(to + entries_begin(layout), entries.data(), entries.size() * sizeof(uint32_t));
 }
 
 // Adds room for `bytes` at a multiple of 16 and returns where it begins.
@@ -82,33 +94,60 @@ size_t add_values(std::vector<uint8_t>* image, const std::vector<T>& values) {
   return at;
 }
 
-// The records of a set and the tables of a launch, numbered in the order of their first use.
+// The tables of a launch, numbered in the order of their first use, and the records of its set.
 struct Tables {
-  std::vector<uint8_t> records;
+  const TableSet& set;
+  std::vector<bool> used;
   std::vector<int> numbers;  // of the segment's tables
-  std::array<int, wide::kMaxTables> place;
+  std::vector<std::vector<uint32_t>> entries;
+  int lowest = 0, highest = 0;  // symbols
+  uint32_t record_stride = 1, record_origin = 0;
+  std::vector<uint8_t> records;
 
-  explicit Tables(const TableSet& set) : records(static_cast<size_t>(set.classes) * kRecordBytes) { place.fill(-1); }
+  explicit Tables(const TableSet& of) : set(of), used(static_cast<size_t>(of.classes)) { place_.fill(-1); }
 
-  // Classes that no tensor has keep table 0: they are never read.
-  void add(const TableSet& set, const Tensor& t) {
-    const std::vector<bool> used = used_classes(set, t);
-    for (int y = 0; y < set.classes; ++y) {
-      if (!used[static_cast<size_t>(y)]) continue;
-      uint8_t* const record = records.data() + static_cast<size_t>(y) * kRecordBytes;
-      record[5] = set.t1[y];
-      record[6] = set.t2[y];
-      for (int z = 0; z < set.contexts; ++z)
-        for (int q = 0; q < set.quantisers; ++q) record[8 * q + z] = number_of(set.map[set.place_of(y, z, q)]);
+  void add_classes(const Tensor& t) {
+    const std::vector<bool> more = used_classes(set, t);
+    for (size_t y = 0; y < used.size(); ++y) used[y] = used[y] || more[y];
+  }
+
+  // When all classes are known. Those that no tensor has keep table 0: they are never read.
+  void lay_out_records(const Segment& s) {
+    each_place([&](int y, int z, int q) { number_of(s, set.map[set.place_of(y, z, q)]); });
+    if (set.contexts > 1) {
+      // An odd number of words, so that records of neighbouring classes lie in different banks.
+      record_stride = 4 * (static_cast<uint32_t>(highest - lowest + 4) / 4 | 1);
+      record_origin = static_cast<uint32_t>(-lowest);
     }
+    records.resize(static_cast<size_t>(set.classes * set.quantisers) * record_stride);
+    for (int y = 0; y < set.classes; ++y)
+      for (int q = 0; used[static_cast<size_t>(y)] && q < set.quantisers; ++q) {
+        uint8_t* const record = records.data() + static_cast<size_t>(y * set.quantisers + q) * record_stride;
+        if (set.contexts == 1) *record = number_of(s, set.map[set.place_of(y, 0, q)]);
+        for (int v = lowest; set.contexts > 1 && v <= highest; ++v)
+          record[v - lowest] = number_of(s, set.map[set.place_of(y, wide::context_of(v, set.t1[y], set.t2[y]), q)]);
+      }
   }
 
  private:
-  uint8_t number_of(int table) {
-    int& at = place[static_cast<size_t>(table)];
+  std::array<int, wide::kMaxTables> place_;
+
+  template <class F>
+  void each_place(F f) const {
+    for (int y = 0; y < set.classes; ++y)
+      for (int z = 0; used[static_cast<size_t>(y)] && z < set.contexts; ++z)
+        for (int q = 0; q < set.quantisers; ++q) f(y, z, q);
+  }
+  uint8_t number_of(const Segment& s, int table) {
+    int& at = place_[static_cast<size_t>(table)];
     if (at < 0) {
       at = static_cast<int>(numbers.size());
       numbers.push_back(table);
+      entries.push_back(entries_of(s.slots.get() + static_cast<size_t>(table) * wide::kSlots));
+      for (const uint32_t entry : entries.back()) {
+        lowest = std::min<int>(lowest, static_cast<int8_t>(entry));
+        highest = std::max<int>(highest, static_cast<int8_t>(entry));
+      }
     }
     return static_cast<uint8_t>(at);
   }
@@ -144,6 +183,7 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
     const Tensor& t = s.tensors[static_cast<size_t>(index)];
     const auto place_classes = [&](const int8_t* from, uint32_t count) {
       if (!from) return kNoClasses;
+      classes.resize((classes.size() + 3) / 4 * 4);  // classes of columns are read by fours
       const auto at = static_cast<uint32_t>(classes.size());
       classes.insert(classes.end(), from, from + count);
       return at;
@@ -161,7 +201,7 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
     job.class_b = place_classes(t.class_b, t.b);
     job.class_c = place_classes(t.class_c, t.c);
     job.base = t.base;
-    tables.add(set, t);
+    tables.add_classes(t);
     PlannedTensor planned{index,
                           job,
                           static_cast<uint32_t>(blocks.size()),
@@ -189,22 +229,21 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
     jobs.push_back(job);
   }
 
-  std::vector<std::vector<uint32_t>> entries;
+  tables.lay_out_records(s);
   TableNeeds& needs = plan.needs;
   needs.tables = static_cast<int32_t>(tables.numbers.size());
-  needs.record_bytes = static_cast<int32_t>(tables.records.size());
-  for (const int table : tables.numbers) {
-    entries.push_back(entries_of(s.slots.get() + static_cast<size_t>(table) * wide::kSlots));
-    needs.entries = std::max(needs.entries, static_cast<int32_t>(entries.back().size()));
-  }
+  needs.span = tables.highest - tables.lowest + 1;
+  needs.record_bytes = static_cast<int32_t>((tables.records.size() + 15) / 16 * 16);
+  for (const auto& entries : tables.entries)
+    needs.entries = std::max(needs.entries, static_cast<int32_t>(entries.size()));
   const auto num_blocks = static_cast<int64_t>(blocks.size());
   const Geometry all = layout < 0 ? choose_geometry(limits, needs, num_blocks)
                                   : geometry_of(limits, needs, num_blocks, static_cast<Layout>(layout));
   plan.layout = all.layout;
   plan.fits = all.grid > 0;
-  const auto stride = static_cast<size_t>(table_stride(plan.layout, needs.entries));
-  const size_t record_bytes = (tables.records.size() + 15) / 16 * 16;
-  const size_t table_bytes = (stride * entries.size() + 15) / 16 * 16;
+  const auto stride = static_cast<size_t>(table_stride(plan.layout, needs));
+  const auto record_bytes = static_cast<size_t>(needs.record_bytes);
+  const size_t table_bytes = (stride * tables.entries.size() + 15) / 16 * 16;
 
   plan.parts.blocks = add_values(&plan.image, blocks);
   plan.parts.tensors = add_values(&plan.image, jobs);
@@ -214,16 +253,18 @@ DecodePlan make_plan(const Segment& s, const uint16_t* blob, const std::vector<i
   plan.parts.end = plan.image.size();
   uint8_t* const at = plan.image.data() + plan.parts.tables;
   std::copy(tables.records.begin(), tables.records.end(), at);
-  for (size_t i = 0; i < entries.size(); ++i)
-    lay_out_table(plan.layout, s.slots.get() + static_cast<size_t>(tables.numbers[i]) * wide::kSlots, entries[i],
-                  at + record_bytes + i * stride);
+  for (size_t i = 0; i < tables.entries.size(); ++i)
+    lay_out_table(plan.layout, tables.entries[i], tables.lowest, at + record_bytes + i * stride);
 
   plan.launch.words_at = static_cast<uint64_t>(s.words - blob);
   plan.launch.states_at = static_cast<uint64_t>(s.states - blob);
   plan.launch.record_bytes = static_cast<uint32_t>(record_bytes);
+  plan.launch.record_stride = tables.record_stride;
+  plan.launch.record_origin = tables.record_origin;
   plan.launch.table_bytes = static_cast<uint32_t>(table_bytes);
   plan.launch.table_stride = static_cast<uint32_t>(stride);
-  plan.launch.entries_at = static_cast<uint32_t>(entries_begin(plan.layout));
+  plan.launch.entries_at =
+      static_cast<uint32_t>(entries_begin(plan.layout) - (plan.layout == Layout::kPaired ? 4 * tables.lowest : 0));
   return plan;
 }
 
@@ -304,7 +345,7 @@ tk_plan_info describe(const DecodePlan& plan, const DeviceLimits& limits, int64_
           plan.needs.tables,
           plan.needs.entries,
           plan.needs.record_bytes,
-          0,
+          plan.needs.span,
           static_cast<int64_t>(plan.parts.end),
           num_blocks};
 }

@@ -9,6 +9,7 @@
 
 #include "decode_plan.h"
 #include "exception_guard.h"
+#include "kernel_choice.h"
 #include "output_request.h"
 #include "warp_block.h"
 #include "wide_reader.h"
@@ -18,25 +19,11 @@ namespace {
 
 using Decode = void (*)(const HostWarp&, const DecodeLaunch&, const LaunchPart&, const BlockJob&, const WarpMemory&);
 
-template <class Symbol, bool kTrellis>
-Decode decoder_of(Layout layout) {
-  switch (layout) {
-    case Layout::kDirect:
-      return decode_block<Symbol, Layout::kDirect, kTrellis, HostWarp>;
-    case Layout::kPaired:
-      return decode_block<Symbol, Layout::kPaired, kTrellis, HostWarp>;
-    case Layout::kBuckets:
-      return decode_block<Symbol, Layout::kBuckets, kTrellis, HostWarp>;
-    default:
-      return decode_block<Symbol, Layout::kGlobalBuckets, kTrellis, HostWarp>;
-  }
-}
-
-Decode decoder_of(const DecodePlan& plan) {
-  const Layout layout = plan.layout;
-  if (plan.wide) return plan.launch.trellis ? decoder_of<int16_t, true>(layout) : decoder_of<int16_t, false>(layout);
-  return plan.launch.trellis ? decoder_of<int8_t, true>(layout) : decoder_of<int8_t, false>(layout);
-}
+struct HostDecoders {
+  using Function = Decode;
+  template <class Symbol, Layout kLayout, SetKind kSet>
+  static constexpr Function kOf = decode_block<Symbol, kLayout, kSet, HostWarp>;
+};
 
 // Memory of exactly the size asked for, at a multiple of 16 bytes, so that a sanitizer sees every access outside.
 struct Aligned {
@@ -51,7 +38,7 @@ struct Aligned {
 
 void run_on_host(const DecodePlan& plan, const DeviceLimits& limits, const DecodeLaunch& launch) {
   const Geometry g = geometry_of(plan, limits, launch.num_blocks);
-  const Decode decode = decoder_of(plan);
+  const Decode decode = kernel_of<HostDecoders>(plan);
   const HostWarp warp;
   for (int32_t block = 0; block < g.grid; ++block) {
     const Aligned shared(static_cast<size_t>(g.shared_bytes));
@@ -59,9 +46,8 @@ void run_on_host(const DecodePlan& plan, const DeviceLimits& limits, const Decod
     const uint32_t copied = launch.record_bytes + (in_shared ? launch.table_bytes : 0);
     std::memcpy(shared.data, launch.tables, copied);
     for (int32_t w = 0; w < g.warps; ++w) {
-      uint8_t* const own = shared.data + copied + static_cast<size_t>(w) * kWarpBytes;
-      const WarpMemory memory{shared.data, (in_shared ? shared.data : launch.tables) + launch.record_bytes,
-                              reinterpret_cast<uint16_t*>(own), reinterpret_cast<uint32_t*>(own + kRingWords * 2)};
+      const uint32_t own = copied + static_cast<uint32_t>(w) * kWarpBytes;
+      const WarpMemory memory{shared.data, in_shared ? shared.data : launch.tables, own, own + kRingBytes};
       for (auto b = static_cast<uint32_t>(w * g.grid + block); b < launch.num_blocks;
            b += static_cast<uint32_t>(g.grid * g.warps)) {
         const LaunchPart& part = part_of(launch, b);

@@ -35,14 +35,14 @@ int32_t entries_begin(Layout layout) {
   return layout == Layout::kPaired ? kSlotsOfTable : kSlotsOfTable / kBucketSlots;
 }
 
-int32_t table_stride(Layout layout, int32_t entries) {
+int32_t table_stride(Layout layout, const TableNeeds& needs) {
   if (layout == Layout::kDirect) return 4 * kSlotsOfTable;
   // An odd number of words behind the bytes: the same entry of neighbouring tables then lies in different banks.
-  return entries_begin(layout) + 4 * (entries | 1);
+  return entries_begin(layout) + 4 * ((layout == Layout::kPaired ? needs.span : needs.entries) | 1);
 }
 
 int64_t shared_bytes_of(Layout layout, const TableNeeds& needs, int32_t warps) {
-  const int64_t stride = layout == Layout::kGlobalBuckets ? 0 : table_stride(layout, needs.entries);
+  const int64_t stride = layout == Layout::kGlobalBuckets ? 0 : table_stride(layout, needs);
   return round_up(needs.record_bytes, 16) + round_up(stride * needs.tables, 16) +
          static_cast<int64_t>(warps) * kWarpBytes;
 }

@@ -20,6 +20,7 @@ struct DeviceLimits {
 struct TableNeeds {
   int32_t tables = 0;
   int32_t entries = 0;       // of the largest: symbols that have a frequency
+  int32_t span = 0;          // numbers from the lowest to the highest symbol of all, 0 among them
   int32_t record_bytes = 0;  // of all records
 };
 
@@ -36,7 +37,7 @@ inline constexpr int kMostWarps = 24;
 inline constexpr int kCopyingWarps = 8;
 
 // Bytes of one table; where its entries begin in it.
-int32_t table_stride(Layout layout, int32_t entries);
+int32_t table_stride(Layout layout, const TableNeeds& needs);
 int32_t entries_begin(Layout layout);
 
 // Shared memory of a thread block.

@@ -200,11 +200,10 @@ TK_WARP bool put_tile(const W& warp, const LaunchPart& part, const TensorJob& t,
   return warp.ballot([&](int i) { return !good[i]; }) == 0;
 }
 
-// The same with the kind of output known at run time only. Called, not inlined: it is seldom needed, and the loop over
-// the steps then keeps its registers.
+// The same with the kind of output known at run time only.
 template <class Symbol, class W>
-TK_WARP_CALL bool put_tile_of_kind(const W warp, const LaunchPart& part, const TensorJob& t, const TilePlace place,
-                                   const uint32_t* tile) {
+TK_WARP bool put_tile_of_kind(const W warp, const LaunchPart& part, const TensorJob& t, const TilePlace place,
+                              const uint32_t* tile) {
   switch (part.epilogue.kind) {
     case OutKind::kNothing:
       return true;

@@ -9,16 +9,20 @@
 #include <cstdint>
 #include <cstring>
 
+#include "wide_step.h"
+
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #define TK_WARP __device__ __forceinline__
 #define TK_WARP_CALL __device__ __noinline__
+#define TK_WARP_BOTH __host__ __device__ inline
 #else
 #include "dequantize.h"
 #include "half_float.h"
 #define TK_WARP inline
 #define TK_WARP_CALL inline
+#define TK_WARP_BOTH inline
 #endif
 
 namespace toolkit::cuda {
@@ -51,22 +55,53 @@ struct DeviceWarp {
   TK_WARP uint32_t ballot(F f) const {
     return __ballot_sync(0xffffffffu, f(lane));
   }
+  // Whether f(lane), the same for all lanes, is true, known to the compiler to be the same for all.
+  template <class F>
+  TK_WARP bool any(F f) const {
+    return __any_sync(0xffffffffu, f(lane));
+  }
   // Orders the lanes' accesses to shared memory.
   TK_WARP void sync() const { __syncwarp(); }
+  // A value that all lanes have, known to the compiler as such: what is decided by it needs no care for divergence.
+  TK_WARP uint32_t uniform(uint32_t value) const {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_or_sync(0xffffffffu, value);
+#else
+    return __shfl_sync(0xffffffffu, value, 0);
+#endif
+  }
   // `status` may lie in the host's memory: a plain store, of which any may win.
   TK_WARP void report(uint32_t* status, uint32_t code) const { *static_cast<volatile uint32_t*>(status) = code; }
 };
 
 TK_WARP int count_bits(uint32_t mask) { return __popc(mask); }
-// Byte z (0-7) of eight, the last of which is zero.
-TK_WARP uint32_t byte_of(Bytes8 bytes, int z) {
-  uint32_t byte;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(byte) : "r"(bytes.word[0]), "r"(bytes.word[1]), "r"(0x7770 | z));
-  return byte;
+// wide::class_of in one instruction where there is one.
+TK_WARP int class_of(int row_class, int col_class, int classes) {
+  return __viaddmin_s32_relu(row_class, col_class, classes - 1);
 }
-// Moves four bytes down and puts the low byte of `value` on top.
-TK_WARP uint32_t push_byte(uint32_t packed, int value) { return __byte_perm(packed, value, 0x4321); }
-TK_WARP uint32_t push_half(uint32_t packed, int value) { return __byte_perm(packed, value, 0x5432); }
+// wide::with_word for a state that needs one.
+TK_WARP void take_word(uint32_t* x, uint32_t word) {
+  asm("{\n .reg .pred p;\n setp.gt.u32 p, %0, 65535;\n @!p prmt.b32 %0, %1, %0, 0x5410;\n}" : "+r"(*x) : "r"(word));
+}
+// base + 4 * index
+TK_WARP uint32_t word_address(uint32_t base, uint32_t index) {
+  uint32_t at;
+  asm("mad.lo.u32 %0, %1, 4, %2;" : "=r"(at) : "r"(index), "r"(base));
+  return at;
+}
+TK_WARP uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+// Moves four bytes down and puts a byte (0-3) of `value` on top.
+template <int kByte>
+TK_WARP uint32_t push_byte(uint32_t packed, uint32_t value) {
+  return __byte_perm(packed, value, 0x4321 + (kByte << 12));
+}
+TK_WARP uint32_t push_half(uint32_t packed, uint32_t value) { return __byte_perm(packed, value, 0x5432); }
+// Byte j (0-3) as a signed number.
+TK_WARP int signed_byte(uint32_t bytes, uint32_t j) {
+  int value;
+  asm("prmt.b32 %0, %1, 0, %2;" : "=r"(value) : "r"(bytes), "r"(0x8880 + 0x1111 * j));
+  return value;
+}
 TK_WARP float multiply(float a, float b) { return __fmul_rn(a, b); }
 TK_WARP uint16_t float16_bits(float value) { return __half_as_ushort(__float2half_rn(value)); }
 TK_WARP uint16_t bfloat16_bits(float value) { return __bfloat16_as_ushort(__float2bfloat16_rn(value)); }
@@ -91,16 +126,32 @@ struct HostWarp {
     for (int lane = 0; lane < kWarpLanes; ++lane) mask |= static_cast<uint32_t>(f(lane)) << lane;
     return mask;
   }
+  template <class F>
+  bool any(F f) const {
+    return f(0);
+  }
   void sync() const {}
+  uint32_t uniform(uint32_t value) const { return value; }
   void report(uint32_t* status, uint32_t code) const {
     if (code > *status) *status = code;
   }
 };
 
 inline int count_bits(uint32_t mask) { return __builtin_popcount(mask); }
-inline uint32_t byte_of(Bytes8 bytes, int z) { return bytes.word[z / 4] >> (z % 4 * 8) & 0xff; }
-inline uint32_t push_byte(uint32_t packed, int value) { return packed >> 8 | static_cast<uint32_t>(value) << 24; }
-inline uint32_t push_half(uint32_t packed, int value) { return packed >> 16 | static_cast<uint32_t>(value) << 16; }
+inline int class_of(int row_class, int col_class, int classes) { return wide::class_of(row_class, col_class, classes); }
+inline void take_word(uint32_t* x, uint32_t word) {
+  if (wide::needs_word(*x)) *x = wide::with_word(*x, word);
+}
+inline uint32_t word_address(uint32_t base, uint32_t index) { return base + 4 * index; }
+inline uint32_t multiply_high(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>(static_cast<uint64_t>(a) * b >> 32);
+}
+template <int kByte>
+inline uint32_t push_byte(uint32_t packed, uint32_t value) {
+  return packed >> 8 | value >> (8 * kByte) << 24;
+}
+inline uint32_t push_half(uint32_t packed, uint32_t value) { return packed >> 16 | value << 16; }
+inline int signed_byte(uint32_t bytes, uint32_t j) { return static_cast<int8_t>(bytes >> (8 * j)); }
 inline float multiply(float a, float b) { return a * b; }
 inline uint16_t float16_bits(float value) { return to_float16(value); }
 inline uint16_t bfloat16_bits(float value) { return to_bfloat16(value); }

@@ -1,5 +1,6 @@
 // Kernels of the wide decoder: a persistent grid of warps, each of which decodes blocks in turn.
 // SPDX-License-Identifier: Apache-2.0
+#include "kernel_choice.h"
 #include "warp_block.h"
 #include "wide_kernels.h"
 
@@ -8,30 +9,42 @@ namespace {
 
 constexpr int kThreads = kMostWarps * kWarpLanes;
 
-template <class Symbol, Layout kLayout, bool kTrellis>
+// Puts tables into shared memory, several loads of a thread under way at a time.
+__device__ __forceinline__ void copy_to_shared(uint4* to, const uint4* from, uint32_t count) {
+  constexpr uint32_t kAhead = 8;
+  for (uint32_t first = threadIdx.x; first < count; first += kAhead * blockDim.x) {
+    uint4 loaded[kAhead];
+#pragma unroll
+    for (uint32_t n = 0; n < kAhead; ++n) {
+      const uint32_t i = first + n * blockDim.x;
+      if (i < count) loaded[n] = __ldg(from + i);
+    }
+#pragma unroll
+    for (uint32_t n = 0; n < kAhead; ++n) {
+      const uint32_t i = first + n * blockDim.x;
+      if (i < count) to[i] = loaded[n];
+    }
+  }
+}
+
+template <class Symbol, Layout kLayout, SetKind kSet>
 __global__ void __launch_bounds__(kThreads, 1) decode_wide(const __grid_constant__ DecodeLaunch launch) {
   extern __shared__ uint4 shared[];
   constexpr bool kInShared = kLayout != Layout::kGlobalBuckets;
   const uint32_t copied = launch.record_bytes + (kInShared ? launch.table_bytes : 0);
-  const auto* const from = reinterpret_cast<const uint4*>(launch.tables);
-  for (uint32_t i = threadIdx.x; i < copied / sizeof(uint4); i += blockDim.x) shared[i] = from[i];
+  copy_to_shared(shared, reinterpret_cast<const uint4*>(launch.tables), copied / sizeof(uint4));
   __syncthreads();
 
-  auto* const memory = reinterpret_cast<uint8_t*>(shared);
-  const uint32_t warp_number = threadIdx.x / kWarpLanes, warps = blockDim.x / kWarpLanes;
-  uint8_t* const own = memory + copied + warp_number * kWarpBytes;
-  WarpMemory places;
-  places.records = memory;
-  if constexpr (kInShared)
-    places.tables = memory + launch.record_bytes;
-  else
-    places.tables = launch.tables + launch.record_bytes;
-  places.ring = reinterpret_cast<uint16_t*>(own);
-  places.tile = reinterpret_cast<uint32_t*>(own + kRingWords * sizeof(uint16_t));
   const DeviceWarp warp{static_cast<int>(threadIdx.x % kWarpLanes)};
+  const uint32_t warp_number = warp.uniform(threadIdx.x / kWarpLanes), warps = blockDim.x / kWarpLanes;
+  WarpMemory memory;
+  memory.shared = reinterpret_cast<uint8_t*>(shared);
+  memory.ring = copied + warp_number * kWarpBytes;
+  memory.tile = memory.ring + kRingBytes;
+  memory.tables = kInShared ? memory.shared : launch.tables;
   for (uint32_t b = warp_number * gridDim.x + blockIdx.x; b < launch.num_blocks; b += gridDim.x * warps) {
     const LaunchPart& part = part_of(launch, b);
-    decode_block<Symbol, kLayout, kTrellis>(warp, launch, part, launch.blocks[b + part.blocks_at], places);
+    decode_block<Symbol, kLayout, kSet>(warp, launch, part, launch.blocks[b + part.blocks_at], memory);
   }
 }
 
@@ -41,32 +54,16 @@ __global__ void patch_wide(const __grid_constant__ LaunchPart part, const Tensor
     DeviceWarp{0}.report(part.status, kStreamError);
 }
 
-using Kernel = void (*)(DecodeLaunch);
-
-template <class Symbol, bool kTrellis>
-Kernel kernel_of(Layout layout) {
-  switch (layout) {
-    case Layout::kDirect:
-      return decode_wide<Symbol, Layout::kDirect, kTrellis>;
-    case Layout::kPaired:
-      return decode_wide<Symbol, Layout::kPaired, kTrellis>;
-    case Layout::kBuckets:
-      return decode_wide<Symbol, Layout::kBuckets, kTrellis>;
-    default:
-      return decode_wide<Symbol, Layout::kGlobalBuckets, kTrellis>;
-  }
-}
-
-Kernel kernel_of(const DecodePlan& plan) {
-  if (plan.wide)
-    return plan.launch.trellis ? kernel_of<int16_t, true>(plan.layout) : kernel_of<int16_t, false>(plan.layout);
-  return plan.launch.trellis ? kernel_of<int8_t, true>(plan.layout) : kernel_of<int8_t, false>(plan.layout);
-}
+struct DeviceKernels {
+  using Function = void (*)(DecodeLaunch);
+  template <class Symbol, Layout kLayout, SetKind kSet>
+  static constexpr Function kOf = decode_wide<Symbol, kLayout, kSet>;
+};
 
 }  // namespace
 
 cudaError_t prepare_decode(const DecodePlan& plan, const DeviceLimits& limits) {
-  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel_of(plan)),
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel_of<DeviceKernels>(plan)),
                               cudaFuncAttributeMaxDynamicSharedMemorySize, limits.shared_bytes);
 }
 
@@ -74,8 +71,8 @@ cudaError_t launch_decode(const DecodePlan& plan, const DeviceLimits& limits, co
                           cudaStream_t stream) {
   if (launch.num_blocks == 0) return cudaSuccess;
   const Geometry g = geometry_of(plan, limits, launch.num_blocks);
-  kernel_of(plan)<<<static_cast<unsigned>(g.grid), static_cast<unsigned>(g.warps * kWarpLanes),
-                    static_cast<size_t>(g.shared_bytes), stream>>>(launch);
+  kernel_of<DeviceKernels>(plan)<<<static_cast<unsigned>(g.grid), static_cast<unsigned>(g.warps * kWarpLanes),
+                                   static_cast<size_t>(g.shared_bytes), stream>>>(launch);
   if (cudaError_t error = cudaGetLastError()) return error;
   constexpr uint32_t kPatchThreads = 256;
   for (uint32_t i = 0; i < launch.num_parts; ++i) {
