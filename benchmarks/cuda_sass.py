@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What bounds the CUDA kernels, counted in their machine code: no GPU needed.
 
-    python -m benchmarks.cuda_sass [decode|packed] [--arch sm_90] [--clock GHZ] [--multiprocessors N]
+    python -m benchmarks.cuda_sass [decode|packed] [--arch A] [--clock GHZ] [--multiprocessors N]
 
 Compiles a source of kernels, finds the innermost loop of each that does the work (the fewest
 instructions for each ballot, or for each product of the tensor cores), and counts the instructions
-of a pass by the pipe that executes them. The loads of code words, once in 128, are left out. With the rates below and a clock this gives a bound for each pipe in
-G symbols (weights) a second. Bounds are not speeds: conflicts in shared memory and latency come on
-top.
+of a pass by the pipe that executes them. Loads of code words, once in 128, are left out. With the
+rates below and a clock this gives a bound for each pipe in G symbols (weights) a second. Bounds
+are not speeds: conflicts in shared memory and latency come on top.
 
 Rates are those of the CUDA C++ Programming Guide's table of the throughput of native arithmetic
 instructions for compute capability 9.0, in lanes a clock and multiprocessor: 64 for integer
@@ -35,8 +35,8 @@ RATES = {"issue": 128, "ALU": 64, "FMA": 64, "XU": 16, "LSU": 32}
 FMA = {"IMAD", "FFMA", "FMUL", "FADD", "HADD2", "HMUL2", "HFMA2", "IDP"}
 XU = {"POPC", "MUFU", "I2F", "F2I", "F2F", "FLO", "BREV"}
 LSU = {"LDS", "STS", "LDG", "STG", "LD", "ST", "SHFL", "LDSM", "ATOMS", "LDL", "STL"}
-OTHER = {"BRA", "BSSY", "BSYNC", "CALL", "RET", "NOP", "EXIT", "BAR", "WARPSYNC", "LDC", "HMMA", "REDUX",
-         "S2R", "R2UR", "S2UR", "YIELD", "MOV32I"}  # fmt: skip
+OTHER = {"BRA", "BSSY", "BSYNC", "CALL", "RET", "NOP", "EXIT", "BAR", "WARPSYNC", "LDC", "HMMA",
+         "REDUX", "S2R", "R2UR", "S2UR", "YIELD", "MOV32I"}  # fmt: skip
 WORK = {
     "decode": ("wide_kernels.cu", "VOTE.ANY R", 32),
     "packed": ("packed_matmul.cu", "HMMA", 256),
@@ -46,7 +46,7 @@ KINDS = ("plain", "contexts", "columns", "contexts, columns", "any", "trellis")
 
 
 def pipe_of(instruction: str) -> str:
-    """The pipe that executes an instruction, without its predicate; "other" for control and uniform."""
+    """The pipe that executes an instruction (without its predicate); "other": control, uniform."""
     name = instruction.split()[0].split(".")[0]
     if name in OTHER or (name.startswith("U") and name != "UNDEF"):
         return "other"
