@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from tests.ptx.errors import PtxError
 from tests.ptx.parser import Instruction, split_operands
 from tests.ptx.source_writer import SourceWriter, type_of, types_in
@@ -17,7 +19,7 @@ _LOGIC = {"and": "&", "or": "|", "xor": "^"}
 
 
 def _binary(w: SourceWriter, i: Instruction) -> None:
-    """add, sub, and, or, xor, min, max: of one type."""
+    """add, sub, and, or, xor, min, max: of one type; .relu makes of a negative result zero."""
     name, kind = i.opcode[0], types_in(i)[-1]
     a, b = (w.read(o, kind) for o in i.operands[1:])
     text = {
@@ -29,6 +31,8 @@ def _binary(w: SourceWriter, i: Instruction) -> None:
         "min": f"minimum({a}, {b})",
         "max": f"maximum({a}, {b})",
     }[name]
+    if "relu" in i.opcode:
+        text = f"maximum({text}, {w.constant(np.int32(0))})"
     w.write(i.operands[0], text, kind)
 
 

@@ -78,7 +78,7 @@ class SourceWriter:
         return self.kernel.registers.get(register, 4)
 
     def is_register(self, operand: str) -> bool:
-        return operand.startswith("%")
+        return operand.startswith("%") or operand in self.kernel.registers
 
     def immediate(self, operand: str, kind: str, size: int) -> Any:
         if real := _REAL.match(operand):

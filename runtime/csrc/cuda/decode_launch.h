@@ -114,7 +114,8 @@ inline constexpr uint32_t kChunkBytes = 2 * kChunkWords;
 inline constexpr uint32_t kRingBytes = 3 * kChunkBytes;  // two chunks, and the first once more behind the second
 inline constexpr uint32_t kTileWords = 8;                // 32-bit words of symbols that a lane stages
 inline constexpr uint32_t kTilePitch = kTileWords + 3;   // with a scale and a zero point; odd: lanes are in other banks
-inline constexpr uint32_t kWarpBytes = kRingBytes + 32 * kTilePitch * 4;
+inline constexpr uint32_t kTileBytes = kWarpLanesOfBlock * kTilePitch * 4;
+inline constexpr uint32_t kWarpBytes = kTileBytes + kRingBytes;
 
 struct DecodeLaunch {
   // The plan's.

@@ -47,7 +47,7 @@ void run_on_host(const DecodePlan& plan, const DeviceLimits& limits, const Decod
     std::memcpy(shared.data, launch.tables, copied);
     for (int32_t w = 0; w < g.warps; ++w) {
       const uint32_t own = copied + static_cast<uint32_t>(w) * kWarpBytes;
-      const WarpMemory memory{shared.data, in_shared ? shared.data : launch.tables, own, own + kRingBytes};
+      const WarpMemory memory{shared.data, in_shared ? shared.data : launch.tables, own, own + kTileBytes};
       for (auto b = static_cast<uint32_t>(w * g.grid + block); b < launch.num_blocks;
            b += static_cast<uint32_t>(g.grid * g.warps)) {
         const LaunchPart& part = part_of(launch, b);

@@ -81,7 +81,9 @@ TK_WARP int class_of(int row_class, int col_class, int classes) {
 }
 // wide::with_word for a state that needs one.
 TK_WARP void take_word(uint32_t* x, uint32_t word) {
-  asm("{\n .reg .pred p;\n setp.gt.u32 p, %0, 65535;\n @!p prmt.b32 %0, %1, %0, 0x5410;\n}" : "+r"(*x) : "r"(word));
+  asm("{\n .reg .pred %%full;\n setp.gt.u32 %%full, %0, 65535;\n @!%%full prmt.b32 %0, %1, %0, 0x5410;\n}"
+      : "+r"(*x)
+      : "r"(word));
 }
 // base + 4 * index
 TK_WARP uint32_t word_address(uint32_t base, uint32_t index) {

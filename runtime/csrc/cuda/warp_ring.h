@@ -12,7 +12,7 @@ namespace toolkit::cuda {
 struct WarpMemory {
   uint8_t* shared;        // records at its beginning
   const uint8_t* tables;  // the same, or global memory: records, then tables
-  uint32_t ring, tile;    // where the warp's own parts begin: kRingBytes, 32 * kTilePitch words
+  uint32_t tile, ring;    // where the warp's own parts begin: kTileBytes, kRingBytes
 };
 
 // The ring holds two chunks of kChunkWords, the first one twice: so words up to a chunk behind the next one are read
@@ -70,7 +70,8 @@ struct WordRing {
     const auto rank = static_cast<uint32_t>(count_bits(~full & below[i]));
     return *reinterpret_cast<const uint16_t*>(shared + (next + 2 * rank + turn * (2 * kWarpLanes)));
   }
-  // Moves on behind the words taken; settle then makes good what a number of such turns leaves out.
+  // Moves on behind the words taken; settle then makes good what a number of such turns leaves out. (Between them
+  // `next` may lie before the ring, in the warp's tile.)
   TK_WARP void pass(uint32_t full) { next -= 2 * static_cast<uint32_t>(count_bits(full)); }
   TK_WARP void settle(uint32_t turns) { next += turns * (2 * kWarpLanes); }
 

@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads, 1) decode_wide(const __grid_constant
   const uint32_t warp_number = warp.uniform(threadIdx.x / kWarpLanes), warps = blockDim.x / kWarpLanes;
   WarpMemory memory;
   memory.shared = reinterpret_cast<uint8_t*>(shared);
-  memory.ring = copied + warp_number * kWarpBytes;
-  memory.tile = memory.ring + kRingBytes;
+  memory.tile = copied + warp_number * kWarpBytes;
+  memory.ring = memory.tile + kTileBytes;
   memory.tables = kInShared ? memory.shared : launch.tables;
   for (uint32_t b = warp_number * gridDim.x + blockIdx.x; b < launch.num_blocks; b += gridDim.x * warps) {
     const LaunchPart& part = part_of(launch, b);
