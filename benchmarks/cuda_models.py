@@ -6,7 +6,9 @@
 Writes FOLDER/NAME-xN.float16.onnx and FOLDER/NAME-xN.compressed.onnx, where they are not there yet,
 and prints both paths. The networks are those of `models`. Copies of the layers of "minilm" follow
 one another, so that 47 have a gigabyte of float16 weights; the weights of each copy are scaled by a
-little more than those before it, so that none is stored once for several. No GPU is needed.
+little more than those before it, so that none is stored once for several. Where only the compressed
+file is there, the float16 one is what it expands to: no more has to be carried to a machine with a
+GPU. Making them needs none.
 """
 
 from __future__ import annotations
@@ -95,7 +97,9 @@ def make_models(network: str, folder: Path, copies: int = 1, bits: int = 4) -> t
     plain = folder / f"{network}-x{copies}.float16.onnx"
     compressed = folder / f"{network}-x{copies}.compressed.onnx"
     folder.mkdir(parents=True, exist_ok=True)
-    if not plain.exists():
+    if not plain.exists() and compressed.exists():
+        toolkit.expand(compressed, plain)
+    elif not plain.exists():
         model = onnx.load(zoo.network(network).onnx_path())
         if copies > 1:
             repeat(model, BLOCKS[network], copies)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Latency and device memory of sessions on ONNX Runtime's CUDA provider, by where weights lie.
 
-    python -m benchmarks.cuda_session PLAIN.onnx COMPRESSED.onnx [--folder F]
+    python -m benchmarks.cuda_session PLAIN.onnx COMPRESSED.onnx ... [--folder F]
 
 PLAIN is a float16 model, COMPRESSED the same model as `toolkit compress` writes it. Dense decodes
 on the device or on the host; stream decodes groups of weights ahead, one weight, or none. Each way
@@ -114,39 +114,55 @@ def measure(way: str, plain: str, compressed: str) -> dict[str, Any]:
 
 
 def run_apart(way: str, plain: Path, compressed: Path) -> dict[str, Any]:
-    """Measure one way in a process of its own."""
+    """Measure one way in a process of its own.
+
+    Raises:
+        RuntimeError: it failed; the message is the last thing it said.
+    """
     command = [sys.executable, "-m", "benchmarks.cuda_session", str(plain), str(compressed)]
     result = subprocess.run([*command, "--way", way], capture_output=True, text=True, check=False)
     if result.returncode:
-        raise SystemExit(f"{way}: {result.stderr.strip().splitlines()[-1:]}")
+        raise RuntimeError(result.stderr.strip().splitlines()[-1] if result.stderr else "failed")
     return dict(json.loads(result.stdout.strip().splitlines()[-1]))
+
+
+def table_of(plain: Path, compressed: Path) -> str:
+    """Every way of a network."""
+    rows = []
+    for name in WAYS:
+        try:
+            found = run_apart(name, plain, compressed)
+        except RuntimeError as error:
+            rows.append([name, str(error), *[NOT_MEASURED] * (len(HEAD) - 2)])
+            continue
+        latencies = (f"{found[f'batch {n}'] * 1e3:.2f}" for n in BATCHES)
+        memory = (f"{found[key] / 1e6:.0f}" for key in ("bytes", "bytes after runs"))
+        rows.append([name, f"{found['start']:.2f}", *memory, *latencies])
+    return markdown(f"Sessions, {compressed.name.split('.')[0]}", HEAD, rows)
 
 
 @click.command()
 @click.argument("models", nargs=-1, type=click.Path(path_type=Path, exists=True))
-@click.option("--folder", type=click.Path(path_type=Path), help="Where the table goes.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where the tables go.")
 @click.option("--way", type=click.Choice(WAYS), help="Measure one way, and print it as JSON.")
 def main(models: tuple[Path, ...], folder: Path | None, way: str | None) -> None:
     """Measure sessions on the CUDA provider."""
-    if len(models) not in (0, 2):
-        raise click.UsageError("two models are needed: PLAIN.onnx COMPRESSED.onnx")
+    if len(models) % 2:
+        raise click.UsageError("models come in pairs: PLAIN.onnx COMPRESSED.onnx")
     if way:
         print(json.dumps(measure(way, *map(str, models))))
         return
     problem = obstacle() or ("" if models else "no models were named")
-    rows, head = [], ""
     if problem:
-        head = f"Not measured: {problem}\n\n"
         rows = [[name, *[NOT_MEASURED] * (len(HEAD) - 1)] for name in WAYS]
+        text = f"Not measured: {problem}\n\n" + markdown("Sessions", HEAD, rows)
+        print(text)
     else:
-        for name in WAYS:
-            found = run_apart(name, *models)
-            latencies = (f"{found[f'batch {n}'] * 1e3:.2f}" for n in BATCHES)
-            memory = (f"{found[key] / 1e6:.0f}" for key in ("bytes", "bytes after runs"))
-            row = [name, f"{found['start']:.2f}", *memory, *latencies]
-            rows.append(row)
-    text = head + markdown("Sessions", HEAD, rows)
-    print(text)
+        tables = []
+        for plain, compressed in zip(models[::2], models[1::2], strict=True):
+            tables.append(table_of(plain, compressed))
+            print(tables[-1], flush=True)
+        text = "\n".join(tables)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cuda_session.md").write_text(text, encoding="utf-8")

@@ -12,8 +12,10 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto
 
+import runtime
+import toolkit
 from benchmarks import cuda_decode, cuda_packed, cuda_session
-from benchmarks.cuda_models import Block, repeat, to_float16
+from benchmarks.cuda_models import Block, make_models, repeat, to_float16
 from runtime import gpu
 from tests.decode_models import CPU, model, std
 
@@ -54,6 +56,19 @@ def test_copies_of_layers_follow_one_another(copies: int) -> None:
         found = session.run(None, {"x": x.astype(kind)})[0]
         np.testing.assert_allclose(found, np.tanh(value), rtol=near, atol=near)
         assert found.dtype == kind
+
+
+def test_the_compressed_file_is_enough(tmp_path: Path) -> None:
+    """The float16 file is then what it expands to."""
+    proto = to_float16(onnx.load_model_from_string(layers_model()[0]))
+    compressed, plain = tmp_path / "minilm-x1.compressed.onnx", tmp_path / "minilm-x1.float16.onnx"
+    onnx.save(proto, tmp_path / "source.onnx")
+    toolkit.compress(tmp_path / "source.onnx", compressed, bits=4, for_gpu=True)
+    assert make_models("minilm", tmp_path) == (plain, compressed)
+    x = np.ones((3, WIDTH), np.float16)
+    plainly = onnxruntime.InferenceSession(plain, providers=CPU)
+    packed = runtime.InferenceSession(compressed, providers=CPU)
+    np.testing.assert_array_equal(plainly.run(None, {"x": x})[0], packed.run(None, {"x": x})[0])
 
 
 @pytest.mark.skipif(not gpu.why_not(), reason="there is a GPU")
