@@ -103,7 +103,7 @@ struct LaunchPart {
   uint32_t num_patches;
   uint32_t most_values;  // that are written, in the tensor's order
 };
-inline constexpr uint32_t kMostParts = 16;  // so that a launch's parameters fit into the 4 KiB that a kernel may have
+inline constexpr uint32_t kMostParts = 48;  // of a launch: 32 MiB of a small network's weights are a few dozen
 
 // The class of a symbol chooses a record, a byte for each symbol that may stand before it: the number of the table. Of
 // a trellis set two records follow each other, one for each quantiser. Without contexts a record is one byte.
@@ -142,7 +142,7 @@ struct DecodeLaunch {
   uint32_t num_parts;
   LaunchPart parts[kMostParts];
 };
-static_assert(sizeof(DecodeLaunch) <= 4096, "a kernel's parameters");
+static_assert(sizeof(DecodeLaunch) <= 32764, "a kernel's parameters, since sm_70");
 
 }  // namespace toolkit::cuda
 
