@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from toolkit.rate_curve import FINE, RateCurve
 
@@ -109,6 +111,13 @@ class Allocation:
         sizes = np.array([self.curves[name].size for name in known], float)
         shares = np.array([self.sensitivity[n] / max(self.curves[n].size, 1) for n in known])
         return -float(np.average(0.5 * np.log2(1 / shares), weights=np.maximum(sizes, 1)))
+
+
+def step_that_holds(array: npt.NDArray[Any], step: float) -> float:
+    """`step`, or the finest one at which symbols hold `array` where that grew after steps were
+    chosen: a bias that takes up the mean error of weights, and may have been zero."""
+    peak = max(float(array.max(initial=0)), -float(array.min(initial=0)))
+    return max(step, peak / MAX_SYMBOL)
 
 
 def fill_sensitivity(

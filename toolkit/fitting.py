@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.allocation import step_that_holds
 from toolkit.blas_threads import one_blas_thread
 from toolkit.mapped_arrays import keeper, size_of, symbols_kept
 from toolkit.pipeline import quantised_values
@@ -185,7 +186,7 @@ class CalibratedFitting:
     def _minor(self, name: str, array: Array, step: float, draft: bool) -> Parameters:
         from passes.schemes import Uniform
 
-        fitted = Uniform(step=step).fit(array)
+        fitted = Uniform(step=step_that_holds(array, step)).fit(array)
         if not draft:
             self._keep(name, step, fitted)
         return fitted

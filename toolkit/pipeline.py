@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.allocation import step_that_holds
 from toolkit.errors import InputError
 from toolkit.mapped_arrays import keeper, symbols_kept
 from toolkit.memory import release_memory
@@ -149,12 +150,16 @@ def fit_all(
         except SchemeError as error:
             raise InputError(f"{source.path}: {explained(group, error)}") from error
     places = centred_places(source, settings)
-    last = {place.bias for place in places.values()}
-    for name in sorted(settings, key=lambda name: name in last):
+    biases = {place.bias for place in places.values()} if moments is not None else set[str]()
+    last = biases
+    for name in sorted(settings, key=lambda name: name in biases):
         how, weight = settings[name], source.weights[name]
         if name in last and moments is not None:
             last = set()
             correct_biases(source, places, fitted, moments)
+        if name in biases and how.step is not None:
+            step = step_that_holds(weight.array(), how.step)
+            how = how.model_copy(update={"step": step})
         if name not in fitted and known is not None and name in known:
             fitted[name] = known[name]
         if name not in fitted:

@@ -22,6 +22,13 @@ P = TypeVar("P", bound=Parameters)
 _MOVED_ACROSS = frozenset(
     {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Flatten", "MaxPool", "Identity"}
 )
+# It moves a Transpose of one of their inputs behind these, and transposes the other inputs for it.
+_BROADCAST = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mean", "Sum", "PRelu", "Where"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Concat"),
+    }
+)
 
 
 class Chain(ABC, Generic[P]):
@@ -56,11 +63,14 @@ class Chain(ABC, Generic[P]):
 
     def is_moved(self) -> bool:
         """Whether an operator behind the weight, or behind its symbols, is one that ONNX Runtime
-        moves DequantizeLinear across. It does so by quantising again, to uint8 where no zero point
-        stands, and from opset 21 on to a node that it refuses itself: such weights are multiplied
-        by their scale instead."""
-        users = {user.op_type for user, _ in self.weight.value.uses()}
-        return self.order is not None or not users.isdisjoint(_MOVED_ACROSS)
+        moves DequantizeLinear across, or puts there. It does so by quantising again, to uint8 where
+        no zero point stands, and from opset 21 on to a node that it refuses itself: such weights
+        are multiplied by their scale instead."""
+        users = [user for user, _ in self.weight.value.uses()]
+        if self.order is not None or any(user.op_type in _MOVED_ACROSS for user in users):
+            return True
+        graphs = [user.graph for user in users if user.op_type in _BROADCAST]
+        return any(node.op_type == "Transpose" for graph in graphs for node in (graph or ()))
 
     def transposed_back(self, builder: ChainBuilder, value: ir.Value) -> ir.Value:
         """The weight's own order of axes."""
