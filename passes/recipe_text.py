@@ -21,8 +21,11 @@ def read_text(path: str | Path) -> str:
     """The text of a recipe's file. Raises SettingsError."""
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot read the recipe: {one_line(error)}") from error
+    except OSError as error:
+        text = error.strerror or one_line(error)
+        raise SettingsError(f"{path}: cannot read the recipe: {text}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: cannot read the recipe: it is no UTF-8 text") from error
 
 
 def parse_model(

@@ -10,13 +10,14 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 import toolkit
 from passes.bias_correction import BiasPlace, bias_changes, bias_places
 from passes.schemes import Compensated, FitContext
 from passes.schemes.moments import MatrixLayout, Moments
 from tests.passes_models import normal, proto_of
-from tests.toolkit_models import mlp
+from tests.toolkit_models import mlp, save
 
 GRAPH = """
 <ir_version: 9, opset_import: ["" : 17]>
@@ -159,3 +160,56 @@ def test_weights_without_a_bias_are_not_centred(tmp_path: Path) -> None:
         said = [note for note in report.notes if "no bias of its own" in note]
         assert len(said) == (centred == "true")
     assert found["true"] == found["false"]
+
+
+def convolutions(path: Path) -> Path:
+    """Layers whose biases are zeros, as exporters write them in front of a normalisation: few, and
+    alike, in two of them, hundreds in the last."""
+    rng = np.random.default_rng(5)
+    arrays = {
+        "w0": rng.standard_normal((48, 8, 3)) / 5,
+        "b0": np.zeros(48),
+        "w1": rng.standard_normal((48, 48, 3)) / 12,
+        "b1": np.zeros(48),
+        "w2": rng.standard_normal((320, 48, 3)) / 12,
+        "b2": np.zeros(320),
+        "w3": rng.standard_normal((320, 16)) / 18,
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w0", "b0"], ["h0"]),
+        helper.make_node("Relu", ["h0"], ["h1"]),
+        helper.make_node("Conv", ["h1", "w1", "b1"], ["h2"]),
+        helper.make_node("Relu", ["h2"], ["h3"]),
+        helper.make_node("Conv", ["h3", "w2", "b2"], ["h4"]),
+        helper.make_node("Relu", ["h4"], ["h5"]),
+        helper.make_node("GlobalAveragePool", ["h5"], ["h6"]),
+        helper.make_node("Flatten", ["h6"], ["h7"]),
+        helper.make_node("MatMul", ["h7", "w3"], ["y"]),
+    ]
+    given = [("x", TensorProto.FLOAT, ["batch", 8, 20])]
+    return save(path, nodes, arrays, given, [("y", TensorProto.FLOAT, ["batch", 16])])
+
+
+@pytest.mark.parametrize("options", [{"min_sqnr": 15}, {"target_size": 15000}])
+def test_biases_of_zeros_take_up_errors(tmp_path: Path, options: dict[str, float]) -> None:
+    path = convolutions(tmp_path / "m.onnx")
+    x = np.abs(np.random.default_rng(0).standard_normal((200, 8, 20))).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    output = tmp_path / "o.onnx"
+    found = toolkit.compress(path, output, calibration=tmp_path / "x.npz", **options)  # type: ignore[arg-type]
+    assert found.reached
+    toolkit.expand(output, tmp_path / "e.onnx")
+    stored = onnx.load(tmp_path / "e.onnx").graph.initializer
+    after = {t.name: onnx.numpy_helper.to_array(t) for t in stored}
+    assert all(np.abs(after[name]).max() > 1e-4 for name in ("b0", "b1", "b2"))
+
+
+def test_points_of_a_sweep_count_biases_that_were_zeros(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "m.onnx")
+    x = np.abs(np.random.default_rng(0).standard_normal((200, 8, 20))).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    given = {"calibration": tmp_path / "x.npz"}
+    sweep = toolkit.sweep(path, knobs=[-2.0], folder=tmp_path / "sweep", **given)
+    point = sweep.points[0]
+    found = toolkit.compress(path, tmp_path / "o.onnx", recipe=point.recipe, **given)
+    assert found.compressed_bytes == pytest.approx(point.num_bytes, abs=16)

@@ -206,8 +206,6 @@ def correct_biases(
     moments: Mapping[str, Moments | RowUse],
 ) -> None:
     """Gives the biases at `places` the mean of what the `fitted` weights miss."""
-    import onnx_ir as ir
-
     from passes.bias_correction import bias_changes
 
     initializers = source.model.graph.initializers
@@ -218,8 +216,15 @@ def correct_biases(
             decoded = fitted[name].decode()
             error = np.subtract(source.weights[name].array(), decoded, dtype=np.float32)
             biases |= bias_changes(places, [(name, error)], moments, biases)
-    for name, array in biases.items():
-        initializers[name].const_value = ir.Tensor(array, name=name)
+    set_initializers(source.model, biases)
+
+
+def set_initializers(model: ir.Model, arrays: Mapping[str, Array]) -> None:
+    """Gives initializers other values, which count for the file: a bias of zeros takes no byte."""
+    import onnx_ir as ir
+
+    for name, array in arrays.items():
+        model.graph.initializers[name].const_value = ir.Tensor(array, name=name)
 
 
 def keep_factors(

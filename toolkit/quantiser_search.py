@@ -14,7 +14,7 @@ from toolkit.fitting import PlainFitting, chosen
 from toolkit.fitting_options import better_options
 from toolkit.last_word import confirmed
 from toolkit.memory import release_memory
-from toolkit.pipeline import FileLayout, Source, finish
+from toolkit.pipeline import FileLayout, Source, finish, set_initializers
 from toolkit.prepare_model import Prepared
 from toolkit.progress import Progress
 from toolkit.rate_curve import RateCurve, rate_curve
@@ -121,9 +121,11 @@ def _measures(
 
     def write(steps: Steps) -> int:
         fitting = prepared.fitting
-        fitting.values(prepared.arrays, steps, draft=False)  # which are kept, where they are dear
-        plan = chosen(fitting, fixed, steps)
-        return finish(source.model.clone(), plan, layout).num_bytes
+        values = fitting.values(prepared.arrays, steps, draft=False)
+        plan = chosen(fitting, fixed, steps)  # which are kept now, where they are dear
+        model = source.model.clone()
+        set_initializers(model, {name: values[name] for name in values if name not in steps})
+        return finish(model, plan, layout).num_bytes
 
     return Measures(
         prepared.fidelity,

@@ -164,7 +164,7 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     from passes.settings import Recipe
     from toolkit.fidelity import compare_outputs
     from toolkit.padding import without_padding
-    from toolkit.pipeline import FileLayout, finish
+    from toolkit.pipeline import FileLayout, finish, set_initializers
 
     start = time.perf_counter()
     prepared, fitting = sweep.prepared, sweep.prepared.fitting
@@ -174,6 +174,7 @@ def measure_point(sweep: PreparedSweep, knob: float) -> tuple[SweepPoint, str]:
     settings = {name: fitting.settings(name, step) for name, step in steps.items()}
     rules = _recipe({**sweep.fixed, **settings})
     model = sweep.source.model.clone()
+    set_initializers(model, {name: values[name] for name in values if name not in steps})
     given = GivenSettings(Recipe.parse(json.dumps(rules)), None, None, False)
     model.metadata_props[METADATA_KEY] = given.metadata()
     num_bytes = finish(model, plan, FileLayout()).num_bytes
