@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ptx.counters import Counters
+from tests.ptx.counters import Accesses, Counters, total
 from tests.ptx.errors import PtxError
 from tests.ptx.float_operations import bfloat16_of_float, fma
 from tests.ptx.loaded_module import LoadedModule
@@ -320,9 +320,8 @@ def test_wavefronts_are_counted(code: str, wavefronts: int) -> None:
     bench.run(RANDOM, shared=4096, count=True)
     counters = bench.counters
     assert counters is not None
-    assert (counters.wavefronts["shared store"], counters.shared_requests["shared store"]) == (
-        wavefronts, 1,
-    )  # fmt: skip
+    found = total(counters.shared, "store")
+    assert (found.transactions, found.requests) == (wavefronts, 1)
 
 
 def test_instructions_and_sectors_are_counted() -> None:
@@ -334,7 +333,6 @@ def test_instructions_and_sectors_are_counted() -> None:
     counters = bench.counters
     assert counters is not None
     assert counters.instructions["global load"] == 2
-    assert counters.sectors["global store"] == 8
-    assert counters.global_bytes["global store"] == 256
+    assert counters.of_global["store u32"] == Accesses(2, 8, 256)
     assert counters.lanes["integer"] == 3 * 64 + 56  # three sums of addresses before
     assert counters.instructions["branch"] == 2 + 2  # of two warps, and their ends

@@ -6,6 +6,7 @@ times."""
 from __future__ import annotations
 
 import collections
+import dataclasses
 import re
 from typing import Any
 
@@ -50,6 +51,21 @@ def class_of(instruction: Instruction) -> str:
     return "multiply" if name in ("mul", "mad", "div", "rem") else "integer"
 
 
+@dataclasses.dataclass
+class Accesses:
+    """What warps ask of a memory: requests of warps, the wavefronts or sectors that serve them,
+    and the bytes that threads ask for."""
+
+    requests: int = 0
+    transactions: int = 0
+    bytes: int = 0
+
+    def add(self, requests: int, transactions: int, num_bytes: int) -> None:
+        self.requests += requests
+        self.transactions += transactions
+        self.bytes += num_bytes
+
+
 class Counters:
     """What a launch has executed, by warps: an instruction counts once for all lanes of a warp
     that execute it together.
@@ -57,9 +73,10 @@ class Counters:
     Attributes:
         instructions: executed by warps, by class.
         lanes: the same by threads.
-        wavefronts, shared_requests: of shared memory by class, and the requests of warps.
-        sectors, global_requests, global_bytes: of global memory by class; bytes are those that
-            threads ask for.
+        shared: accesses to shared memory by "load" or "store" and the type, such as "load u16" or
+            "store v2.u32", and "called" behind it in device functions; transactions are
+            wavefronts.
+        of_global: accesses to global memory; transactions are sectors.
     """
 
     def __init__(self, program: Program) -> None:
@@ -67,16 +84,20 @@ class Counters:
         self._mix = [self._mix_of(block) for block in program.blocks]
         self.instructions: collections.Counter[str] = collections.Counter()
         self.lanes: collections.Counter[str] = collections.Counter()
-        self.wavefronts: collections.Counter[str] = collections.Counter()
-        self.shared_requests: collections.Counter[str] = collections.Counter()
-        self.sectors: collections.Counter[str] = collections.Counter()
-        self.global_requests: collections.Counter[str] = collections.Counter()
-        self.global_bytes: collections.Counter[str] = collections.Counter()
+        self.shared: dict[str, Accesses] = collections.defaultdict(Accesses)
+        self.of_global: dict[str, Accesses] = collections.defaultdict(Accesses)
 
     @staticmethod
     def _mix_of(block: Block) -> dict[str, int]:
         items = block.instructions + ([block.branch] if block.branch is not None else [])
         return dict(collections.Counter(class_of(item) for item in items))
+
+    def _way(self, number: int) -> str:
+        instruction = self._program.instructions[number]
+        opcode = instruction.opcode
+        vector = next((f"{part}." for part in opcode if part in ("v2", "v4")), "")
+        called = " called" if instruction.origin else ""
+        return f"{'load' if opcode[0] == 'ld' else 'store'} {vector}{opcode[-1]}{called}"
 
     def executed(self, block: Block, threads: Array) -> None:
         """Threads, in rising order, execute a block."""
@@ -86,38 +107,34 @@ class Counters:
             self.lanes[name] += len(threads) * count
 
     def shared_access(self, number: int, address: Array, size: int, threads: Array) -> None:
-        """Wavefronts: in each the banks give one word each, and words are given to all lanes that
-        want them. Accesses of 8 bytes go by half warps, those of 16 by quarters."""
-        name = class_of(self._program.instructions[number])
-        if name == "other memory":
-            name = (
-                "shared load"
-                if self._program.instructions[number].opcode[0] == "ld"
-                else "shared store"
-            )
-        groups = max(1, size // BANK_BYTES)
-        group = threads // (LANES // groups)
-        words = (address[:, None] // BANK_BYTES + np.arange(groups)).reshape(-1)
-        owners = np.repeat(group, groups)
+        """Wavefronts: in each the banks give one word each, and a word is given to all lanes that
+        want it. Accesses of 8 bytes go by half warps, those of 16 by quarters."""
+        parts = max(1, size // BANK_BYTES)
+        group = threads // (LANES // parts)
+        words = (address[:, None] // BANK_BYTES + np.arange(parts)).reshape(-1)
+        owners = np.repeat(group, parts)
         distinct = np.unique(np.stack((owners, words)), axis=1)
-        bank = distinct[0] * BANKS + distinct[1] % BANKS
-        banks, words_of_bank = np.unique(bank, return_counts=True)
+        banks, words_of_bank = np.unique(
+            distinct[0] * BANKS + distinct[1] % BANKS, return_counts=True
+        )
         starts = np.flatnonzero(np.diff(banks // BANKS, prepend=-1))
-        self.wavefronts[name] += int(np.maximum.reduceat(words_of_bank, starts).sum())
-        self.shared_requests[name] += len(np.unique(threads // LANES))
+        wavefronts = int(np.maximum.reduceat(words_of_bank, starts).sum())
+        requests = len(np.unique(threads // LANES))
+        self.shared[self._way(number)].add(requests, wavefronts, size * len(threads))
 
     def global_access(self, number: int, address: Array, size: int, threads: Array) -> None:
         """Sectors: aligned pieces of 32 bytes that a warp's request touches."""
-        name = class_of(self._program.instructions[number])
-        if name == "other memory":
-            name = (
-                "global load"
-                if self._program.instructions[number].opcode[0] == "ld"
-                else "global store"
-            )
         warp = threads // LANES
         # Accesses are aligned to their size, at most 32 bytes: each lies in one sector.
-        sectors = np.unique(np.stack((warp, address // SECTOR_BYTES)), axis=1)
-        self.sectors[name] += sectors.shape[1]
-        self.global_requests[name] += len(np.unique(warp))
-        self.global_bytes[name] += size * len(threads)
+        sectors = np.unique(np.stack((warp, address // SECTOR_BYTES)), axis=1).shape[1]
+        requests = len(np.unique(warp))
+        self.of_global[self._way(number)].add(requests, sectors, size * len(threads))
+
+
+def total(accesses: dict[str, Accesses], way: str) -> Accesses:
+    """Of all types, "load" or "store"."""
+    made = Accesses()
+    for name, one in accesses.items():
+        if name.startswith(way):
+            made.add(one.requests, one.transactions, one.bytes)
+    return made

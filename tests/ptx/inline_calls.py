@@ -67,9 +67,13 @@ class _Inliner:
             elif item.opcode[0] == "call":
                 yield from self._call(_renamed(item, names), callers)
             elif item.opcode[0] == "ret" and callers:
-                yield dataclasses.replace(item, opcode=("bra",), operands=(names["ret"],))
+                yield dataclasses.replace(
+                    item, opcode=("bra",), operands=(names["ret"],), origin=function.name
+                )
+            elif callers:
+                yield dataclasses.replace(_renamed(item, names), origin=function.name)
             else:
-                yield _renamed(item, names) if names else item
+                yield item
 
     def _call(self, call: Instruction, callers: tuple[str, ...]) -> Iterator[Instruction | str]:
         lists = [split_operands(o[1:-1]) if o.startswith("(") else o for o in call.operands]

@@ -36,13 +36,15 @@ class Variable:
 @dataclasses.dataclass(frozen=True)
 class Instruction:
     """`@guard opcode operands`; operands are texts, vectors `{a, b}` and addresses `[a+8]` whole.
-    `guard` is empty where there is none."""
+    `guard` is empty where there is none; `origin` is the device function that it stands in, empty
+    for the kernel's own."""
 
     opcode: tuple[str, ...]
     operands: tuple[str, ...]
     guard: str
     negated: bool
     text: str
+    origin: str = ""
 
 
 @dataclasses.dataclass
