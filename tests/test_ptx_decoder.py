@@ -15,6 +15,7 @@ from runtime.gpu_output import Layout, OutputSpec, emulate_decode, plan
 from runtime.oracle import decode_matrix
 from tests.malformed_corpus import malformed_blobs
 from tests.ptx.cuda_runtime import PtxDevice
+from tests.ptx.errors import PtxError
 from tests.wide_samples import Sample, laplace, laplace16, samples
 
 LAYOUTS: tuple[Layout, ...] = ("direct", "paired", "buckets", "global")
@@ -87,6 +88,27 @@ def test_samples_decode_on_the_oldest_devices(ptx_device: PtxDevice, sample: Sam
     with ptx_device.in_use(architecture=75) as device:
         found = decode_matrix_on(device, WideReader(words))
     np.testing.assert_array_equal(found, decode_matrix(words))
+
+
+@pytest.mark.parametrize("sample", list(samples())[3::3], ids=lambda s: s.name)
+def test_the_order_of_threads_does_not_matter(ptx_device: PtxDevice, sample: Sample) -> None:
+    words = sample.encode()
+    with ptx_device.in_use(races=True, order=len(words)) as device:
+        found = decode_matrix_on(device, WideReader(words))
+    np.testing.assert_array_equal(found, decode_matrix(words))
+
+
+@pytest.mark.parametrize("barrier", ["bar.warp.sync", "bar.sync"])
+def test_a_barrier_that_is_missing_is_found(ptx_device: PtxDevice, barrier: str) -> None:
+    """The kernels need each kind of theirs: without it there are races."""
+    sample = next(s for s in samples() if s.name == "contexts_raw")
+    reader = WideReader(sample.encode())
+    with (
+        pytest.raises(PtxError, match="without a barrier|never written"),
+        ptx_device.without(barrier),
+        ptx_device.in_use(races=True) as device,
+    ):
+        decode_matrix_on(device, reader, "paired")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

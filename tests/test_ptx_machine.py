@@ -39,7 +39,7 @@ class Bench:
         self.module = LoadedModule(parse(f"{text}\n{{{REGISTERS}{body}\nret;\n}}"), self.memory)
 
     def run(self, words: Any, threads: int = 32, *, shared: int = 0, count: bool = False,
-            races: bool = False, blocks: int = 1) -> Any:  # fmt: skip
+            races: bool = False, blocks: int = 1, order: int | None = None) -> Any:  # fmt: skip
         held = np.resize(np.asarray(words, np.uint32), threads * blocks)
         out = self.memory.allocate(held.nbytes)
         source = self.memory.allocate(held.nbytes)
@@ -48,7 +48,7 @@ class Bench:
         self.counters = Counters(kernel.translation.program) if count else None
         params = struct.pack("<QQ", out, source)
         Launch(kernel, self.memory, (blocks, 1, 1), (threads, 1, 1), shared, params,
-               self.counters, races).run()  # fmt: skip
+               self.counters, races, order).run()  # fmt: skip
         return self.memory.get(out, held.nbytes).view(np.uint32)
 
 
@@ -165,7 +165,8 @@ def test_threads_that_part_meet_again() -> None:
         done: setp.gt.u32 %p2, %r2, 20; vote.sync.ballot.b32 %r3, %p2, -1;
         st.global.u32 [%d1], %r3;"""
     expected = sum(1 << n for n in range(32) if (n & 3) * 10 > 20)
-    assert (Bench(code).run([10]) == expected).all()
+    for order in (None, 1, 2, 3):
+        assert (Bench(code).run([10], 96, order=order) == expected).all()
 
 
 def test_shuffles_and_reductions() -> None:
@@ -303,6 +304,43 @@ def test_races_in_shared_memory_are_found(code: str, problem: str) -> None:
         return
     with pytest.raises(PtxError, match=problem):
         bench.run(RANDOM, 64, shared=256, races=True, blocks=2)
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("and.b64 %d2, %d1, -128; st.global.u32 [%d2], %r9;", "in the same instruction writes"),
+        ("st.global.u32 [%d1], %r9; st.global.u32 [%d0], %r9;", "overwrites global"),
+        ("st.global.u32 [%d1], %r9; ld.global.u32 %r1, [%d0];", "reads global memory"),
+        ("st.global.u32 [%d1], %r9; ld.global.u32 %r1, [%d1];", ""),
+        ("st.global.u32 [%d1], %r9; st.volatile.global.u32 [%d0], %r9;", ""),
+    ],
+)
+def test_races_in_global_memory_are_found(code: str, problem: str) -> None:
+    bench = Bench(code)
+    bench.run(RANDOM, 64)
+    if not problem:
+        for _ in range(2):
+            bench.run(RANDOM, 64, races=True)
+        return
+    with pytest.raises(PtxError, match=problem):
+        bench.run(RANDOM, 64, races=True)
+
+
+def test_an_order_that_threads_may_not_count_on_is_tried() -> None:
+    """Warps that wait for no barrier see each other's words in some orders only."""
+    code = f"""setp.gt.u32 %p1, %r0, 31; @%p1 bra second; {TO_SHARED} st.shared.u32 [%r2], %r9;
+        ret; second: {TO_SHARED} ld.shared.u32 %r1, [%r2+-128]; st.global.u32 [%d1], %r1;"""
+    bench = Bench(code, SHARED)
+    bench.run(RANDOM, 64, shared=128)
+    failed = 0
+    for order in range(10):
+        try:
+            bench.run(RANDOM, 64, shared=128, order=order)
+        except PtxError as error:
+            assert "never written" in str(error)
+            failed += 1
+    assert 0 < failed < 10
 
 
 @pytest.mark.parametrize(

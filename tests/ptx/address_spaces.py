@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from tests.ptx.counters import Counters
-from tests.ptx.errors import PtxError
+from tests.ptx.errors import BadAccessError, PtxError
 from tests.ptx.loaded_module import LoadedKernel
-from tests.ptx.memory import BadAccessError, DeviceMemory, poisoned
+from tests.ptx.memory import DeviceMemory, poisoned
 from tests.ptx.memory_instructions import WINDOWS
-from tests.ptx.races import RaceDetector
+from tests.ptx.races import SharedRaces
 
 Array = np.ndarray[Any, Any]
 _MOST_SHARED = 232448  # bytes of a thread block, of devices of compute capability 9.0
@@ -62,7 +62,8 @@ class AddressSpaces:
         self._params_memory = poisoned(len(params), "the parameters")
         self._params_memory.data[: len(params)] = self._params
         self._params_memory.mark(0, len(params), written=True)
-        self._races = RaceDetector(blocks * self._stride + 16, self._block_of) if races else None
+        self._races = SharedRaces(blocks * self._stride + 16, self._block_of) if races else None
+        self._first_number = memory.races.begin_launch(self.num_threads) if races else 0
 
     def _fail(self, number: int, threads: Array, place: int, problem: str) -> None:
         thread = int(threads[place])
@@ -103,18 +104,32 @@ class AddressSpaces:
         if self._counters is not None:
             self._counters.global_access(number, address, width * count, threads)
         offset = address - self._memory.base
-        found: list[Array] = self._checked(
-            self._memory.bytes.load, number, threads, offset, width, count
-        )
+
+        def access() -> list[Array]:
+            found = self._memory.bytes.load(offset, width, count)
+            if self._races is not None:
+                self._memory.races.read(offset, width * count, threads, self._first_number)
+            return found
+
+        found: list[Array] = self._checked(access, number, threads)
         return found
 
     def store_global(
         self, address: Array, width: int, values: Sequence[Array], number: int, threads: Array
     ) -> None:
+        """Volatile stores are meant for several threads."""
+        whole = width * len(values)
         if self._counters is not None:
-            self._counters.global_access(number, address, width * len(values), threads)
+            self._counters.global_access(number, address, whole, threads)
         offset = address - self._memory.base
-        self._checked(self._memory.bytes.store, number, threads, offset, width, values)
+        volatile = "volatile" in self._program.instructions[number].opcode
+
+        def access() -> None:
+            self._memory.bytes.store(offset, width, values)
+            if self._races is not None and not volatile:
+                self._memory.races.write(offset, whole, threads, self._first_number)
+
+        self._checked(access, number, threads)
 
     def load_shared(
         self, address: Array, width: int, count: int, number: int, threads: Array

@@ -80,6 +80,7 @@ class PtxDevice:
         multiprocessors: int = 2,
         shared_bytes: int = 232448,
         races: bool = False,
+        order: int | None = None,
         count: bool = False,
     ) -> Iterator[PtxDevice]:
         """Have the package call this device's library. What was uploaded is given back at the end.
@@ -88,7 +89,8 @@ class PtxDevice:
             architecture: whose PTX is run.
             multiprocessors: few, so that grids are small.
             shared_bytes: of a thread block.
-            races: look for races in shared memory, too.
+            races: look for races in shared and global memory, too.
+            order: of threads that may go on, random ones of a seed; None: the earliest.
             count: fill `counters`.
 
         Raises:
@@ -97,7 +99,7 @@ class PtxDevice:
         """
         self.architecture, self.multiprocessors = architecture, multiprocessors
         self.shared_bytes, self.races, self.counters = shared_bytes, races, [] if count else None
-        self.launches = []
+        self.launches, self.order = [], order
         before = library.load
         library.load = lambda: self._library  # type: ignore[assignment]
         self._failure = None
@@ -114,6 +116,27 @@ class PtxDevice:
             self._held.clear()
         if self._failure is not None:
             raise self._failure
+
+    @contextlib.contextmanager
+    def without(self, opcode: str) -> Iterator[None]:
+        """Leave out all instructions of an opcode, such as "bar.sync", to see what misses them."""
+        before, load = self._modules, self._load_module
+
+        def load_without(name: str, architecture: int) -> Module:
+            module = load(name, architecture)
+            for function in module.functions.values():
+                function.body = [
+                    item
+                    for item in function.body
+                    if isinstance(item, str) or ".".join(item.opcode) != opcode
+                ]
+            return module
+
+        self._modules, self._load_module = {}, load_without
+        try:
+            yield
+        finally:
+            self._modules, self._load_module = before, load
 
     def _guarded(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Exceptions cannot pass the library's code: they are kept, and the call fails."""
@@ -206,7 +229,8 @@ class PtxDevice:
         if self.counters is not None:
             counters = Counters(kernel.translation.program)
             self.counters.append((name, counters))
-        Launch(kernel, self.memory, grid, block, shared_bytes, params, counters, self.races).run()
+        Launch(kernel, self.memory, grid, block, shared_bytes, params, counters, self.races,
+               self.order).run()  # fmt: skip
         self.launches.append((name, (*grid, *block)))
 
     def allocate(self, size: int, offset: int = 0) -> int:

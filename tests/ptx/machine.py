@@ -3,7 +3,7 @@
 
 Of all threads that are not finished those at the earliest block of the program go on, so that
 threads that have parted meet again behind a branch. That is one of the orders that a device
-allows; what a kernel computes must not depend on it.
+allows; what a kernel computes must not depend on it, which launches in random order show.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Launch(AddressSpaces):
         params: bytes,
         counters: Counters | None = None,
         races: bool = False,
+        order: int | None = None,
     ) -> None:
         count = int(np.prod(block))
         padded = -(-count // LANES) * LANES
@@ -49,6 +50,7 @@ class Launch(AddressSpaces):
         inside = numbers % padded
         super().__init__(kernel, memory, numbers // padded, dynamic_shared, params, counters, races)
         self._threads_of_block = count
+        self._random = None if order is None else np.random.default_rng(order)
         self._all = numbers[inside < count]
         self._registers = self._first_registers(grid, block, inside)
 
@@ -98,14 +100,19 @@ class Launch(AddressSpaces):
             ready = groups.keys() - waiting if waiting else groups
             if not ready:
                 self._deadlock(groups)
-            number = min(ready)
-            threads = groups.pop(number)
+            if self._random is None:
+                number = min(ready)
+                threads = groups.pop(number)
+            else:
+                number, threads = self._pick(sorted(ready), groups)
             block = blocks[number]
             if block.together is not None:
                 threads, rest = self._meet(block, threads)
                 if len(rest):
-                    groups[number] = rest
-                    waiting.add(number)
+                    alone = number not in groups
+                    add(number, rest)
+                    if alone:
+                        waiting.add(number)
                 if not len(threads):
                     continue
                 if len(threads) == self.num_threads:
@@ -131,6 +138,18 @@ class Launch(AddressSpaces):
                 add(block.target, taken)
             if len(other):
                 add(number + 1, other)
+
+    def _pick(self, ready: list[int], groups: dict[int, Array]) -> tuple[int, Array]:
+        """Any of the blocks, and the threads there of all or some warps."""
+        assert self._random is not None
+        number = ready[int(self._random.integers(len(ready)))]
+        threads = groups.pop(number)
+        warps = self._random.random(self.num_threads // LANES) < self._random.choice((0.5, 1))
+        chosen = warps[threads // LANES]
+        if chosen.any() and not chosen.all():
+            groups[number] = threads[~chosen]
+            threads = threads[chosen]
+        return number, threads
 
     def _meet(self, block: Block, threads: Array) -> tuple[Array, Array]:
         """The threads at an instruction that can execute it, and those that wait for others."""

@@ -9,21 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.ptx.errors import PtxError
+from tests.ptx.errors import BadAccessError, PtxError
+from tests.ptx.races import GlobalRaces
 
 Array = np.ndarray[Any, Any]
 UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _SHIFT = {1: 0, 2: 1, 4: 2, 8: 3}
 _ALLOCATED, _WRITTEN = 1, 3  # states of a byte; 0: nobody's
 _POISON = 0xA5
-
-
-class BadAccessError(PtxError):
-    """What is wrong, and the place among the threads of the access of the first one concerned."""
-
-    def __init__(self, problem: str, place: int) -> None:
-        super().__init__(problem)
-        self.place = place
 
 
 def _first(wrong: Array) -> int:
@@ -117,6 +110,14 @@ class DeviceMemory:
         self.base = int(data.ctypes.data)
         self._next = 0
         self._sizes: dict[int, int] = {}
+        self._races: GlobalRaces | None = None
+
+    @property
+    def races(self) -> GlobalRaces:
+        """Made when it is first asked for."""
+        if self._races is None:
+            self._races = GlobalRaces(self.bytes.size)
+        return self._races
 
     def allocate(self, size: int) -> int:
         """The address of new bytes, which have no values.

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Races in shared memory: bytes that two threads of a thread block use, one of them writing, with
-no barrier of both between."""
+"""Races: bytes that two threads use, one of them writing, with nothing between that orders them."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.ptx.memory import BadAccessError
+from tests.ptx.errors import BadAccessError
 
 Array = np.ndarray[Any, Any]
 LANES = 32
@@ -25,8 +24,9 @@ class _Uses:
         self.more = np.zeros(size, np.int8)
 
 
-class RaceDetector:
-    """Follows the accesses of a launch to shared memory.
+class SharedRaces:
+    """Follows the accesses of a launch to shared memory: the barriers of thread blocks and of whole
+    warps order them.
 
     Args:
         size: bytes of shared memory of all thread blocks together.
@@ -102,3 +102,47 @@ class RaceDetector:
                     uses, at)  # fmt: skip
         uses.block_time[at] = self._block_time[self._block_of[threads]]
         uses.warp_time[at] = self._warp_time[threads // LANES]
+
+
+class GlobalRaces:
+    """Follows which thread of a launch has written each byte of a device's memory. Nothing orders
+    the threads of a launch there, so no other one may write or read it.
+
+    Args:
+        size: bytes of the memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._writer = np.zeros(size, np.int64)  # numbers of threads over all launches, from 1
+        self._begin = 1
+
+    def begin_launch(self, num_threads: int) -> int:
+        """What is added to the numbers of the launch's threads."""
+        begin = self._begin
+        self._begin += num_threads
+        return begin
+
+    def _others(self, at: Array, thread: Array, begin: int) -> Array:
+        writer = self._writer[at]
+        return (writer >= begin) & (writer != thread[:, None] + begin)
+
+    def _raise(self, conflict: Array, what: str, at: Array, begin: int) -> None:
+        if conflict.any():
+            rows, columns = np.nonzero(conflict)
+            other = int(self._writer[at[rows[0], columns[0]]]) - begin
+            raise BadAccessError(f"{what} thread number {other}", int(rows[0]))
+
+    def read(self, offset: Array, size: int, thread: Array, begin: int) -> None:
+        at = offset[:, None] + np.arange(size)
+        conflict = self._others(at, thread, begin)
+        self._raise(conflict, "reads global memory that is written by", at, begin)
+
+    def write(self, offset: Array, size: int, thread: Array, begin: int) -> None:
+        at = offset[:, None] + np.arange(size)
+        conflict = self._others(at, thread, begin)
+        self._raise(conflict, "overwrites global memory that is written by", at, begin)
+        self._writer[at] = thread[:, None] + begin
+        conflict = self._others(at, thread, begin)
+        self._raise(
+            conflict, "writes global memory where in the same instruction writes", at, begin
+        )
