@@ -132,6 +132,7 @@ TK_WARP bool put_tile(const W& warp, const LaunchPart& part, const TensorJob& t,
   using Value = typename Output<kKind, Symbol>::Value;
   constexpr uint32_t kSteps = 4 / sizeof(Symbol) * kTileWords;  // of a full tile
   constexpr uint32_t kWidth = 16 / sizeof(Value), kParts = kSteps / kWidth;
+  constexpr uint32_t kWords = kWidth * sizeof(Symbol) / 4;
   const Epilogue& e = part.epilogue;
   const uint32_t num_values = lesser(t.size, part.most_values);
   typename W::template PerLane<bool> good;
@@ -161,24 +162,35 @@ TK_WARP bool put_tile(const W& warp, const LaunchPart& part, const TensorJob& t,
             zero = zero_at(e, j0);
           }
         }
-        Value values[kWidth];
+        // Each word once: the compiler would load it for each of its symbols.
+        uint32_t words[kWords];
 #if defined(__CUDACC__)
 #pragma unroll
 #endif
-        for (uint32_t j = 0; j < kWidth; ++j) {
-          if constexpr (kIsScaled<kKind>) {
-            if (e.run != ScaleRun::kSame) {
-              const uint32_t own = e.run == ScaleRun::kConsecutive ? j0 + j : scale_index(e, flat + j);
-              scale = scale_at(e, own);
-              zero = zero_at(e, own);
-            }
-          }
-          bool fine = true;
-          values[j] = value_of<kKind, Symbol>(e, symbol_of<Symbol>(from, column + j), scale, zero, &fine);
-          if (!fine) good[i] = false;
-        }
+        for (uint32_t n = 0; n < kWords; ++n) words[n] = from[column / (4 / sizeof(Symbol)) + n];
         Bytes16 bytes;
-        memcpy(&bytes, values, sizeof bytes);
+        if constexpr (kKind == OutKind::kSymbols) {
+          static_assert(sizeof words == sizeof bytes, "symbols are written as they are staged");
+          memcpy(&bytes, words, sizeof bytes);
+        } else {
+          Value values[kWidth];
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
+          for (uint32_t j = 0; j < kWidth; ++j) {
+            if constexpr (kIsScaled<kKind>) {
+              if (e.run != ScaleRun::kSame) {
+                const uint32_t own = e.run == ScaleRun::kConsecutive ? j0 + j : scale_index(e, flat + j);
+                scale = scale_at(e, own);
+                zero = zero_at(e, own);
+              }
+            }
+            bool fine = true;
+            values[j] = value_of<kKind, Symbol>(e, symbol_of<Symbol>(words, j), scale, zero, &fine);
+            if (!fine) good[i] = false;
+          }
+          memcpy(&bytes, values, sizeof bytes);
+        }
         *reinterpret_cast<Bytes16*>(static_cast<Value*>(part.out) + at) = bytes;
       }
     });
