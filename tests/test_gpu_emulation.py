@@ -121,6 +121,62 @@ def test_dequantised_values_are_exact(
             np.testing.assert_array_equal(found.view(kind), wanted)
 
 
+# Of [64, 160]: one scale, one of each row, each column, each block along the rows and the columns.
+WHOLE_CASES: list[tuple[int, int, tuple[int, ...]]] = [
+    (0, 0, ()),
+    (0, 0, (64,)),
+    (1, 0, (160,)),
+    (1, 32, (64, 5)),
+    (0, 32, (2, 160)),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("symbol_dtype", [np.int8, np.int16])
+@pytest.mark.parametrize(("axis", "block", "scale_shape"), WHOLE_CASES)
+def test_whole_tiles_are_exact(
+    axis: int, block: int, scale_shape: Any, symbol_dtype: Any, dtype: str
+) -> None:
+    """32 lanes that all have the steps of a tile take 16 bytes at a time (warp_tile.h). Lanes of a
+    row or of two; scales at an address that can be read 16 bytes at once or not; zero points of 8,
+    16 and 32 bits."""
+    random = np.random.default_rng(2)
+    shape = 64, 160
+    symbols = (laplace if symbol_dtype == np.int8 else laplace16)((1, *shape), 30, 5)
+    symbols[0, 0, :8] = np.iinfo(symbol_dtype).min, np.iinfo(symbol_dtype).max, 0, 1, -1, 2, -2, 3
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
+    for steps in (160, 320):
+        reader = WideReader(encode_wide([symbols], steps=steps))
+        assert reader.tensors[0].num_lanes >= 32
+        for scale_kind in (np.float32, kind):
+            room = random.uniform(0.001, 0.1, int(np.prod(scale_shape)) + 1).astype(scale_kind)
+            for scales in (room[:-1].reshape(scale_shape), room[1:].reshape(scale_shape)):
+                for zero_kind in (None, np.int8, np.int16, np.int32):
+                    zero = None
+                    if zero_kind is not None:
+                        most = np.iinfo(zero_kind).max if zero_kind != np.int32 else 1 << 25
+                        zero = random.integers(-most, most, scale_shape).astype(zero_kind)
+                    with np.errstate(over="ignore"):  # infinite in float16
+                        wanted = expected_values(symbols[0], scales, zero, axis, block, kind)
+                    spec = OutputSpec(dtype, shape, axis, block)
+                    found = emulate_decode(reader, 0, spec, scales=scales, zero_points=zero)
+                    np.testing.assert_array_equal(found.view(kind), wanted)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_whole_tiles_of_looked_up_values_are_exact(dtype: Any, kind: Any) -> None:
+    symbols = (laplace if dtype == np.int8 else laplace16)((1, 64, 160), 9, 2)
+    codebook = np.sort(np.random.default_rng(0).normal(size=512)).astype(kind)
+    reader = WideReader(encode_wide([symbols], steps=160))
+    spec = OutputSpec("lookup", (64, 160), offset=256)
+    found = emulate_decode(reader, 0, spec, codebook=codebook)
+    np.testing.assert_array_equal(found, codebook[symbols[0].astype(int) + 256])
+    few = OutputSpec("lookup", (64, 160), offset=int(-symbols.min()) - 1)
+    with pytest.raises(CodecError):
+        emulate_decode(reader, 0, few, codebook=codebook)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 @pytest.mark.parametrize("dtype", [np.int8, np.int16])
 def test_looked_up_values_are_exact(dtype: Any, kind: Any) -> None:

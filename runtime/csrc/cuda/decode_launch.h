@@ -46,15 +46,17 @@ enum class ScaleMap : int32_t {
   kBlocks = 2,  // (i / (length * inner) * blocks + i / inner % length / block) * inner + i % inner
 };
 
-// How scales lie beside `width` symbols that begin at a multiple of `width`.
-enum class ScaleRun : int32_t { kSame = 0, kConsecutive = 1, kEach = 2 };
+// How scales lie beside `width` symbols that begin at a multiple of `width`, the symbols of 16 bytes of the output.
+// kLane: all symbols of a lane have the same.
+enum class ScaleRun : int32_t { kSame = 0, kConsecutive = 1, kEach = 2, kLane = 3 };
 
 struct Epilogue {
   OutKind kind = OutKind::kSymbols;
   NumberType scale_type = NumberType::kFloat32, zero_type = NumberType::kNone;
   ScaleMap map = ScaleMap::kOne;
   ScaleRun run = ScaleRun::kSame;
-  int32_t vector = 0;  // 1: 16-byte stores are possible
+  int32_t vector = 0;       // 1: 16-byte stores are possible
+  int32_t whole_tiles = 0;  // 1: and the scales and zero points are such as TileWriter takes
   Divider inner, count, length, block;
   uint32_t blocks = 1;
   int64_t num_entries = 0;  // of the codebook

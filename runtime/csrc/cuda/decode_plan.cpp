@@ -301,11 +301,23 @@ void settle_epilogue(bool wide, const PartRequest& request, uint32_t lane_steps,
   // Scales belong to flat indices, which must then be multiples of the width where a vector begins.
   e->vector =
       reinterpret_cast<uintptr_t>(request.out) % 16 == 0 && request.out_stride % width == 0 && lane_steps % width == 0;
+  const auto divides = [](int64_t divisor, const Divider& d) { return d.divisor % divisor == 0; };
+  const bool blocks = e->map == ScaleMap::kBlocks, rows_of_blocks = blocks && e->inner.divisor == 1;
+  const auto same_for = [&](int64_t symbols) {
+    return e->map == ScaleMap::kOne || (e->map == ScaleMap::kAxis && divides(symbols, e->inner)) ||
+           (rows_of_blocks && divides(symbols, e->block) && divides(symbols, e->length));
+  };
   e->run = ScaleRun::kEach;
-  if (e->map == ScaleMap::kOne || (e->map == ScaleMap::kAxis && e->inner.divisor % width == 0))
+  if (same_for(lane_steps))
+    e->run = ScaleRun::kLane;
+  else if (same_for(width))
     e->run = ScaleRun::kSame;
-  else if (e->map == ScaleMap::kAxis && e->inner.divisor == 1 && e->count.divisor % width == 0)
+  else if (blocks ? divides(width, e->inner)
+                  : e->map == ScaleMap::kAxis && e->inner.divisor == 1 && divides(width, e->count))
     e->run = ScaleRun::kConsecutive;
+  const bool read_at_once = e->zero_type == NumberType::kNone && reinterpret_cast<uintptr_t>(e->scales) % 16 == 0;
+  e->whole_tiles = e->zero_type != NumberType::kInt32 && e->run != ScaleRun::kEach &&
+                   (e->run != ScaleRun::kConsecutive || read_at_once);
 }
 
 }  // namespace

@@ -1,12 +1,11 @@
 // What went wrong on a device: exceptions as statuses, with a text for tk_cuda_problem.
 // SPDX-License-Identifier: Apache-2.0
-#include "device_problem.h"
-
 #include <new>
 #include <string>
 
 #include "cuda_api.h"
 #include "device_memory.h"
+#include "device_problem.h"
 
 namespace toolkit::cuda {
 namespace {

@@ -31,8 +31,8 @@ struct Geometry {
   int32_t shared_bytes = 0;  // of a thread block
 };
 
-// Warps of a thread block: 80 registers a thread, and enough of them to hide a step's latency.
-inline constexpr int kMostWarps = 24;
+// Warps of a thread block, as many as there can be, to hide a step's latency: 64 registers a thread.
+inline constexpr int kMostWarps = 32;
 // So many warps at least copy the tables, of up to 200 KiB, into shared memory.
 inline constexpr int kCopyingWarps = 8;
 

@@ -15,6 +15,7 @@
 #include "warp_policy.h"
 #include "warp_ring.h"
 #include "warp_rows.h"
+#include "warp_tile.h"
 #include "wide_step.h"
 
 namespace toolkit::cuda {
@@ -107,6 +108,7 @@ TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const Launc
     tile_at += 4;
   };
 
+  const TileWriter<Symbol, W> writer(warp, part, t, first_lane, least, memory);
   bool good = true;
   uint32_t step = 0, column = 0;
   // Rows of whole groups are decoded by groups, as long as all lanes have some.
@@ -148,9 +150,11 @@ TK_WARP void decode_block(const W& warp, const DecodeLaunch& launch, const Launc
       stage();
     }
     warp.sync();
-    good = put_tile_of_kind<Symbol>(warp, part, t, {first_lane, tile_begin, step - tile_begin},
-                                    reinterpret_cast<const uint32_t*>(memory.shared + memory.tile)) &&
-           good;
+    const auto* const tile = reinterpret_cast<const uint32_t*>(memory.shared + memory.tile);
+    if (tile_end <= writer.whole_until)
+      good = writer.put(warp, tile_begin, tile) && good;
+    else
+      good = put_tile_of_kind<Symbol>(warp, part, t, {first_lane, tile_begin, step - tile_begin}, tile) && good;
     warp.sync();
     tile_at = memory.tile;
   }

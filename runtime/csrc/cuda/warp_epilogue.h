@@ -4,6 +4,7 @@
 #define TOOLKIT_CUDA_WARP_EPILOGUE_H
 
 #include "decode_launch.h"
+#include "warp_numbers.h"
 #include "warp_policy.h"
 
 namespace toolkit::cuda {
@@ -28,6 +29,28 @@ TK_WARP float scale_at(const Epilogue& e, uint32_t j) {
   if (e.scale_type == NumberType::kFloat32) return static_cast<const float*>(e.scales)[j];
   const uint16_t bits = static_cast<const uint16_t*>(e.scales)[j];
   return e.scale_type == NumberType::kFloat16 ? from_float16(bits) : from_bfloat16(bits);
+}
+
+// kCount scales from j on, where they can be read 16 bytes at once.
+template <uint32_t kCount>
+TK_WARP void scales_at(const Epilogue& e, uint32_t j, float* scales) {
+  if (e.scale_type == NumberType::kFloat32) {
+    const auto* const from = reinterpret_cast<const Bytes16*>(static_cast<const float*>(e.scales) + j);
+    for (uint32_t n = 0; n < kCount / 4; ++n) {
+      const Bytes16 four = from[n];
+      for (uint32_t k = 0; k < 4; ++k) scales[4 * n + k] = float_of(four.word[k]);
+    }
+    return;
+  }
+  // Eight bytes hold the scales of a unit of float32, sixteen those of narrower ones.
+  const auto* const from = reinterpret_cast<const Bytes8*>(static_cast<const uint16_t*>(e.scales) + j);
+  for (uint32_t n = 0; n < kCount / 4; ++n) {
+    const Bytes8 four = from[n];
+    for (uint32_t k = 0; k < 4; ++k) {
+      const auto bits = static_cast<uint16_t>(four.word[k / 2] >> (16 * (k % 2)));
+      scales[4 * n + k] = e.scale_type == NumberType::kFloat16 ? from_float16(bits) : from_bfloat16(bits);
+    }
+  }
 }
 
 TK_WARP int zero_at(const Epilogue& e, uint32_t j) {
@@ -125,90 +148,27 @@ TK_WARP uint32_t steps_of_lane(const TensorJob& t, uint32_t lane) {
   return lesser(t.rows_per_lane, t.rows - before) * t.c;
 }
 
-// Writes a tile: 16 bytes a lane and turn where the place allows it, else value by value, 32 of a row at once.
+// Writes any tile, value by value, 32 of a row at once.
 template <OutKind kKind, class Symbol, class W>
 TK_WARP bool put_tile(const W& warp, const LaunchPart& part, const TensorJob& t, const TilePlace& place,
                       const uint32_t* tile) {
-  using Value = typename Output<kKind, Symbol>::Value;
   constexpr uint32_t kSteps = 4 / sizeof(Symbol) * kTileWords;  // of a full tile
-  constexpr uint32_t kWidth = 16 / sizeof(Value), kParts = kSteps / kWidth;
-  constexpr uint32_t kWords = kWidth * sizeof(Symbol) / 4;
-  const Epilogue& e = part.epilogue;
   const uint32_t num_values = lesser(t.size, part.most_values);
   typename W::template PerLane<bool> good;
-  warp.each([&](int i) { good[i] = true; });
-  if (e.vector) {
-    warp.each([&](int i) {
-      for (uint32_t unit = static_cast<uint32_t>(i); unit < kWarpLanes * kParts; unit += kWarpLanes) {
-        const uint32_t row = unit / kParts, column = unit % kParts * kWidth, step = place.first_step + column;
-        const uint32_t lane = place.lane + row, steps = steps_of_lane(t, lane);
-        if (step >= steps || column >= place.num_steps) continue;
-        const uint32_t flat = lane * t.lane_steps + step;
-        if (flat >= num_values) continue;
-        const int64_t at = lane * part.out_stride + step;
-        const uint32_t* const from = tile + row * kTilePitch;
-        if (steps - step < kWidth || num_values - flat < kWidth) {
-          for (uint32_t j = 0; j < kWidth && step + j < steps && flat + j < num_values; ++j)
-            if (!put_value<kKind, Symbol>(part, flat + j, at + j, symbol_of<Symbol>(from, column + j))) good[i] = false;
-          continue;
-        }
-        uint32_t j0 = 0;
-        float scale = 0;
-        int zero = 0;
-        if constexpr (kIsScaled<kKind>) {
-          if (e.run != ScaleRun::kEach) {
-            j0 = scale_index(e, flat);
-            scale = scale_at(e, j0);
-            zero = zero_at(e, j0);
-          }
-        }
-        // Each word once: the compiler would load it for each of its symbols.
-        uint32_t words[kWords];
-#if defined(__CUDACC__)
-#pragma unroll
-#endif
-        for (uint32_t n = 0; n < kWords; ++n) words[n] = from[column / (4 / sizeof(Symbol)) + n];
-        Bytes16 bytes;
-        if constexpr (kKind == OutKind::kSymbols) {
-          static_assert(sizeof words == sizeof bytes, "symbols are written as they are staged");
-          memcpy(&bytes, words, sizeof bytes);
-        } else {
-          Value values[kWidth];
-#if defined(__CUDACC__)
-#pragma unroll
-#endif
-          for (uint32_t j = 0; j < kWidth; ++j) {
-            if constexpr (kIsScaled<kKind>) {
-              if (e.run != ScaleRun::kSame) {
-                const uint32_t own = e.run == ScaleRun::kConsecutive ? j0 + j : scale_index(e, flat + j);
-                scale = scale_at(e, own);
-                zero = zero_at(e, own);
-              }
-            }
-            bool fine = true;
-            values[j] = value_of<kKind, Symbol>(e, symbol_of<Symbol>(words, j), scale, zero, &fine);
-            if (!fine) good[i] = false;
-          }
-          memcpy(&bytes, values, sizeof bytes);
-        }
-        *reinterpret_cast<Bytes16*>(static_cast<Value*>(part.out) + at) = bytes;
-      }
-    });
-  } else {
-    warp.each([&](int i) {
-      const auto column = static_cast<uint32_t>(i) % kSteps;
-      if (column >= place.num_steps) return;
-      const uint32_t step = place.first_step + column;
-      for (uint32_t row = static_cast<uint32_t>(i) / kSteps; row < kWarpLanes; row += kWarpLanes / kSteps) {
-        const uint32_t lane = place.lane + row;
-        const uint32_t flat = lane * t.lane_steps + step;
-        if (step >= steps_of_lane(t, lane) || flat >= num_values) continue;
-        const int64_t at = lane * part.out_stride + step;
-        const int symbol = symbol_of<Symbol>(tile + row * kTilePitch, column);
-        if (!put_value<kKind, Symbol>(part, flat, at, symbol)) good[i] = false;
-      }
-    });
-  }
+  warp.each([&](int i) {
+    good[i] = true;
+    const auto column = static_cast<uint32_t>(i) % kSteps;
+    if (column >= place.num_steps) return;
+    const uint32_t step = place.first_step + column;
+    for (uint32_t row = static_cast<uint32_t>(i) / kSteps; row < kWarpLanes; row += kWarpLanes / kSteps) {
+      const uint32_t lane = place.lane + row;
+      const uint32_t flat = lane * t.lane_steps + step;
+      if (step >= steps_of_lane(t, lane) || flat >= num_values) continue;
+      const int64_t at = lane * part.out_stride + step;
+      const int symbol = symbol_of<Symbol>(tile + row * kTilePitch, column);
+      if (!put_value<kKind, Symbol>(part, flat, at, symbol)) good[i] = false;
+    }
+  });
   return warp.ballot([&](int i) { return !good[i]; }) == 0;
 }
 

@@ -104,7 +104,27 @@ TK_WARP int signed_byte(uint32_t bytes, uint32_t j) {
   asm("prmt.b32 %0, %1, 0, %2;" : "=r"(value) : "r"(bytes), "r"(0x8880 + 0x1111 * j));
   return value;
 }
+// To global memory in one instruction, which the compiler otherwise divides.
+TK_WARP void store16(void* to, const Bytes16& from) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(to)), "r"(from.word[0]), "r"(from.word[1]), "r"(from.word[2]),
+                 "r"(from.word[3])
+               : "memory");
+}
+// Byte k (0-3) of a word as the lowest one beside the upper three of `upper`, of which the lowest two are zero.
+TK_WARP uint32_t byte_beside(uint32_t word, uint32_t k, uint32_t upper) { return __byte_perm(word, upper, 0x7650 + k); }
 TK_WARP float multiply(float a, float b) { return __fmul_rn(a, b); }
+TK_WARP float add(float a, float b) { return __fadd_rn(a, b); }
+TK_WARP uint32_t float16_pair(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return __half_as_ushort(__low2half(pair)) | static_cast<uint32_t>(__half_as_ushort(__high2half(pair))) << 16;
+}
+TK_WARP uint32_t bfloat16_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return __bfloat16_as_ushort(__low2bfloat16(pair)) | static_cast<uint32_t>(__bfloat16_as_ushort(__high2bfloat16(pair)))
+                                                          << 16;
+}
 TK_WARP uint16_t float16_bits(float value) { return __half_as_ushort(__float2half_rn(value)); }
 TK_WARP uint16_t bfloat16_bits(float value) { return __bfloat16_as_ushort(__float2bfloat16_rn(value)); }
 TK_WARP float from_float16(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
@@ -154,7 +174,16 @@ inline uint32_t push_byte(uint32_t packed, uint32_t value) {
 }
 inline uint32_t push_half(uint32_t packed, uint32_t value) { return packed >> 16 | value << 16; }
 inline int signed_byte(uint32_t bytes, uint32_t j) { return static_cast<int8_t>(bytes >> (8 * j)); }
+inline void store16(void* to, const Bytes16& from) { memcpy(to, &from, sizeof from); }
+inline uint32_t byte_beside(uint32_t word, uint32_t k, uint32_t upper) { return upper | (word >> (8 * k) & 0xff); }
 inline float multiply(float a, float b) { return a * b; }
+inline float add(float a, float b) { return a + b; }
+inline uint32_t float16_pair(float low, float high) {
+  return to_float16(low) | static_cast<uint32_t>(to_float16(high)) << 16;
+}
+inline uint32_t bfloat16_pair(float low, float high) {
+  return to_bfloat16(low) | static_cast<uint32_t>(to_bfloat16(high)) << 16;
+}
 inline uint16_t float16_bits(float value) { return to_float16(value); }
 inline uint16_t bfloat16_bits(float value) { return to_bfloat16(value); }
 inline float from_float16(uint16_t bits) { return float_from_half(bits); }
