@@ -225,13 +225,13 @@ def test_targets_of_metrics() -> None:
 def test_calibration_is_divided() -> None:
     spec = [InputSpec("x", "float", ("n", 2))]
     feed = {"x": np.arange(80.0).reshape(40, 2)}
-    split = split_calibration([feed], spec)
+    split = split_calibration([feed], spec, dict)
     parts = [np.concatenate([f["x"] for f in split.of(part)]) for part in range(3)]
     assert [len(part) for part in parts] == [32, 4, 4]
     assert len(set(np.concatenate(parts).ravel())) == 80
-    two = split_calibration([feed, feed], [InputSpec("x", "float", (40, 2))])
+    two = split_calibration([feed, feed], [InputSpec("x", "float", (40, 2))], dict)
     assert (len(two.fitted), len(two.apart)) == (1, 1)
-    one = split_calibration([feed], [InputSpec("x", "float", (40, 2))])
+    one = split_calibration([feed], [InputSpec("x", "float", (40, 2))], dict)
     assert one.fitted[0] is one.apart[0] is one.checked[0] and "one sample" in one.note
     assert two.apart[0] is two.checked[0] and "too few" in two.note
 

@@ -59,12 +59,7 @@ def model_inputs(
     """
     if calibration is not None:
         feeds = read_calibration(calibration, specs, max_feeds)
-        try:
-            outputs = attempt(next(split_feeds(feeds[:1], specs, PIECE)))
-        except Exception as error:
-            raise InputError(
-                f"{calibration}: the model does not run on it ({one_line(error)})"
-            ) from error
+        outputs = _first_outputs(calibration, feeds[0], specs, attempt)
         if _is_lost(outputs):
             raise InputError(f"{calibration}: the model's outputs on it are not finite")
         count = "1 feed" if len(feeds) == 1 else f"{len(feeds)} feeds"
@@ -72,6 +67,21 @@ def model_inputs(
     signatures = [with_sizes(specs, sizes or {}), specs]
     feeds, note = made_up_feeds(signatures, bounds, attempt, work)
     return ModelInputs(feeds, True, [note])
+
+
+def _first_outputs(
+    calibration: Path, feed: Feed, specs: Sequence[InputSpec], attempt: Callable[[Feed], object]
+) -> object:
+    """Outputs of the first rows of a feed, or of all, where the model does not run on few."""
+    failure: Exception | None = None
+    for given in (next(split_feeds([feed], specs, PIECE)), feed):
+        try:
+            return attempt(given)
+        except Exception as error:  # onnxruntime raises many kinds
+            failure = failure or error
+    raise InputError(
+        f"{calibration}: the model does not run on it ({one_line(failure or ValueError())})"
+    ) from failure
 
 
 def work_of_feed(model: ir.Model, feed: Feed) -> int:

@@ -166,7 +166,9 @@ def prepare(
     notes = list(inputs.notes)
     split = CalibrationSplit(inputs.feeds, (list(range(len(inputs.feeds))),) * 3)
     if divide and not inputs.generated:
-        split = split_calibration(inputs.feeds, specs)
+        split = split_calibration(
+            inputs.feeds, specs, lambda feed: evaluator.outputs(original, feed)
+        )
         notes.append(split.note)
     labels: list[npt.NDArray[Any]] = []
     if isinstance(metric, TaskMetric):
