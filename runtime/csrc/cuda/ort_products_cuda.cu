@@ -41,9 +41,10 @@ class DeviceScratch {
       ahead = [&weight, tables](cuda::DecodeBatch& batch, void* out) { weight.add_to(&batch, tables, out); };
     const int64_t session = info.integer("session", 0);
     prefetch_ = session == 0 ? std::make_shared<cuda::Prefetch>() : cuda::Prefetch::of_session(session);
-    prefetch_->limit_groups(info.integer("ahead_bytes", 0));
     const int64_t bytes = element_count(weight.shape()) * float_bytes(info.input_type(0));
-    place_ = prefetch_->add(info.integer("place", cuda::kNoPlace), bytes, ahead, memory);
+    const int64_t place = info.integer("place", cuda::kNoPlace);
+    if (place != cuda::kNoPlace) prefetch_->limit_groups(info.integer("ahead_bytes", 0));
+    place_ = prefetch_->add(place, bytes, ahead, memory);
   }
   ~DeviceScratch() { prefetch_->remove(place_); }
   DeviceScratch(const DeviceScratch&) = delete;
