@@ -16,7 +16,6 @@ of two products.
 from __future__ import annotations
 
 import collections
-import functools
 import sys
 import tempfile
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from runtime import WideReader, encode_wide
 from runtime.gpu import DeviceDecoder
 from runtime.gpu_output import Layout, OutputSpec, plan
 from runtime.packed import PackedProduct, pack_fields
-from tests.ptx.compiled_kernels import ARCHITECTURES, NVCC, compile_once, load_module
+from tests.ptx.compiled_kernels import ARCHITECTURES, NVCC, compile_once
 from tests.ptx.counters import Accesses, Counters, total
 from tests.ptx.cuda_runtime import PtxDevice
 
@@ -182,8 +181,7 @@ def main(architecture: int) -> None:
     if NVCC is None:
         sys.exit("cuda_counts: there is no nvcc, which compiles the kernels to PTX")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        device = PtxDevice(compile_once(folder), functools.partial(load_module, folder))
+        device = PtxDevice(compile_once(Path(name)))
         found = {
             (way, layout): decoder_counts(device, architecture, options, layout)
             for way, options in WAYS.items()

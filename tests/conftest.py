@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.ptx.compiled_kernels import NVCC, compile_once, load_module
+from tests.ptx.compiled_kernels import NVCC, compile_once
 from tests.ptx.cuda_runtime import PtxDevice
 
 
@@ -22,10 +20,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def ptx_device(tmp_path_factory: pytest.TempPathFactory) -> PtxDevice:
-    """The library's CUDA code on the PTX machine; compiled once for all processes of a run."""
+def ptx_device(request: pytest.FixtureRequest) -> PtxDevice:
+    """The library's CUDA code on the PTX machine; compiled once for all processes of a run, and
+    kept in pytest's cache for as long as the sources are the same."""
     if NVCC is None:
         pytest.skip("there is no nvcc, which compiles the kernels to PTX")
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ptx"
-    return PtxDevice(compile_once(folder), functools.partial(load_module, folder))
+    return PtxDevice(compile_once(Path(request.config.cache.mkdir("ptx"))))

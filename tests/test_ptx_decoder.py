@@ -166,10 +166,7 @@ ZEROS = (None, np.int8, np.int16, np.int32)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("architecture", [90, 75])
-def test_dequantised_values_are_those_of_the_host(
-    ptx_device: PtxDevice, architecture: int, kind: Any
-) -> None:
+def test_dequantised_values_are_those_of_the_host(ptx_device: PtxDevice, kind: Any) -> None:
     """Each form of scales, with zero points of each type, also at addresses where no vectors are
     written, and of both widths of symbols."""
     random = np.random.default_rng(0)
@@ -181,13 +178,13 @@ def test_dequantised_values_are_those_of_the_host(
         make = laplace if number % 2 else laplace16
         symbols = make((1, shape[0], int(np.prod(shape[1:]))), 9, 5)
         reader = WideReader(encode_wide([symbols], steps=(0, 50)[number // 2 % 2]))
-        scales = random.uniform(0.001, 0.1, scale_shape).astype(types[(number + architecture) % 2])
+        scales = random.uniform(0.001, 0.1, scale_shape).astype(types[number % 2])
         arrays = {"scales": scales}
         if zero_type := ZEROS[number % len(ZEROS)]:
             arrays["zero_points"] = random.integers(-9, 9, scale_shape).astype(zero_type)
         spec = OutputSpec(kind, shape, axis, block)
         wanted = emulate_decode(reader, 0, spec, **arrays)
-        with ptx_device.in_use(architecture=architecture) as device:
+        with ptx_device.in_use(architecture=75) as device:
             for offset in (0, 4)[: 1 + number % 2]:
                 found = decode_on(device, reader, 0, spec, wanted.dtype, offset=offset, **arrays)
                 np.testing.assert_array_equal(found.view(np.uint8), wanted.view(np.uint8))

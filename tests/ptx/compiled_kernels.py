@@ -5,6 +5,7 @@ the runtime of the PTX machine, kernels as PTX."""
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from runtime.library import library_path
 from tests.ptx.parser import Module, parse
 
 CUDA = Path(__file__).resolve().parent.parent.parent / "runtime" / "csrc" / "cuda"
+RUNTIME = Path(__file__).with_name("cuda_runtime.cpp")
+LIBRARY = "libptx_kernels.so"
 NVCC = shutil.which("nvcc")
 _INSTALLED = ("ort_", "prefetch", "device_weights", "device_absent", "emulate", "packed_")
 """How files begin whose host code is not taken: what they have is in the installed library, or
@@ -53,27 +56,44 @@ def _compile(folder: Path) -> None:
     others = sorted(f for f in CUDA.iterdir() if f.suffix in (".cu", ".cpp"))
     sources = [
         *(f for f in others if f.stem not in KERNELS and not f.name.startswith(_INSTALLED)),
-        Path(__file__).with_name("cuda_runtime.cpp"),
+        RUNTIME,
     ]
     _run([*flags, "-O1", "-c", "-x", "c++", *map(str, sources)], folder)
     linked = [name for name in KERNELS if not name.startswith("ort_")]
     objects = [*(f"{name}.o" for name in linked), *(f"{source.stem}.o" for source in sources)]
     _run([
-        *(str(NVCC), "-shared", "-cudart", "none", *objects, "-o", "libptx_kernels.so"),
+        *(str(NVCC), "-shared", "-cudart", "none", *objects, "-o", LIBRARY),
         *("-L", str(library.parent), f"-l{library.stem.removeprefix('lib')}", "-lpthread"),
         *("-Xlinker", f"-rpath={library.parent},-Bsymbolic,-z,defs"),
     ], folder)  # fmt: skip
 
 
+def sources_hash() -> str:
+    """Of everything that the compiled files depend on."""
+    found = hashlib.sha256(Path(library_path()).parent.as_posix().encode())
+    version = subprocess.run([str(NVCC), "--version"], capture_output=True, check=True, timeout=60)
+    found.update(version.stdout)
+    for file in (*sorted(CUDA.parent.rglob("*.*")), RUNTIME, Path(__file__)):
+        found.update(file.name.encode() + file.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def compile_once(folder: Path) -> Path:
-    """The shared library of the host's code, made in a folder where it is not there yet; the PTX
-    lies beside it. Processes wait for each other."""
+    """A folder in this one with the PTX and the shared library of the host's code, made where it is
+    not there yet; those of other sources are removed. Processes wait for each other."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = folder / "libptx_kernels.so"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.is_file():
-            _compile(folder)
+        made = folder / sources_hash()
+        if not (made / LIBRARY).is_file():
+            for old in folder.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+            made.mkdir()
+            _compile(made)
+            for left in made.iterdir():
+                if left.suffix not in (".ptx", ".so"):
+                    left.unlink()
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from runtime import library
-from tests.ptx.compiled_kernels import ARCHITECTURES, KERNELS
+from tests.ptx.compiled_kernels import ARCHITECTURES, KERNELS, LIBRARY, load_module
 from tests.ptx.counters import Counters
 from tests.ptx.errors import PtxError
 from tests.ptx.loaded_module import LoadedKernel, LoadedModule
@@ -44,6 +45,9 @@ _FUNCTIONS: dict[str, Any] = {
 class PtxDevice:
     """A device for the library's own host code.
 
+    Args:
+        folder: what `compile_once` has made.
+
     Attributes:
         memory: of the device.
         launches: names of the kernels that have run since `in_use`, with their grid and thread
@@ -51,17 +55,17 @@ class PtxDevice:
         counters: of these launches, where they are counted.
     """
 
-    def __init__(self, path: Path, load_module: Callable[[str, int], Module]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.block_threads = 1024
         self.memory = DeviceMemory()
         self.launches: list[tuple[str, tuple[int, ...]]] = []
         self.counters: list[tuple[str, Counters]] | None = None
         self._held: list[int] = []
-        self._load_module = load_module
+        self._load_module = functools.partial(load_module, folder)
         self._modules: dict[tuple[str, int], LoadedModule] = {}
         self._allowed: dict[str, int] = {}
         self._failure: BaseException | None = None
-        self._library = ctypes.CDLL(str(path))
+        self._library = ctypes.CDLL(str(folder / LIBRARY))
         for name, (result, arguments) in library._SIGNATURES.items():
             function = getattr(self._library, name)
             function.restype, function.argtypes = result, arguments
