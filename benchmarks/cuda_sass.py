@@ -5,7 +5,8 @@
 
 Compiles a source of kernels, finds the innermost loop of each that does the work (the fewest
 instructions for each ballot, or for each product of the tensor cores), and counts the instructions
-of a pass by the pipe that executes them. Loads of code words, once in 128, are left out. With the
+of a pass by the pipe that executes them. Code that a pass takes seldom (code words, once
+in 128; inputs and scales of products) is left out. With the
 rates below and a clock this gives a bound for each pipe in G symbols (weights) a second. Bounds
 are not speeds: conflicts in shared memory and latency come on top.
 
@@ -37,9 +38,11 @@ XU = {"POPC", "MUFU", "I2F", "F2I", "F2F", "FLO", "BREV"}
 LSU = {"LDS", "STS", "LDG", "STG", "LD", "ST", "SHFL", "LDSM", "ATOMS", "LDL", "STL"}
 OTHER = {"BRA", "BSSY", "BSYNC", "CALL", "RET", "NOP", "EXIT", "BAR", "WARPSYNC", "LDC", "HMMA",
          "REDUX", "S2R", "R2UR", "S2UR", "YIELD", "MOV32I"}  # fmt: skip
+# File, the instruction that counts passes, symbols or weights of each, what goes with it in the
+# loop that is meant, and what marks code that is passed over as a rule (code words and x, scales).
 WORK = {
-    "decode": ("wide_kernels.cu", "VOTE.ANY R", 32),
-    "packed": ("packed_matmul.cu", "HMMA", 256),
+    "decode": ("wide_kernels.cu", r"VOTEU?\.ANY U?R", 32, "U?POPC", "LDG.E.64"),
+    "packed": ("packed_matmul.cu", "HMMA", 256, "LDS", "LDG"),
 }
 LAYOUTS = ("direct", "paired", "buckets", "global")
 KINDS = ("plain", "contexts", "columns", "contexts, columns", "any", "trellis")
@@ -76,7 +79,7 @@ def instructions_of(text: str) -> tuple[list[str], dict[str, int]]:
     return found, labels
 
 
-def hot_loop(text: str, unit: str) -> tuple[list[str], int]:
+def hot_loop(text: str, unit: str, partner: str, rare: str) -> tuple[list[str], int]:
     """Instructions of a pass of the loop with the fewest for each `unit`, and its units."""
     code, labels = instructions_of(text)
     target = {
@@ -91,11 +94,16 @@ def hot_loop(text: str, unit: str) -> tuple[list[str], int]:
             line = code[at]
             body.append(re.sub(r"^@!?U?P\d+ ", "", line))
             over = target.get(at, 0) if "BRA.DIV" not in line else 0
-            seldom = at < over <= end and any("LDG.E.64" in skipped for skipped in code[at:over])
+            skipped = code[at:over] if at < over <= end else []
+            seldom = any(rare in line for line in skipped) and not any(
+                unit in line for line in skipped
+            )
             at = over if seldom else at + 1
-        units = sum(line.startswith(unit) for line in body)
-        loads = sum(line.startswith(("LDS", "LDG")) for line in body)
-        if 0 < units <= loads and (not best[1] or len(body) * best[1] < len(best[0]) * units):
+        units = sum(bool(re.match(unit, line)) for line in body)
+        partners = sum(bool(re.match(partner, line)) for line in body)
+        if 0 < units <= 2 * partners and (
+            not best[1] or len(body) * best[1] < len(best[0]) * units
+        ):
             best = body, units
     return best
 
@@ -119,7 +127,7 @@ def main(what: str, arch: str, clock: float, multiprocessors: int) -> None:
     for tool in ("nvcc", "nvdisasm"):
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is not on PATH")
-    source, unit, work = WORK[what]
+    source, unit, work, partner, rare = WORK[what]
     pipes = list(RATES)
     click.echo(
         "| kernel | "
@@ -131,7 +139,7 @@ def main(what: str, arch: str, clock: float, multiprocessors: int) -> None:
     click.echo("|---|" + "---|" * (2 * len(pipes) + 1))
     for kernel in re.split(r"\n\.text\.", disassemble(source, arch))[1:]:
         name = name_of(kernel.split(":", 1)[0])
-        body, units = hot_loop(kernel, unit)
+        body, units = hot_loop(kernel, unit, partner, rare)
         if not name or not units:
             continue
         counts = Counter(map(pipe_of, body))

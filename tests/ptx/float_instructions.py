@@ -34,14 +34,22 @@ def _arithmetic(w: SourceWriter, i: Instruction) -> None:
 
 
 def _halves(w: SourceWriter, i: Instruction) -> None:
-    """add, sub, mul of pairs of float16, each rounded to nearest.
+    """add, sub, mul, fma of pairs of float16, each rounded to nearest.
 
     NumPy computes in float32 and rounds again, which gives the same: 24 bits are twice 11 and two.
+    An fma is computed in float64, where a product is exact and as good as always its sum.
     """
-    if i.opcode[0] not in _SIGNS or not set(i.opcode[1:-1]) <= {"rn"} or i.opcode[-1] != "f16x2":
+    name = i.opcode[0]
+    known = name in _SIGNS or name == "fma"
+    if not known or not set(i.opcode[1:-1]) <= {"rn"} or i.opcode[-1] != "f16x2":
         raise PtxError(f"not known: {i.text}")
-    a, b = (f"halves({w.read(o, 'b32')})" for o in i.operands[1:])
-    w.write(i.operands[0], f"words({a} {_SIGNS[i.opcode[0]]} {b})", "b32")
+    a, b, *rest = (f"halves({w.read(o, 'b32')})" for o in i.operands[1:])
+    if name == "fma":
+        double, half = w.dtype("f", 8), w.dtype("f", 2)
+        text = f"({a}.astype({double}) * {b} + {rest[0]}).astype({half})"
+    else:
+        text = f"{a} {_SIGNS[name]} {b}"
+    w.write(i.operands[0], f"words({text})", "b32")
 
 
 def _to_half(w: SourceWriter, source: str, target: str) -> str:

@@ -103,6 +103,36 @@ TK_WARP uint32_t field_pair(const LaneFields<kBits>& fields, int t, int i) {
          part_of_pair<kBits, 2>(fields, pair) | part_of_pair<kBits, 1>(fields, pair);
 }
 
+// Two fields as float16 numbers of 1024 + field: the exponent of 1024 leaves the low bits for units.
+TK_WARP uint32_t biased_halves(uint32_t pair) { return pair | 0x64006400; }
+
+// Fields of one part need not be moved to the lowest bits of a half, whose upper bits are those of 1024: a field f left
+// at bit n gives the float16 number 1024 + 2^n f, as long as it ends within the ten bits of the fraction. left_at: the
+// bit that such a pair of a lane is left at, 0 for fields of several parts; kLefts: how many such bits there are, all
+// multiples of left_step.
+TK_HOST_DEVICE constexpr bool has_one_part(int bits) { return (bits & (bits - 1)) == 0; }
+TK_HOST_DEVICE constexpr int left_step(int bits) { return bits == 4 ? 4 : 2; }
+TK_HOST_DEVICE constexpr int count_of_lefts(int bits) {
+  return has_one_part(bits) && bits < 8 ? 8 / left_step(bits) : 1;
+}
+TK_HOST_DEVICE constexpr int left_at(int bits, int pair) {
+  return count_of_lefts(bits) == 1 ? 0 : pair % (16 / bits) * bits % 8 / left_step(bits) * left_step(bits);
+}
+
+// Two fields of product t as float16 numbers 1024 + 2^left_at field.
+template <int kBits>
+TK_WARP uint32_t biased_pair(const LaneFields<kBits>& fields, int t, int i) {
+  const int pair = 4 * t + i;
+  if constexpr (!has_one_part(kBits)) {
+    return biased_halves(field_pair<kBits>(fields, t, i));
+  } else {
+    constexpr int kPairs = 16 / kBits;
+    const uint32_t word = fields.word[pair / kPairs];
+    const int left = left_at(kBits, pair), shift = pair % kPairs * kBits - left;
+    return chosen_or(word >> shift, ((1u << kBits) - 1) * 0x00010001u << left, 0x64006400);
+  }
+}
+
 // The first of a lane's eight inputs of two products.
 TK_HOST_DEVICE constexpr int lane_input(int lane) { return lane % 4 * 8; }
 
@@ -123,9 +153,6 @@ TK_WARP Bytes16 load_eight(const uint16_t* row, int input, int inputs, bool alig
   }
   return eight;
 }
-
-// Two fields as float16 numbers of 1024 + field: the exponent of 1024 leaves the low bits for units.
-TK_WARP uint32_t biased_halves(uint32_t pair) { return pair | 0x64006400; }
 
 // Arguments of a product with packed weights; addresses are of the device's memory, or the host's for the executor.
 struct PackedJob {

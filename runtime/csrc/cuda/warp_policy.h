@@ -112,6 +112,12 @@ TK_WARP void store16(void* to, const Bytes16& from) {
                  "r"(from.word[3])
                : "memory");
 }
+// (word & mask) | others in one instruction, which takes but one of two constants from its own bits.
+TK_WARP uint32_t chosen_or(uint32_t word, uint32_t mask, uint32_t others) {
+  uint32_t bits;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(bits) : "r"(word), "r"(mask), "r"(others));
+  return bits;
+}
 // Byte k (0-3) of a word as the lowest one beside the upper three of `upper`, of which the lowest two are zero.
 TK_WARP uint32_t byte_beside(uint32_t word, uint32_t k, uint32_t upper) { return __byte_perm(word, upper, 0x7650 + k); }
 TK_WARP float multiply(float a, float b) { return __fmul_rn(a, b); }
@@ -174,6 +180,7 @@ inline uint32_t push_byte(uint32_t packed, uint32_t value) {
 }
 inline uint32_t push_half(uint32_t packed, uint32_t value) { return packed >> 16 | value << 16; }
 inline int signed_byte(uint32_t bytes, uint32_t j) { return static_cast<int8_t>(bytes >> (8 * j)); }
+inline uint32_t chosen_or(uint32_t word, uint32_t mask, uint32_t others) { return (word & mask) | others; }
 inline void store16(void* to, const Bytes16& from) { memcpy(to, &from, sizeof from); }
 inline uint32_t byte_beside(uint32_t word, uint32_t k, uint32_t upper) { return upper | (word >> (8 * k) & 0xff); }
 inline float multiply(float a, float b) { return a * b; }
