@@ -96,7 +96,7 @@ def hot_loop(text: str, unit: str, partner: str, rare: str) -> tuple[list[str], 
             over = target.get(at, 0) if "BRA.DIV" not in line else 0
             skipped = code[at:over] if at < over <= end else []
             seldom = any(rare in line for line in skipped) and not any(
-                unit in line for line in skipped
+                re.search(unit, line) for line in skipped
             )
             at = over if seldom else at + 1
         units = sum(bool(re.match(unit, line)) for line in body)
