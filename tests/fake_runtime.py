@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -108,9 +109,9 @@ class FakeRuntime:
         self._base = (_p * 2)(ctypes.cast(get_api, _p), ctypes.cast(get_version, _p))
         self._held += [get_api, get_version, version]
 
-    def register(self) -> None:
-        """Have the library use this runtime. It makes its ops the first time only."""
-        library = ctypes.CDLL(library_path())
+    def register(self, path: str | Path) -> None:
+        """Have a library use this runtime. It makes its ops the first time only."""
+        library = ctypes.CDLL(str(path))
         library.RegisterCustomOps.restype = _p
         library.RegisterCustomOps.argtypes = [_p, _p]
         self._raise(library.RegisterCustomOps(1, ctypes.addressof(self._base)))
@@ -345,15 +346,19 @@ class FakeRuntime:
             destroy(made)
 
 
-_the_runtime = functools.cache(FakeRuntime)
+@functools.cache
+def _runtime_of(path: str | Path) -> FakeRuntime:
+    return FakeRuntime()
 
 
 @contextlib.contextmanager
-def fake_runtime() -> Iterator[FakeRuntime]:
-    """The library with this runtime in ONNX Runtime's place; afterwards with the real one again."""
-    runtime = _the_runtime()
+def fake_runtime(path: str | Path | None = None) -> Iterator[FakeRuntime]:
+    """A library with this runtime in ONNX Runtime's place, by default the installed one; that has
+    the real runtime again afterwards."""
+    runtime = _runtime_of(path or library_path())
     try:
-        runtime.register()
+        runtime.register(path or library_path())
         yield runtime
     finally:
-        register(onnxruntime.SessionOptions())
+        if path is None:
+            register(onnxruntime.SessionOptions())

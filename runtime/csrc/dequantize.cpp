@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 
+#include "half_float.h"
 #include "threads.h"
 #include "wide_decode.h"
 #include "wide_search.h"
@@ -18,32 +19,6 @@ int64_t float_size(int32_t type) {
   return type == TK_FLOAT16 || type == TK_BFLOAT16 ? 2 : 0;
 }
 
-uint16_t to_float16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
-  bits &= 0x7fffffff;
-  if (bits > 0x7f800000) return sign | 0x7e00;   // NaN
-  if (bits >= 0x477ff000) return sign | 0x7c00;  // rounds to infinity
-  if (bits < 0x38800000) {
-    // Subnormal: adding 0.5 leaves the wanted, correctly rounded bits at the end of the mantissa.
-    float magnitude;
-    std::memcpy(&magnitude, &bits, 4);
-    magnitude += 0.5f;
-    std::memcpy(&bits, &magnitude, 4);
-    return static_cast<uint16_t>(sign | (bits - 0x3f000000));
-  }
-  bits += 0xfff + (bits >> 13 & 1);
-  return static_cast<uint16_t>(sign | (bits - 0x38000000) >> 13);
-}
-
-uint16_t to_bfloat16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 namespace {
 
 template <class Out>
@@ -51,7 +26,7 @@ Out convert(float value, int32_t type) {
   if constexpr (sizeof(Out) == 4) {
     return value;
   } else {
-    return type == TK_FLOAT16 ? to_float16(value) : to_bfloat16(value);
+    return type == TK_FLOAT16 ? half_from_float(value) : bfloat16_from_float(value);
   }
 }
 

@@ -10,10 +10,6 @@ namespace toolkit {
 // Bytes of an element, 0 for a type that is not a tk_float_type.
 int64_t float_size(int32_t type);
 
-// float32 to float16 and bfloat16 bits, rounded to nearest even, as ONNX's Cast does.
-uint16_t to_float16(float value);
-uint16_t to_bfloat16(float value);
-
 struct Codebook {
   const void* entries;
   int64_t count, offset;

@@ -44,6 +44,12 @@ inline uint16_t half_from_float(float value) {
   return static_cast<uint16_t>(sign | ((magnitude + 0xFFFu + (magnitude >> 13 & 1u) - 0x38000000u) >> 13));
 }
 
+inline uint16_t bfloat16_from_float(float value) {
+  const uint32_t bits = bits_of_float(value);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);  // NaN
+  return static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
 }  // namespace toolkit
 
 #endif  // TOOLKIT_HALF_FLOAT_H

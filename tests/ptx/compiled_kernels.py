@@ -18,12 +18,14 @@ CUDA = Path(__file__).resolve().parent.parent.parent / "runtime" / "csrc" / "cud
 RUNTIME = Path(__file__).with_name("cuda_runtime.cpp")
 LIBRARY = "libptx_kernels.so"
 NVCC = shutil.which("nvcc")
-_INSTALLED = ("ort_", "prefetch", "device_weights", "device_absent", "emulate", "packed_")
-"""How files begin whose host code is not taken: what they have is in the installed library, or
-belongs to ONNX Runtime's ops."""
+_INSTALLED = ("device_absent", "emulate")
+"""Files of CUDA whose host code is not taken: what they have is in the installed library."""
+_OPS = ("ort_*.cpp", "threads.cpp", "worker_pool.cpp")
+"""Files beside CUDA's that ONNX Runtime's ops are made of; the installed library exports none of
+it."""
 
 KERNELS = tuple(f.stem for f in sorted(CUDA.glob("*.cu")) if "__global__" in f.read_text("utf-8"))
-"""Files with kernels; those of ONNX Runtime's ops are launched by tests themselves."""
+"""Files with kernels."""
 
 ARCHITECTURES = (90, 75)
 """Compute capabilities, 90 for 9.0: the newest that the kernels have code of their own for, and the
@@ -47,7 +49,7 @@ def _compile(folder: Path) -> None:
     both come from one run."""
     flags = [
         *(str(NVCC), "-std=c++17", "-Xcompiler", "-fPIC", "-I", str(CUDA.parent), "-I", str(CUDA)),
-        '-DTOOLKIT_CUDA_ARCHITECTURES="PTX"',
+        *('-DTOOLKIT_CUDA_ARCHITECTURES="PTX"', "-DTOOLKIT_HAS_CUDA"),
     ]
     targets = [f"-gencode=arch=compute_{a},code=compute_{a}" for a in ARCHITECTURES]
     kernels = [str(CUDA / f"{name}.cu") for name in KERNELS]
@@ -55,17 +57,20 @@ def _compile(folder: Path) -> None:
     library = Path(library_path())
     others = sorted(f for f in CUDA.iterdir() if f.suffix in (".cu", ".cpp"))
     sources = [
-        *(f for f in others if f.stem not in KERNELS and not f.name.startswith(_INSTALLED)),
+        *(f for f in others if f.stem not in KERNELS and f.stem not in _INSTALLED),
+        *(f for pattern in _OPS for f in sorted(CUDA.parent.glob(pattern))),
         RUNTIME,
     ]
-    _run([*flags, "-O1", "-c", "-x", "c++", *map(str, sources)], folder)
-    linked = [name for name in KERNELS if not name.startswith("ort_")]
-    objects = [*(f"{name}.o" for name in linked), *(f"{source.stem}.o" for source in sources)]
+    host = folder / "host"  # a file of kernels and one without may have one name
+    host.mkdir()
+    _run([*flags, "-O1", "-c", "-x", "c++", *map(str, sources)], host)
+    objects = [*(f"{name}.o" for name in KERNELS), *(f"host/{source.stem}.o" for source in sources)]
     _run([
         *(str(NVCC), "-shared", "-cudart", "none", *objects, "-o", LIBRARY),
         *("-L", str(library.parent), f"-l{library.stem.removeprefix('lib')}", "-lpthread"),
         *("-Xlinker", f"-rpath={library.parent},-Bsymbolic,-z,defs"),
     ], folder)  # fmt: skip
+    shutil.rmtree(host)
 
 
 def sources_hash() -> str:

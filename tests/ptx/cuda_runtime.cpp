@@ -5,6 +5,7 @@
 // cudaLaunchKernel, and has said the kernels' names to __cudaRegisterFunction before.
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <string>
@@ -124,6 +125,30 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
   return cudaMemcpy(to, from, bytes, kind);
 }
+// Row by row, inside of the device.
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t) {
+  if (width > to_pitch || width > from_pitch) return done(cudaErrorInvalidPitchValue);
+  for (size_t row = 0; row < height; ++row) {
+    char* const target = static_cast<char*>(to) + row * to_pitch;
+    const char* const source = static_cast<const char*>(from) + row * from_pitch;
+    if (const cudaError_t error = cudaMemcpy(target, source, width, kind)) return error;
+  }
+  return cudaSuccess;
+}
+// Work is done when it is put on a stream: what orders streams has nothing to do here.
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  static uintptr_t next = 1 << 20;
+  *stream = reinterpret_cast<cudaStream_t>(next++);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return cudaStreamCreateWithFlags(reinterpret_cast<cudaStream_t*>(event), 0);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaGetDevice(int* number) {
   *number = 0;

@@ -24,7 +24,7 @@ from tests.ptx.parser import Module
 Array = np.ndarray[Any, Any]
 _FAILED = 719  # cudaErrorLaunchFailure
 _INVALID = 1  # cudaErrorInvalidValue
-_TO_DEVICE, _TO_HOST = 1, 2  # of cudaMemcpyKind
+_TO_DEVICE, _TO_HOST, _WITHIN = 1, 2, 3  # of cudaMemcpyKind
 _DEFAULT_SHARED = 49152  # bytes that a kernel may have without asking for more
 _ATTRIBUTES = {16: "multiprocessors", 97: "shared_bytes", 1: "block_threads"}  # cudaDeviceAttr
 _pointer, _size = ctypes.c_void_p, ctypes.c_size_t
@@ -49,6 +49,7 @@ class PtxDevice:
         folder: what `compile_once` has made.
 
     Attributes:
+        path: of the library of the host's code.
         memory: of the device.
         launches: names of the kernels that have run since `in_use`, with their grid and thread
             block.
@@ -56,6 +57,7 @@ class PtxDevice:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.path = folder / LIBRARY
         self.block_threads = 1024
         self.memory = DeviceMemory()
         self.launches: list[tuple[str, tuple[int, ...]]] = []
@@ -65,7 +67,7 @@ class PtxDevice:
         self._modules: dict[tuple[str, int], LoadedModule] = {}
         self._allowed: dict[str, int] = {}
         self._failure: BaseException | None = None
-        self._library = ctypes.CDLL(str(folder / LIBRARY))
+        self._library = ctypes.CDLL(str(self.path))
         for name, (result, arguments) in library._SIGNATURES.items():
             function = getattr(self._library, name)
             function.restype, function.argtypes = result, arguments
@@ -167,6 +169,10 @@ class PtxDevice:
             self.memory.put(to, ctypes.string_at(source, size))
         elif kind == _TO_HOST:
             ctypes.memmove(to, self.memory.get(source, size).ctypes.data, size)
+        elif kind == _WITHIN:
+            if not self.memory.is_written(source, size):
+                raise PtxError(f"of {size} bytes at {source:#x} some are copied without a value")
+            self.memory.put(to, self.memory.get(source, size))
         else:
             return _INVALID
         return 0

@@ -98,12 +98,6 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t) { return "an error"; }
 }
 
-namespace toolkit {
-// Only symbols are decoded here.
-uint16_t to_float16(float) { fail("a float is written"); }
-uint16_t to_bfloat16(float) { fail("a float is written"); }
-}  // namespace toolkit
-
 namespace toolkit::cuda {
 
 cudaError_t prepare_decode(const DecodePlan& plan, const DeviceLimits& limits) {

@@ -9,11 +9,6 @@
 #include "cuda_api.h"
 #include "half_float.h"
 
-namespace toolkit {
-uint16_t to_float16(float value) { return half_from_float(value); }
-uint16_t to_bfloat16(float) { std::abort(); }
-}  // namespace toolkit
-
 namespace {
 
 template <class T>

@@ -18,7 +18,6 @@
 #define TK_WARP_CALL __device__ __noinline__
 #define TK_WARP_BOTH __host__ __device__ inline
 #else
-#include "dequantize.h"
 #include "half_float.h"
 #define TK_WARP inline
 #define TK_WARP_CALL inline
@@ -186,13 +185,13 @@ inline uint32_t byte_beside(uint32_t word, uint32_t k, uint32_t upper) { return 
 inline float multiply(float a, float b) { return a * b; }
 inline float add(float a, float b) { return a + b; }
 inline uint32_t float16_pair(float low, float high) {
-  return to_float16(low) | static_cast<uint32_t>(to_float16(high)) << 16;
+  return half_from_float(low) | static_cast<uint32_t>(half_from_float(high)) << 16;
 }
 inline uint32_t bfloat16_pair(float low, float high) {
-  return to_bfloat16(low) | static_cast<uint32_t>(to_bfloat16(high)) << 16;
+  return bfloat16_from_float(low) | static_cast<uint32_t>(bfloat16_from_float(high)) << 16;
 }
-inline uint16_t float16_bits(float value) { return to_float16(value); }
-inline uint16_t bfloat16_bits(float value) { return to_bfloat16(value); }
+inline uint16_t float16_bits(float value) { return half_from_float(value); }
+inline uint16_t bfloat16_bits(float value) { return bfloat16_from_float(value); }
 inline float from_float16(uint16_t bits) { return float_from_half(bits); }
 
 #endif
