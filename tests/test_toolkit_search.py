@@ -270,3 +270,21 @@ def test_a_slice_lost_on_the_last_word_asks_for_finer_steps() -> None:
     assert found(last.steps).healthy
     assert first.knob - 1.65 < last.knob <= first.knob - 1.5  # halved twice on the way back
     assert last.trace[-1].knob >= last.knob
+
+
+@pytest.mark.parametrize("limit", [0.3, -1.4, -6.0])
+@pytest.mark.parametrize("most", [8, 10])
+def test_slices_that_stay_lost_are_looked_for_in_larger_steps(limit: float, most: int) -> None:
+    """The noise is low enough long before the last slice is there; half the way from the first
+    candidate to that knob is too far for steps of a slice's 2 dB."""
+    allocation, knobs = Allocation(CURVES), list[float]()
+
+    def found(steps) -> Fidelity:  # type: ignore[no-untyped-def]
+        knobs.append(math.log2(steps["a"] / CURVES["a"].rms))
+        return Fidelity([], 26.0 - 5 * (knobs[-1] - 1.0), 0.05, knobs[-1] <= limit)
+
+    exact = Measures(found, lambda steps: 1000.0, lambda steps: 1000)
+    goal = Target("min_sqnr", 24.0)
+    result = search_fidelity(allocation, goal, exact, start=1.0, max_evaluations=most)
+    assert result.reached and len(knobs) <= most
+    assert limit - 0.65 <= result.knob <= limit

@@ -258,7 +258,7 @@ def _in_two_rounds(
             start = first.knob if first.steps is not None else FALLBACK_KNOB
             second = search_fidelity(weighted, rough, measures, start)
             second.trace[:0] = first.trace
-            better = second.steps is not None
+            better = second.steps is not None and not _is_smaller(first, second, measures)
         if better:
             best = second
         else:
@@ -323,6 +323,12 @@ def _weighted(
     if measured < 2 or not sensitivity:
         return None
     return Allocation(curves, roles, sensitivity)
+
+
+def _is_smaller(first: SearchResult, second: SearchResult, measures: Measures) -> bool:
+    if first.steps is None or second.steps is None:
+        return False
+    return measures.estimate(first.steps) < measures.estimate(second.steps)
 
 
 def _better(second: SearchResult, first: SearchResult) -> bool:

@@ -35,6 +35,8 @@ ENOUGH = 5
 MAX_EXCESS = 40.0
 UNHEALTHY_DB = 2.0
 """What a dead slice counts as, in dB below the target, whatever the whole outputs say."""
+LOST_IN_A_ROW = 3
+"""After so many draws that lose a slice the next one is a whole unit finer, then two, four ..."""
 LEAST_SLOPE, MOST_SLOPE = DB_PER_KNOB / 2, 3 * DB_PER_KNOB
 """Of excess over the knob, in dB: less than by the law of high rate where what flips is counted,
 more where weights lose their last bits."""
@@ -134,6 +136,7 @@ class _Draw:
     passes: bool
     fidelity: Fidelity
     is_measured: bool  # whether `excess` is what was found, and nothing that stands for more
+    is_lost: bool  # whether the noise is low enough, but a slice is lost in it
 
 
 def _draw(knob: float, target: Target, fidelity: Fidelity) -> _Draw:
@@ -143,7 +146,8 @@ def _draw(knob: float, target: Target, fidelity: Fidelity) -> _Draw:
     if not passes:
         is_dead = target.needs_health and not fidelity.healthy
         excess = min(excess, -UNHEALTHY_DB if is_dead else -0.01)
-    return _Draw(knob, excess, passes, fidelity, excess == found)
+    is_lost = not passes and found >= 0
+    return _Draw(knob, excess, passes, fidelity, excess == found, is_lost)
 
 
 def _centre(draws: list[_Draw]) -> float:
@@ -220,7 +224,7 @@ def _coarsest_safe(draws: list[_Draw]) -> _Draw | None:
 def _next(draws: list[_Draw], centre: float, coarsest: float) -> float:
     """The next knob to try: the centre itself, or a little beside it where that was tried. Where a
     draw collapsed, as when a weight loses its last bits, or the coarsest that passes lost nothing
-    at all, the slope says nothing: halve the way."""
+    at all, the slope says nothing: halve the way. Nor does it where slices stay lost: double it."""
     safe = _coarsest_safe(draws)
     failed = min((d for d in draws if not d.passes), key=lambda draw: draw.knob, default=None)
     collapsed = failed is not None and failed.excess < COLLAPSED_DB
@@ -228,6 +232,12 @@ def _next(draws: list[_Draw], centre: float, coarsest: float) -> float:
     if safe and failed and (collapsed or blind) and failed.knob - safe.knob > 2 * APART:
         return (safe.knob + failed.knob) / 2
     last = draws[-1]
+    lost = len(draws) - max((i for i, draw in enumerate(draws, 1) if not draw.is_lost), default=0)
+    if safe is None and lost >= LOST_IN_A_ROW:
+        return max(last.knob - 2.0 ** (lost - LOST_IN_A_ROW), FINEST)
+    is_far = safe is not None and failed is not None and failed.knob - safe.knob > 4 * APART
+    if safe and failed and is_far and sum(draw.is_lost for draw in draws) >= LOST_IN_A_ROW:
+        return (safe.knob + failed.knob) / 2
     aim = min(max(centre - 0.01, last.knob - 3.0), last.knob + 3.0)
     below = [draw for draw in draws if draw.knob <= centre + LEEWAY]
     stuck = sum(not draw.passes for draw in below if abs(draw.knob - centre) <= NEAR)
