@@ -85,7 +85,7 @@ def test_samples_decode_as_in_the_oracle(
 @pytest.mark.parametrize("sample", list(samples()), ids=lambda s: s.name)
 def test_samples_decode_on_the_oldest_devices(ptx_device: PtxDevice, sample: Sample) -> None:
     words = sample.encode()
-    with ptx_device.in_use(architecture=75) as device:
+    with ptx_device.in_use(architecture=75, shared_bytes=65536) as device:
         found = decode_matrix_on(device, WideReader(words))
     np.testing.assert_array_equal(found, decode_matrix(words))
 

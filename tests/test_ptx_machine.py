@@ -271,6 +271,15 @@ def test_what_a_device_would_not_allow_is_refused(code: str, what: str) -> None:
         Bench(code, SHARED).run(RANDOM, shared=128)
 
 
+def test_what_a_kernel_is_not_compiled_for_is_refused() -> None:
+    text = f"{HEAD}.visible .entry k(.param .u64 out)\n.maxntid 64, 1, 1\n{{ ret; }}"
+    module = LoadedModule(parse(text), memory := DeviceMemory(1 << 16))
+    for grid, block in (((1, 1, 1), (96, 1, 1)), ((1, 65536, 1), (32, 1, 1))):
+        with pytest.raises(PtxError, match="cannot be launched"):
+            Launch(module.kernel("k"), memory, grid, block, 0, b"")
+    Launch(module.kernel("k"), memory, (2, 1, 1), (64, 1, 1), 0, b"").run()
+
+
 NEIGHBOUR = "xor.b32 %r4, %r2, {}; ld.shared.u32 %r1, [%r4];"
 WRITE = f"{TO_SHARED} st.shared.u32 [%r2], %r9;"
 

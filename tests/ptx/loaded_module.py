@@ -33,6 +33,7 @@ class LoadedKernel:
     Attributes:
         params, param_places, param_bytes: its parameters, and where they lie one behind the other.
         static_shared, local_bytes: of a thread block, and of a thread.
+        most_threads: of a thread block.
     """
 
     name: str
@@ -42,6 +43,7 @@ class LoadedKernel:
     param_bytes: int
     static_shared: int
     local_bytes: int
+    most_threads: int
 
 
 class LoadedModule:
@@ -82,5 +84,5 @@ class LoadedModule:
                 symbols[variable.name] = static_bytes
         return LoadedKernel(
             name, Translation(make_program(kernel), symbols), kernel.params, params, param_bytes,
-            static_bytes, local_bytes,
+            static_bytes, local_bytes, self.module.functions[name].most_threads,
         )  # fmt: skip

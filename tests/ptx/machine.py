@@ -44,7 +44,7 @@ class Launch(AddressSpaces):
         count = int(np.prod(block))
         padded = -(-count // LANES) * LANES
         blocks = int(np.prod(grid))
-        if not 1 <= count <= 1024 or blocks < 1:
+        if not 1 <= count <= kernel.most_threads or blocks < 1 or max(grid[1:]) > 65535:
             raise PtxError(f"{kernel.name}: a grid of {grid} by {block} cannot be launched")
         numbers = np.arange(blocks * padded)
         inside = numbers % padded

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 
 from tests.ptx.errors import PtxError
@@ -18,6 +19,7 @@ _VARIABLE = re.compile(
     r"\.(?:[bsuf](8|16|32|64))\s+([$%\w]+)(\[(\d*)\])?\s*(?:=\s*(.*))?$",
     re.S,
 )
+_MOST_THREADS = re.compile(r"\.maxntid\s+(\d+(?:\s*,\s*\d+)*)")
 _GUARD = re.compile(r"@(!?)(%[$\w]+)\s+")
 
 
@@ -49,7 +51,8 @@ class Instruction:
 
 @dataclasses.dataclass
 class Function:
-    """A kernel or a device function. `body` holds instructions and, as texts, labels."""
+    """A kernel or a device function. `body` holds instructions and, as texts, labels;
+    `most_threads` is what `.maxntid` allows a thread block."""
 
     name: str
     is_kernel: bool
@@ -58,6 +61,7 @@ class Function:
     registers: dict[str, int | None]  # bytes of each, None of a predicate
     variables: dict[str, Variable]
     body: list[Instruction | str]
+    most_threads: int = 1024
 
 
 @dataclasses.dataclass
@@ -201,6 +205,8 @@ def _parse_function(header: str, body: str, is_kernel: bool) -> Function:
     results = lists[0] if len(lists) > 1 else []
     params = lists[-1] if lists else []
     function = Function(names.split()[0], is_kernel, params, results, {}, {}, [])
+    if found := _MOST_THREADS.search(header):
+        function.most_threads = math.prod(int(n) for n in found[1].split(","))
     _Body(function).read(body)
     return function
 
