@@ -37,13 +37,15 @@ clean:
 
 # Build tools come from the build requirements, so that the machine's own cmake does not matter.
 $(STAMPS)/tools: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) "scikit-build-core" cmake ninja
-	mkdir -p $(STAMPS) && touch $@
+	@echo "setting up .venv with the build tools"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) "scikit-build-core" cmake ninja
+	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/install: $(STAMPS)/tools CMakeLists.txt $(SOURCES)
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable .
-	touch $@
+	@echo "fetching packages and building the library (a few minutes)"
+	@PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable .
+	@touch $@
 
 # What a target needs beside the package; torch comes with the extras `train` and `models`.
 $(STAMPS)/test: EXTRAS := test,train
@@ -51,8 +53,9 @@ $(STAMPS)/test-real: EXTRAS := test,models
 $(STAMPS)/bench: EXTRAS := bench,models
 $(STAMPS)/lint: EXTRAS := lint,test
 $(STAMPS)/test $(STAMPS)/test-real $(STAMPS)/bench $(STAMPS)/lint: $(STAMPS)/install
-	PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[$(EXTRAS)]"
-	touch $@
+	@echo "fetching what this needs beside the package: $(EXTRAS)"
+	@PATH="$(abspath $(BIN)):$$PATH" $(PIP) --no-build-isolation --editable ".[$(EXTRAS)]"
+	@touch $@
 
 $(DRIVER): $(STAMPS)/tools CMakeLists.txt $(SOURCES) tests/sanitize/decode_corpus.cpp
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
