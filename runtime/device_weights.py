@@ -74,6 +74,19 @@ class DeviceWeights:
             options.add_initializer(name, value)
 
 
+@dataclasses.dataclass
+class Chosen:
+    """Weights that are to be decoded on the device.
+
+    Attributes:
+        names: of the weights.
+        decoder: a fused model that has nodes which make them.
+    """
+
+    names: list[str]
+    decoder: onnx.ModelProto
+
+
 @contextlib.contextmanager
 def empty_data() -> Iterator[str]:
     """A folder with the empty file that `describe` names."""
@@ -82,8 +95,8 @@ def empty_data() -> Iterator[str]:
         yield folder
 
 
-def choose(parts: Cut, folder: str = "", *, careful: bool = False) -> list[str]:
-    """The weights of a cut model that are to be decoded on the device.
+def choose(parts: Cut, folder: str = "", *, careful: bool = False) -> Chosen:
+    """Choose the weights of a cut model that are to be decoded on the device.
 
     Args:
         parts: a cut model.
@@ -108,8 +121,6 @@ def choose(parts: Cut, folder: str = "", *, careful: bool = False) -> list[str]:
         and not (careful and products[node.inputs[0]] >= _ATTENTION)
         and not _folds(root, node, readers if uses[node.outputs[0]] == 1 else {}, parts)
     ]
-    if not names:
-        return []
     decoder = parts.decoder(names)
     graph_fuse.fuse(decoder, folder)
     fused = {
@@ -118,7 +129,7 @@ def choose(parts: Cut, folder: str = "", *, careful: bool = False) -> list[str]:
         if node.domain == DOMAIN and node.op_type in _DECODERS
         for output in node.output
     }
-    return [name for name in names if name in fused]
+    return Chosen([name for name in names if name in fused], decoder)
 
 
 def _folds(root: Scope, node: Node, readers: dict[str, Node], parts: Cut) -> bool:
@@ -134,22 +145,18 @@ def _folds(root: Scope, node: Node, readers: dict[str, Node], parts: Cut) -> boo
     return all(root.is_constant(name) or name in parts.weights for name in others)
 
 
-def decode_on(
-    device: DecodingDevice, parts: Cut, names: Sequence[str], folder: str = ""
-) -> DeviceWeights:
+def decode_on(device: DecodingDevice, chosen: Chosen, folder: str = "") -> DeviceWeights:
     """Decode weights into memory of a device, all of them together.
 
     Args:
         device: where.
-        parts: a cut model.
-        names: as `choose` returns them.
-        folder: where its external data lies.
+        chosen: what `choose` returned; at least one weight.
+        folder: where the model's external data lies.
 
     Raises:
         ModelError: they cannot be decoded there; the message says why.
     """
-    decoder = parts.decoder(names)
-    graph_fuse.fuse(decoder, folder)
+    names, decoder = chosen.names, chosen.decoder
     root = scan(decoder.graph, overridable=decoder.ir_version >= 4)
     made = {output: node for node in root.nodes for output in node.outputs}
     nodes = [made[name] for name in names]
@@ -268,14 +275,12 @@ def _values_at(
     these names.
     """
     graph = onnx.GraphProto(name="places")
-    for name, (_, _, dtype) in places.items():
-        graph.output.append(onnx.helper.make_tensor_value_info(name, number_of(dtype), None))
-        made = onnx.helper.make_node("Constant", [], [name], value_float=0.0)
-        if dtype != np.float32:
-            made.output[0] = f"{name}.float"
-            graph.node.append(made)
-            made = onnx.helper.make_node("Cast", [made.output[0]], [name], to=number_of(dtype))
-        graph.node.append(made)
+    for kind in {number_of(dtype) for _, _, dtype in places.values()}:
+        outputs = [name for name, (_, _, dtype) in places.items() if number_of(dtype) == kind]
+        graph.input.append(onnx.helper.make_tensor_value_info(f"all.{kind}", kind, None))
+        graph.node.append(onnx.helper.make_node("Split", [f"all.{kind}"], outputs))
+        for name in outputs:
+            graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
     model = onnx.ModelProto(ir_version=8, graph=graph)
     model.opset_import.add(domain="", version=13)
     options = onnxruntime.SessionOptions()
@@ -287,4 +292,6 @@ def _values_at(
     binding = session.io_binding()
     for name, (address, shape, dtype) in places.items():
         binding.bind_output(name, device.name, device.number, dtype.type, shape, address)
-    return dict(zip(places, binding.get_outputs(), strict=True))
+    names = [output.name for output in session.get_outputs()]
+    values = dict(zip(names, binding.get_outputs(), strict=True))
+    return {name: values[name] for name in places}

@@ -322,8 +322,8 @@ def _unpack(
     parts: graph_rewrite.Cut, folder: str, device: DecodingDevice, careful: bool
 ) -> DeviceWeights | None:
     """Decode on a device what is to be decoded there, if anything is."""
-    names = device_weights.choose(parts, folder, careful=careful)
-    return device_weights.decode_on(device, parts, names, folder) if names else None
+    chosen = device_weights.choose(parts, folder, careful=careful)
+    return device_weights.decode_on(device, chosen, folder) if chosen.names else None
 
 
 def _folder(source: Source) -> str:

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto
 
 import runtime
-from runtime import InferenceSession, device_weights, gpu, graph_rewrite, session
+from runtime import InferenceSession, device_weights, gpu, graph_fuse, graph_rewrite, session
 from runtime.decoder_session import run_decoder
 from runtime.decoding_device import CudaDevice
 from runtime.device_weights import choose, decode_on
@@ -35,6 +35,13 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def x_of(batch: int = 2) -> Array:
     return np.random.default_rng(batch).normal(size=(batch, 3, 7, 7)).astype(np.float32)
+
+
+def chosen(parts: graph_rewrite.Cut, names: list[str]) -> device_weights.Chosen:
+    """What `choose` would return for these weights."""
+    decoder = parts.decoder(names)
+    graph_fuse.fuse(decoder)
+    return device_weights.Chosen(names, decoder)
 
 
 def no_layouts() -> onnxruntime.SessionOptions:
@@ -78,7 +85,7 @@ def test_a_session_takes_weights_from_a_device(on_device: None) -> None:
 def test_values_are_those_of_the_host() -> None:
     compressed, plain = network()
     parts = cut(compressed)
-    weights = decode_on(HERE, parts, choose(parts))
+    weights = decode_on(HERE, choose(parts))
     expected = {t.name: onnx.numpy_helper.to_array(t) for t in plain.graph.initializer}
     for name, value in weights.values.items():
         np.testing.assert_array_equal(value.numpy(), expected[name])
@@ -122,9 +129,10 @@ def test_every_kind_of_weight_is_decoded() -> None:
     ]  # fmt: skip
     proto = model(nodes, constants, ["y"], [("x", FLOAT, ["batch", 16])])
     parts = cut(proto)
-    names = choose(parts)
+    found_chosen = choose(parts)
+    names = found_chosen.names
     assert sorted(names) == ["a", "b", "c", "d"]
-    found = decode_on(HERE, parts, names)
+    found = decode_on(HERE, found_chosen)
     everything = run_decoder(parts.decoder(names), "", onnxruntime.SessionOptions())
     for name, expected in zip(names, everything, strict=True):
         value = found.values[name]
@@ -160,8 +168,8 @@ def test_weights_that_an_optimiser_wants_are_decoded_on_the_host(on_device: None
     ]
     content = square_model(body, 6, {"ones": ones}).SerializeToString()
     parts = cut(onnx.load_model_from_string(content))
-    assert choose(parts) == ["w0", "w1", "w2", "w5"]
-    assert choose(parts, careful=True) == ["w5"]
+    assert choose(parts).names == ["w0", "w1", "w2", "w5"]
+    assert choose(parts, careful=True).names == ["w5"]
     mixed = InferenceSession(content, providers=CPU)
     assert mixed.weights_on_device == ("w0", "w1", "w2", "w5")
     plain = InferenceSession(content, providers=CPU, mode="stream")
@@ -183,7 +191,7 @@ def test_constant_factors_behind_a_convolution_are_folded_on_the_host() -> None:
     for other, chosen in (("factor", []), ("c", ["k"])):
         body = [decode, conv, std("Mul", ["c", other], ["y"])]
         proto = model(body, constants, ["y"], [("x", FLOAT, [1, 3, 5, 5])])
-        assert choose(cut(proto)) == chosen
+        assert choose(cut(proto)).names == chosen
 
 
 def test_an_optimiser_that_reads_a_weight_gets_no_other_values(
@@ -195,7 +203,7 @@ def test_an_optimiser_that_reads_a_weight_gets_no_other_values(
     proto = square_model(body, 1)
     whole = proto.SerializeToString()
     monkeypatch.setattr(graph_rewrite, "cut", _cut_before_transpose)
-    monkeypatch.setattr(device_weights, "choose", lambda *_, careful: ["w0"])
+    monkeypatch.setattr(device_weights, "choose", lambda parts, *_, careful: chosen(parts, ["w0"]))
     with pytest.warns(RuntimeWarning, match="decoded on the host"):
         session = InferenceSession(whole, providers=CPU)
     assert session.weights_on_device == ()
@@ -209,9 +217,11 @@ def test_an_optimiser_that_reads_a_weight_gets_no_other_values(
 
 def test_a_second_attempt_is_careful(on_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
     compressed, plain = network()
-    without_filters = choose(cut(network()[0]))[1:]
+    without_filters = choose(cut(network()[0])).names[1:]
     choices = {False: ["k", *without_filters], True: without_filters}
-    monkeypatch.setattr(device_weights, "choose", lambda *_, careful: choices[careful])
+    monkeypatch.setattr(
+        device_weights, "choose", lambda parts, *_, careful: chosen(parts, choices[careful])
+    )
     made = InferenceSession(compressed.SerializeToString(), providers=CPU)
     assert set(made.weights_on_device) == {"g", "m"}
     wanted = plain_run(plain, {"x": x_of()})[0]
