@@ -21,7 +21,7 @@ test-real: $(STAMPS)/test-real
 lint: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(SOURCES) $(wildcard tests/sanitize/*.cpp)
+	$(BIN)/clang-format --dry-run --Werror $(SOURCES) $(wildcard tests/sanitize/*.cpp tests/ptx/*.cpp)
 
 types: $(STAMPS)/lint
 	$(BIN)/mypy

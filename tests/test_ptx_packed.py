@@ -51,7 +51,7 @@ def test_products_are_those_of_the_weight(
 def test_rows_of_x_may_begin_anywhere(ptx_device: PtxDevice, inputs: int) -> None:
     sample = make_sample(18, inputs, 3, "zeros", 64)
     x = sample.x_of(9)
-    with ptx_device.in_use() as device:
+    with ptx_device.in_use(races=True, order=inputs) as device:
         for offset in range(2, 16, 4):
             sample.check(x, multiply(device, sample, x, offset))
 

@@ -78,7 +78,8 @@ def sources_hash() -> str:
     found = hashlib.sha256(Path(library_path()).parent.as_posix().encode())
     version = subprocess.run([str(NVCC), "--version"], capture_output=True, check=True, timeout=60)
     found.update(version.stdout)
-    for file in (*sorted(CUDA.parent.rglob("*.*")), RUNTIME, Path(__file__)):
+    headers = sorted(CUDA.parent.glob("*.h"))
+    for file in (*headers, *sorted(CUDA.iterdir()), RUNTIME, Path(__file__)):
         found.update(file.name.encode() + file.read_bytes())
     return found.hexdigest()[:16]
 
