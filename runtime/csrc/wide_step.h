@@ -38,12 +38,6 @@ TK_HOST_DEVICE inline int pop_symbol(uint32_t entry, uint32_t* x) {
   return static_cast<int8_t>(entry);
 }
 
-// The same with the symbol's cumulative frequency in the place of the bias, for tables that are not laid out by slot.
-TK_HOST_DEVICE inline int pop_symbol_at(uint32_t entry, uint32_t slot, uint32_t* x) {
-  *x = ((entry >> 8) & 0xfff) * (*x >> 12) + slot - (entry >> 20);
-  return static_cast<int8_t>(entry);
-}
-
 // 2.6 step 5: whether a lane takes the next code word, and its state then.
 TK_HOST_DEVICE inline bool needs_word(uint32_t x) { return x < 1u << 16; }
 TK_HOST_DEVICE inline uint32_t with_word(uint32_t x, uint32_t word) { return x << 16 | word; }

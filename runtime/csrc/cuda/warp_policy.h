@@ -15,12 +15,10 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #define TK_WARP __device__ __forceinline__
-#define TK_WARP_CALL __device__ __noinline__
 #define TK_WARP_BOTH __host__ __device__ inline
 #else
 #include "half_float.h"
 #define TK_WARP inline
-#define TK_WARP_CALL inline
 #define TK_WARP_BOTH inline
 #endif
 
