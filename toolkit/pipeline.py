@@ -265,7 +265,7 @@ class FileLayout:
 
 
 GPU_LANE_STEPS = 256
-"""Gives a block for each 8,192 symbols: 32 MiB of float16 weights then have 2,000 of the 3,000
+"""Gives a block for each 8,192 symbols: 32 MiB of float16 weights then have 2,000 of the 4,000
 blocks that an H200 decodes at a time, each in half the time of 512 steps. Files grow by 1 to 7 %:
 MiniLM from 3.02 MB to 3.23 at 4 bits (512: 3.12), from 13.66 to 13.90 at 8 bits (512: 13.78)."""
 
