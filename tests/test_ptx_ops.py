@@ -40,10 +40,10 @@ def machine(ptx_device: PtxDevice) -> Iterator[PtxDevice]:
         yield device
 
 
-class TestOps(OpChecks):
-    @pytest.fixture(autouse=True)
-    def use(self, machine: PtxDevice) -> None:
-        self.machine, self.library = machine, machine.path
+class OnMachine:
+    """What checks ask of the machine's memory."""
+
+    machine: PtxDevice
 
     def memory(self, num_bytes: int) -> PtxBytes:
         return PtxBytes(self.machine, num_bytes)
@@ -54,20 +54,18 @@ class TestOps(OpChecks):
         return made
 
 
-class Ptx(Device):
+class TestOps(OnMachine, OpChecks):
+    @pytest.fixture(autouse=True)
+    def use(self, machine: PtxDevice) -> None:
+        self.machine, self.library = machine, machine.path
+
+
+class Ptx(OnMachine, Device):
     stream = 5
 
     def __init__(self, machine: PtxDevice) -> None:
         super().__init__()
         self.machine, self.library = machine, machine.path
-
-    def memory(self, num_bytes: int) -> PtxBytes:
-        return PtxBytes(self.machine, num_bytes)
-
-    def copy_of(self, array: Array) -> PtxBytes:
-        made = self.memory(array.nbytes)
-        self.machine.memory.put(made.address, np.ascontiguousarray(array))
-        return made
 
     def multiply(self, operator: Operator, inputs: list[Tensor], output: Tensor) -> None:
         x, weight, *bias = (
