@@ -13,6 +13,7 @@ from passes.factorize_weights import FactorizedWeight, FactorizeResult, Factoriz
 from passes.fit_weight import fit_weight
 from passes.fold_batch_norm import FoldBatchNorm, FoldResult
 from passes.lift_weights import LiftWeights
+from passes.merge_weights import MergeResult, MergeWeights
 from passes.model_file import LoadedModel, read_model, write_model
 from passes.model_writer import model_to_proto
 from passes.prune_channels import PruneChannels, PruneResult
@@ -37,6 +38,8 @@ __all__ = [
     "FoldResult",
     "LiftWeights",
     "LoadedModel",
+    "MergeResult",
+    "MergeWeights",
     "ModelError",
     "PackingLimits",
     "PruneChannels",

@@ -75,7 +75,8 @@ class GivenSettings:
             try:
                 assigned = self.recipe.assign(source.weights.values())
             except SettingsError as error:
-                raise InputError(str(error)) from error
+                more = f"; {source.stored_once}" if source.merged else ""
+                raise InputError(f"{error}{more}") from error
             for name, weight in source.weights.items():
                 ruled = fixed or any(rule.applies(weight) for rule in self.recipe.rules)
                 settings[name] = assigned[name] if ruled or weight.role == "integer" else None

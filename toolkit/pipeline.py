@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,14 @@ class Source:
     weights: dict[str, Weight]
     odd: list[str]
     external: tuple[Path, ...] = ()
+    merged: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def stored_once(self) -> str:
+        """Which weights are stored with which, in words; empty where there are none."""
+        pairs = ", ".join(f"'{name}' is '{of}'" for name, of in list(self.merged.items())[:3])
+        more = f" and {len(self.merged) - 3} more" if len(self.merged) > 3 else ""
+        return f"stored once: {pairs}{more}" if pairs else ""
 
 
 def read_source(path: Path) -> Source:
@@ -52,6 +60,7 @@ def read_source(path: Path) -> Source:
     from onnx_ir.passes.common import RemoveUnusedNodesPass
 
     from passes.errors import ModelError
+    from passes.merge_weights import MergeWeights
     from passes.model_file import read_model
     from passes.select_weights import select_weights
 
@@ -61,12 +70,22 @@ def read_source(path: Path) -> Source:
         raise InputError(str(error)) from error
     _detach(loaded.model)
     RemoveUnusedNodesPass()(loaded.model)
+    merged = MergeWeights()(loaded.model).merged
     release_memory()
     weights = {weight.name: weight for weight in select_weights(loaded.model)}
-    notes = list(loaded.notes)
-    return Source(
-        path, loaded.model, loaded.num_bytes, notes, weights, _odd(weights), loaded.external
+    source = Source(
+        path,
+        loaded.model,
+        loaded.num_bytes,
+        list(loaded.notes),
+        weights,
+        _odd(weights),
+        loaded.external,
+        merged,
     )
+    if merged:
+        source.notes.append(source.stored_once)
+    return source
 
 
 def fold_layers(source: Source) -> None:
