@@ -118,7 +118,7 @@ def test_more_than_a_weight_has_is_all_of_it(model: Path, stages: str) -> None:
         ("scan --min-sqnr nan", "--min-sqnr: expected a number above 0, found nan"),
         ("scan --min-size 0", "--min-size: expected at least 1, found 0"),
         ("scan --jobs 0", "--jobs: expected at least 1, found 0"),
-        ("scan --recipe out.onnx --report out.onnx", "out.onnx: is the input itself"),
+        ("scan --recipe out.onnx --report out.onnx", "out.onnx: is given for two outputs"),
         ("scan --schemes none.yaml", "schemes: the list is empty"),
         ("scan --sparsity 0.5 --schemes odd.yaml", "a stage prune with a list of sparsities"),
         ("prune-channels --seed -1", "--seed: expected at least 0, found -1"),
