@@ -37,8 +37,8 @@ class Memory(Protocol):
 
     address: int
 
-    def upload(self, data: npt.NDArray[Any], offset: int = 0) -> None:
-        """Copy an array of the host to a place so many bytes behind the beginning."""
+    def upload(self, data: npt.NDArray[Any]) -> None:
+        """Copy an array of the host to the beginning."""
 
 
 class DecodingDevice(Protocol):

@@ -163,11 +163,15 @@ def decode_on(device: DecodingDevice, chosen: Chosen, folder: str = "") -> Devic
     try:
         tables = _tables(decoder, root, nodes, folder)
         at_tables, table_bytes = _places([table.nbytes for table in tables.values()])
+        together = np.zeros(table_bytes, np.uint8)  # each copy to a device waits for it
+        for table, place in zip(tables.values(), at_tables, strict=True):
+            raw = np.ascontiguousarray(bits_of(table)).reshape(-1).view(np.uint8)
+            together[place : place + raw.size] = raw
         held = device.allocate(table_bytes)  # until all is decoded
-        addresses = dict(zip(tables, at_tables, strict=True))
-        for name, table in tables.items():
-            held.upload(bits_of(table), addresses[name])
-            addresses[name] += held.address
+        held.upload(together)
+        addresses = {
+            name: held.address + place for name, place in zip(tables, at_tables, strict=True)
+        }
         outputs = [_output(node, tables, addresses) for node in nodes]
         sizes = [math.prod(shape) * dtype.itemsize for _, shape, dtype in outputs]
         at, num_bytes = _places(sizes)

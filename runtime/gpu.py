@@ -208,11 +208,11 @@ class DeviceMemory:
         self.address = memory.value or 0
         weakref.finalize(self, self._library.tk_cuda_free, device, memory)
 
-    def upload(self, data: npt.NDArray[Any], offset: int = 0) -> None:
-        """Copy an array of the host into it, and wait for the end."""
+    def upload(self, data: npt.NDArray[Any]) -> None:
+        """Copy an array of the host to the beginning, and wait for the end."""
         data = np.ascontiguousarray(data)
         status = self._library.tk_cuda_upload(
-            self._device, self.address + offset, data.ctypes.data, data.nbytes
+            self._device, self.address, data.ctypes.data, data.nbytes
         )
         library.check(status, f"copying {data.nbytes:,} bytes to device {self._device}")
 

@@ -21,11 +21,9 @@ class HostMemory:
         self._begin = -self._memory.ctypes.data % 256
         self.address = self._memory.ctypes.data + self._begin
 
-    def upload(self, data: npt.NDArray[Any], offset: int = 0) -> None:
-        begin = self._begin + offset
-        self._memory[begin : begin + data.nbytes] = (
-            np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-        )
+    def upload(self, data: npt.NDArray[Any]) -> None:
+        end = self._begin + data.nbytes
+        self._memory[self._begin : end] = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)

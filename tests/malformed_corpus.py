@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from runtime import CodecError
 from tests.wide_reference_encoder import (
     NestedPadding,
     TableSet,
@@ -387,3 +388,19 @@ def malformed_blobs() -> Iterator[Case]:
     yield from _exception_cases()
     yield from _nested_cases()
     yield from _cuts()
+
+
+def refused_otherwise(decode: Callable[[Words], bool | None]) -> list[tuple[str, str, str]]:
+    """The blobs that `decode` does not refuse with their code: name, code, what was found. It
+    returns False for a blob that it cannot try."""
+    wrong = []
+    for name, words, code in malformed_blobs():
+        try:
+            if decode(words) is False:
+                continue
+            found = "none"
+        except CodecError as error:
+            found = f"TK_ERR_{error.code.name}"
+        if found != code:
+            wrong.append((name, code, found))
+    return wrong
